@@ -1,0 +1,50 @@
+//! Which durable write is the faster one here. By device it is one or the other, up to tenfold.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{PosixFile, Shared};
+use crate::Result;
+use crate::disk::{ALIGN, AlignedBuf, Create, File, OpenOptions};
+
+/// Overwrites timed of each kind; the median counts.
+const ROUNDS: u64 = 7;
+/// The file that is written, and removed by the caller.
+pub(super) const NAME: &str = ".probe";
+
+/// Times durable overwrites of both kinds in `dir` and sets the faster one. A write and an `fdatasync` must be a fifth
+/// faster to be taken: it needs two system calls.
+pub(super) fn run(shared: &Arc<Shared>, dir: &Path) -> Result<()> {
+    let options = OpenOptions { write: true, create: Create::IfAbsent, direct: true };
+    // Counters of its own: what the probe writes is not the work of the disk's user.
+    let own = Arc::new(Shared::default());
+    let file = PosixFile::open(&own, &dir.join(NAME), options)?;
+    let block = AlignedBuf::zeroed(ALIGN);
+    file.write_at(&AlignedBuf::zeroed(ALIGN * ROUNDS as usize), 0)?;
+    file.sync()?;
+    let dsync = median(|round| file.write_durable(&block, round * ALIGN as u64))?;
+    if own.no_dsync.load(Ordering::Relaxed) {
+        shared.no_dsync.store(true, Ordering::Relaxed);
+        return Ok(());
+    }
+    let two_calls = median(|round| {
+        file.write_at(&block, round * ALIGN as u64)?;
+        file.sync()
+    })?;
+    shared.no_dsync.store(two_calls < dsync * 4 / 5, Ordering::Relaxed);
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "measuring the device is what this is for; no result depends on it")]
+fn median(mut write: impl FnMut(u64) -> Result<()>) -> Result<Duration> {
+    let mut times = Vec::new();
+    for round in 0..ROUNDS {
+        let start = Instant::now();
+        write(round)?;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    Ok(times.get(times.len() / 2).copied().unwrap_or_default())
+}
