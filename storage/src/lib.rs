@@ -3,5 +3,6 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 pub mod disk;
 mod error;
+pub mod log;
 pub mod queue;
 pub use error::{Damage, Error, Result};
