@@ -5,4 +5,5 @@ pub mod disk;
 mod error;
 pub mod log;
 pub mod queue;
+pub mod spine;
 pub use error::{Damage, Error, Result};

@@ -1,0 +1,280 @@
+//! What the spines of one store share: the disk, the open run files, I/O queues and the block cache.
+//!
+//! Invariants:
+//! 1. A queue is used only by the thread that made it (rings may be bound to it), and is put back only with nothing
+//!    in flight.
+//! 2. A cached block was verified when it was read. The key holds the file's epoch and number, which are never reused.
+//!
+//! Known limit: the queues of threads that ended stay until [`MAX_QUEUES`] others were made.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, ThreadId};
+
+use quick_cache::Weighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use xxhash_rust::xxh3::Xxh3DefaultBuilder;
+
+use super::RowBatch;
+use super::format::header::{self, FileHeader};
+use super::format::{self, Malformed};
+use super::meta::parse_run_file_name;
+use crate::disk::{ALIGN, AlignedBuf, Disk, File, IoQueue, Op, OpenOptions};
+use crate::{Error, Result};
+
+/// Operations in flight in one queue.
+const DEPTH: usize = 32;
+const MAX_QUEUES: usize = 64;
+
+/// Epoch and number of the file, offset in it.
+type BlockKey = (u64, u64, u64);
+
+#[derive(Clone, Debug)]
+struct ByBytes;
+
+impl Weighter<BlockKey, Arc<RowBatch>> for ByBytes {
+    fn weight(&self, _key: &BlockKey, rows: &Arc<RowBatch>) -> u64 {
+        rows.bytes() as u64 + 100
+    }
+}
+
+/// A run file that was opened and whose header was found sound.
+#[derive(Debug)]
+pub(super) struct RunHandle {
+    pub(super) file: Arc<dyn File>,
+    pub(super) path: PathBuf,
+    pub(super) header: FileHeader,
+    /// The seed of every checksum in the file.
+    pub(super) ident: u64,
+}
+
+impl RunHandle {
+    pub(super) fn new(file: Arc<dyn File>, path: PathBuf, header: FileHeader) -> Self {
+        Self { file, path, header, ident: header.ident() }
+    }
+}
+
+/// What the spines of one store share. Thread-safe.
+///
+/// ```
+/// # use std::path::Path;
+/// use backstay_storage::{disk::PosixDisk, spine::{Discipline, Spine, SpineContext, SpineMeta}};
+/// # let dir = tempfile::tempdir().unwrap();
+/// let context = SpineContext::new(std::sync::Arc::new(PosixDisk::new()), dir.path(), 42, 64 << 20);
+/// let spine = Spine::open(context, SpineMeta::empty("sums", Discipline::Latest, 1))?;
+/// assert_eq!(spine.name(), "sums");
+/// # Ok::<(), backstay_storage::Error>(())
+/// ```
+pub struct SpineContext {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    store_id: u128,
+    cache: Cache<BlockKey, Arc<RowBatch>, ByBytes, Xxh3DefaultBuilder>,
+    files: Mutex<BTreeMap<String, Weak<RunHandle>>>,
+    queues: Mutex<Vec<(ThreadId, Box<dyn IoQueue>)>>,
+}
+
+impl SpineContext {
+    /// The context of the spines whose run files are in `dir` and belong to store `store_id`. Decoded
+    /// blocks are cached up to about `cache_bytes` bytes.
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// use backstay_storage::{disk::PosixDisk, spine::SpineContext};
+    /// let context = SpineContext::new(std::sync::Arc::new(PosixDisk::new()), Path::new("/tmp/runs"), 42, 64 << 20);
+    /// assert_eq!(context.cached_bytes(), 0);
+    /// ```
+    pub fn new(disk: Arc<dyn Disk>, dir: &Path, store_id: u128, cache_bytes: u64) -> Arc<Self> {
+        let blocks = usize::try_from(cache_bytes / format::block::TARGET as u64).unwrap_or(usize::MAX).max(16);
+        let cache = Cache::with(blocks, cache_bytes, ByBytes, Xxh3DefaultBuilder::new(), DefaultLifecycle::default());
+        Arc::new(Self {
+            disk,
+            dir: dir.to_path_buf(),
+            store_id,
+            cache,
+            files: Mutex::default(),
+            queues: Mutex::default(),
+        })
+    }
+
+    /// Bytes of decoded blocks in the cache.
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// # use backstay_storage::{disk::PosixDisk, spine::SpineContext};
+    /// let context = SpineContext::new(std::sync::Arc::new(PosixDisk::new()), Path::new("/tmp/runs"), 42, 1 << 20);
+    /// assert_eq!(context.cached_bytes(), 0);
+    /// ```
+    pub fn cached_bytes(&self) -> u64 {
+        self.cache.weight()
+    }
+
+    pub(super) fn disk(&self) -> &dyn Disk {
+        self.disk.as_ref()
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn store_id(&self) -> u128 {
+        self.store_id
+    }
+
+    pub(super) fn cached(&self, handle: &RunHandle, offset: u64) -> Option<Arc<RowBatch>> {
+        self.cache.get(&(handle.header.epoch, handle.header.number, offset))
+    }
+
+    pub(super) fn cache(&self, handle: &RunHandle, offset: u64, rows: &Arc<RowBatch>) {
+        self.cache.insert((handle.header.epoch, handle.header.number, offset), Arc::clone(rows));
+    }
+
+    /// Opens a run file, or shares the handle that another run of it has.
+    pub(super) fn open_file(&self, name: &str) -> Result<Arc<RunHandle>> {
+        let mut files = lock(&self.files);
+        if let Some(handle) = files.get(name).and_then(Weak::upgrade) {
+            return Ok(handle);
+        }
+        let path = self.dir.join(name);
+        let Some((epoch, number)) = parse_run_file_name(name) else {
+            return Err(Error::Invalid(format!("{name:?} is not the name of a run file")));
+        };
+        let file = self.disk.open(&path, OpenOptions::READ_DIRECT)?;
+        let mut bytes = vec![0; header::LEN];
+        let read = file.read_at(&mut bytes, 0)?;
+        let damaged = |malformed: Malformed| malformed.at(&path, 0, "run file header");
+        let header = header::decode_header(bytes.get(..read).unwrap_or(&[])).map_err(damaged)?;
+        if header.version != format::VERSION {
+            let (expected, got) = (format::VERSION.to_string(), header.version.to_string());
+            return Err(Error::Unsupported { path, what: "run format version", expected, got });
+        }
+        let expected = FileHeader::new(self.store_id, epoch, number);
+        if header != expected {
+            return Err(damaged(Malformed::new(format!("{expected:x?}"), format!("{header:x?}"))));
+        }
+        let handle = Arc::new(RunHandle::new(file, path, header));
+        files.retain(|_, weak| weak.strong_count() > 0);
+        files.insert(name.to_owned(), Arc::downgrade(&handle));
+        Ok(handle)
+    }
+
+    /// Lets runs of a file that was just created share its handle.
+    pub(super) fn register(&self, name: &str, handle: &Arc<RunHandle>) {
+        let mut files = lock(&self.files);
+        // Every checkpoint registers one: those that are gone must not pile up.
+        files.retain(|_, weak| weak.strong_count() > 0);
+        files.insert(name.to_owned(), Arc::downgrade(handle));
+    }
+
+    /// A queue of this thread's. Give it back with [`SpineContext::put_queue`]; after an error drop it.
+    pub(super) fn take_queue(&self) -> Result<Box<dyn IoQueue>> {
+        let mut queues = lock(&self.queues);
+        let me = thread::current().id();
+        if let Some(i) = queues.iter().position(|(owner, _)| *owner == me) {
+            return Ok(queues.swap_remove(i).1);
+        }
+        drop(queues);
+        self.disk.queue(DEPTH)
+    }
+
+    pub(super) fn put_queue(&self, queue: Box<dyn IoQueue>) {
+        if queue.in_flight() > 0 {
+            return;
+        }
+        let mut queues = lock(&self.queues);
+        if queues.len() >= MAX_QUEUES {
+            queues.remove(0);
+        }
+        queues.push((thread::current().id(), queue));
+    }
+
+    /// Reads byte ranges of run files in one batch, in any order and overlapped; the answers are in the order asked.
+    pub(super) fn read(&self, wants: &[Want<'_>]) -> Result<Vec<Piece>> {
+        if wants.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut queue = self.take_queue()?;
+        let mut ops = Vec::with_capacity(wants.len());
+        for (token, want) in wants.iter().enumerate() {
+            let (start, _) = want.aligned();
+            let buf = AlignedBuf::zeroed(want.aligned_len()?);
+            ops.push((token as u64, Op::Read { file: Arc::clone(&want.handle.file), offset: start, buf }));
+        }
+        queue.submit(ops)?;
+        let mut pieces: Vec<Option<Piece>> = wants.iter().map(|_| None).collect();
+        while queue.in_flight() > 0 {
+            for done in queue.wait(1)? {
+                let read = done.result?;
+                let place = usize::try_from(done.token).ok().and_then(|i| Some((wants.get(i)?, pieces.get_mut(i)?)));
+                if let (Some((want, piece)), Some(buf)) = (place, done.buf) {
+                    *piece = Some(want.piece(buf, read)?);
+                }
+            }
+        }
+        self.put_queue(queue);
+        let all: Option<Vec<Piece>> = pieces.into_iter().collect();
+        all.ok_or_else(|| Error::Invalid("an I/O queue lost a read: a bug in the disk".into()))
+    }
+}
+
+impl fmt::Debug for SpineContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpineContext").field("dir", &self.dir).field("disk", &self.disk).finish_non_exhaustive()
+    }
+}
+
+/// A range of a run file to be read.
+#[derive(Debug)]
+pub(super) struct Want<'a> {
+    pub(super) handle: &'a RunHandle,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+}
+
+impl Want<'_> {
+    /// Start of the aligned range around it, and where it starts in that.
+    fn aligned(&self) -> (u64, usize) {
+        let skip = self.offset % ALIGN as u64;
+        (self.offset - skip, skip as usize)
+    }
+
+    fn aligned_len(&self) -> Result<usize> {
+        let (_, skip) = self.aligned();
+        let len = usize::try_from(self.len).ok().and_then(|len| len.checked_add(skip));
+        len.and_then(|len| len.checked_next_multiple_of(ALIGN)).ok_or_else(|| self.too_short(0))
+    }
+
+    fn piece(&self, buf: AlignedBuf, read: usize) -> Result<Piece> {
+        let (_, skip) = self.aligned();
+        let end = usize::try_from(self.len).unwrap_or(usize::MAX).saturating_add(skip);
+        if read < end {
+            return Err(self.too_short(read.saturating_sub(skip)));
+        }
+        Ok(Piece { buf, range: skip..end })
+    }
+
+    fn too_short(&self, got: usize) -> Error {
+        let expected = format!("{} bytes", self.len);
+        Error::damaged(&self.handle.path, self.offset, "run", expected, format!("{got} before the end of the file"))
+    }
+}
+
+/// The bytes of a [`Want`].
+#[derive(Debug)]
+pub(super) struct Piece {
+    buf: AlignedBuf,
+    range: std::ops::Range<usize>,
+}
+
+impl Piece {
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.buf.get(self.range.clone()).unwrap_or(&[])
+    }
+}
+
+/// Locks, also after a panic elsewhere: what these locks guard is replaced whole, never half.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
