@@ -2,4 +2,6 @@
 
 mod disk;
 mod log;
+mod log_threads;
 mod sim_disk;
+mod store;

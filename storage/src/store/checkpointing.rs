@@ -1,0 +1,163 @@
+//! Taking a checkpoint: the commit order of invariant 2 of the design, and the clearing up after it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+use hashbrown::HashSet;
+
+use super::{History, Store, lock};
+use crate::checkpoint::name::{MANIFEST, file_name};
+use crate::checkpoint::{Checkpoint, CheckpointInfo, ExtraMeta, MAX_BYTES, Manifest, commit, garbage};
+use crate::spine::{Flushed, FrozenSpine, RunFileWriter, SpineMeta};
+use crate::{Error, Result};
+
+impl Store {
+    /// Takes a checkpoint: writes the frozen spines, commits the manifest, then removes what only older checkpoints
+    /// needed. It may run on any thread, beside the owners of log and spines; of two at once one waits.
+    ///
+    /// On return the checkpoint is durable. The order, each step durable before the next starts: the log up to its last
+    /// appended record; the new runs and their names; the manifest and its name. After that the frozen rows are replaced
+    /// by the runs in what the spines read, and old manifests, then the files that only they named, then the log before
+    /// the smallest `log_from` of the kept checkpoints are removed.
+    ///
+    /// Spines of the last checkpoint that are not in [`Checkpoint::frozen`] are carried over unchanged, unless
+    /// [`Checkpoint::dropped`] names them.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a request that cannot be met, with nothing done; anything else poisons the store, and what
+    /// is durable is found out by opening it again: the older checkpoint or this one.
+    ///
+    /// ```
+    /// # use backstay_storage::{Checkpoint, Store, StoreOptions, disk, spine::{Discipline, RowBatch}};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = Store::open(disk::system(), dir.path(), StoreOptions::default())?;
+    /// # let mut totals = store.spine("totals", Discipline::Latest, 1)?;
+    /// # let mut rows = RowBatch::new();
+    /// # rows.push(b"key", b"value", 1);
+    /// store.log().append(b"key=value")?;
+    /// totals.insert_batch(&rows)?;
+    /// let log_from = store.log().next_seq();
+    /// let done = store.checkpoint(Checkpoint { frozen: vec![totals.freeze()], log_from, ..Checkpoint::default() })?;
+    /// assert_eq!((done.number, done.runs), (1, 1));
+    /// # Ok::<(), backstay_storage::Error>(())
+    /// ```
+    pub fn checkpoint(&self, checkpoint: Checkpoint) -> Result<CheckpointInfo> {
+        let Ok(mut history) = self.history.lock() else {
+            self.fence.poison("a checkpoint panicked");
+            return Err(self.fence.check().err().unwrap_or_else(|| Error::Invalid("a checkpoint panicked".into())));
+        };
+        self.fence.check()?;
+        let extras = self.admit(&checkpoint, &history)?;
+        self.take(checkpoint, extras, &mut history).inspect_err(|e| self.fence.poison(e))
+    }
+
+    /// Checks a request before anything is done for it, and looks up its extra files.
+    fn admit(&self, checkpoint: &Checkpoint, history: &History) -> Result<Vec<ExtraMeta>> {
+        let (first, next) = (self.log.first_seq(), self.log.next_seq());
+        let from = checkpoint.log_from;
+        let oldest = history.log_from().unwrap_or(1).max(first);
+        if !(oldest..=next).contains(&from) {
+            let said = format!("a checkpoint that needs the log from record {from} on: there are {oldest} to {next}");
+            return Err(Error::Invalid(said));
+        }
+        if checkpoint.blob.len() as u64 > MAX_BYTES / 2 {
+            let said =
+                format!("a blob of {} bytes: at most {} fit into a manifest", checkpoint.blob.len(), MAX_BYTES / 2);
+            return Err(Error::Invalid(said));
+        }
+        let mut names = HashSet::new();
+        if let Some(twice) = checkpoint.frozen.iter().find(|frozen| !names.insert(frozen.name())) {
+            return Err(Error::Invalid(format!("spine {:?} is frozen twice in one checkpoint", twice.name())));
+        }
+        checkpoint.frozen.iter().try_for_each(|frozen| frozen.check(&self.context))?;
+        let mut extras = Vec::with_capacity(checkpoint.extras.len());
+        for name in &checkpoint.extras {
+            extras.push(self.known_extra(name)?);
+        }
+        Ok(extras)
+    }
+
+    fn take(&self, c: Checkpoint, extras: Vec<ExtraMeta>, history: &mut History) -> Result<CheckpointInfo> {
+        let number = history.next_number;
+        // Everything that the state holds was appended before it was frozen, hence before now.
+        let log_durable = self.log.commit()?;
+        let (flushed, run_bytes) = self.write_runs(number, &c.frozen)?;
+        let mut spines: BTreeMap<String, SpineMeta> = BTreeMap::new();
+        let last = history.kept.last().map(|m| m.spines.as_slice()).unwrap_or_default();
+        for meta in last.iter().filter(|meta| !c.dropped.contains(&meta.name)) {
+            spines.insert(meta.name.clone(), meta.clone());
+        }
+        for flushed in &flushed {
+            spines.insert(flushed.meta().name.clone(), flushed.meta().clone());
+        }
+        let manifest = Manifest {
+            store_id: self.id,
+            epoch: self.epoch,
+            number,
+            log_from: c.log_from,
+            log_durable,
+            extras,
+            spines: spines.into_values().collect(),
+            blob: c.blob,
+        };
+        let manifest_bytes = commit(&*self.disk, &self.layout.checkpoints, &manifest)?;
+        for flushed in flushed {
+            flushed.install();
+        }
+        let runs = manifest.spines.iter().map(|s| s.runs.len() as u64).sum();
+        history.next_number += 1;
+        history.kept.push(manifest);
+        let removed = self.clear_up(history)?;
+        let bytes = run_bytes + manifest_bytes;
+        self.counters.checkpoints.fetch_add(1, Relaxed);
+        self.counters.checkpoint_bytes.fetch_add(bytes, Relaxed);
+        Ok(CheckpointInfo { number, epoch: self.epoch, bytes, runs, manifest_bytes, removed })
+    }
+
+    /// Writes the frozen spines into one run file, durable with its name on return. Gives its length too.
+    fn write_runs(&self, number: u64, frozen: &[FrozenSpine]) -> Result<(Vec<Flushed>, u64)> {
+        let mut writer = RunFileWriter::new(&self.context, self.epoch, number);
+        let flushed = frozen.iter().map(|frozen| writer.flush(frozen)).collect::<Result<_>>()?;
+        Ok((flushed, writer.finish()?.bytes))
+    }
+
+    /// Brings the directory to what the kept checkpoints need, and returns how many files went. A crash anywhere in it
+    /// leaves files that the next opening or checkpoint removes.
+    pub(super) fn clear_up(&self, history: &mut History) -> Result<u64> {
+        let surplus = history.kept.len().saturating_sub(self.keep);
+        let gone: Vec<_> = history.kept.drain(..surplus).map(|m| file_name(m.epoch, m.number, MANIFEST)).collect();
+        // Durable before anything that only these manifests named goes: else one might come back and name what is gone.
+        let mut removed = garbage::manifests(&*self.disk, &self.layout.checkpoints, &gone, &history.damaged)?;
+        history.damaged.clear();
+        let spines = history.kept.iter().flat_map(|m| &m.spines);
+        let named = spines.flat_map(|s| &s.runs).map(|run| run.file.as_str()).collect();
+        removed += garbage::runs(&*self.disk, &self.layout.runs, &named)?;
+        self.index_extras(history);
+        let is_named = |name: &str| {
+            let extras = lock(&self.extras);
+            extras.named.contains_key(name) || extras.unnamed.contains_key(name)
+        };
+        removed += garbage::extras(&*self.disk, &self.layout.queue, is_named)?;
+        if let Some(needed) = history.log_from() {
+            self.log.trim_before(needed)?;
+        }
+        self.counters.removed_files.fetch_add(removed, Relaxed);
+        self.count(history);
+        Ok(removed)
+    }
+
+    /// Works out anew which extra files are named by a kept checkpoint.
+    pub(super) fn index_extras(&self, history: &History) {
+        let mut extras = lock(&self.extras);
+        let named = history.kept.iter().flat_map(|m| &m.extras).map(|extra| (extra.name.clone(), extra.clone()));
+        extras.named = named.collect();
+        let super::Extras { named, unnamed, .. } = &mut *extras;
+        unnamed.retain(|name, _| !named.contains_key(name));
+    }
+
+    /// Publishes the figures of the history.
+    pub(super) fn count(&self, history: &History) {
+        self.counters.kept.store(history.kept.len() as u64, Relaxed);
+        self.counters.newest.store(history.kept.last().map_or(0, |m| m.number), Relaxed);
+    }
+}

@@ -1,0 +1,227 @@
+//! The store's own view of the disk: it holds the directory's lock for as long as anything can write, and lets no write
+//! through after the first that failed (invariants 5 and 6 of the design).
+//!
+//! Invariants:
+//! 1. Log, spines and checkpoints reach the disk through here only, so that one failed write, sync, creation, rename or
+//!    removal anywhere stops every later one everywhere. The failing call returns its own error, later ones
+//!    [`Error::Poisoned`] with that cause. Reads go on.
+//! 2. The lock is let go when the last file, queue, spine or log handle of the store is gone, not merely the `Store`.
+
+use std::fmt::Display;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use crate::disk::{
+    Completion, Create, DirEntry, DirLock, Disk, DiskInfo, DiskStats, File, IoQueue, Metadata, Op, OpenOptions,
+};
+use crate::{Error, Result};
+
+/// Lock and poison, shared by everything that belongs to one opening of a store.
+#[derive(Debug)]
+pub(crate) struct Fence {
+    cause: OnceLock<String>,
+    _lock: DirLock,
+}
+
+impl Fence {
+    pub fn new(lock: DirLock) -> Self {
+        Self { cause: OnceLock::new(), _lock: lock }
+    }
+
+    /// Stops all writes from now on. The first cause stays.
+    pub fn poison(&self, cause: impl Display) {
+        let _ = self.cause.set(cause.to_string());
+    }
+
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.get().map(String::as_str)
+    }
+
+    /// [`Error::Poisoned`] if a write failed before.
+    pub fn check(&self) -> Result<()> {
+        match self.cause() {
+            Some(cause) => Err(Error::Poisoned { cause: cause.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs an operation that changes the disk.
+    fn change<T>(&self, operation: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.check()?;
+        operation().inspect_err(|e| self.poison(e))
+    }
+}
+
+/// A disk behind a fence.
+#[derive(Debug)]
+pub(crate) struct FencedDisk {
+    inner: Arc<dyn Disk>,
+    fence: Arc<Fence>,
+}
+
+impl FencedDisk {
+    pub fn new(inner: Arc<dyn Disk>, fence: Arc<Fence>) -> Self {
+        Self { inner, fence }
+    }
+}
+
+impl Disk for FencedDisk {
+    fn open(&self, path: &Path, options: OpenOptions) -> Result<Arc<dyn File>> {
+        let open = || self.inner.open(path, options);
+        let inner = if options.create == Create::Never { open()? } else { self.fence.change(open)? };
+        Ok(Arc::new(FencedFile { inner, fence: Arc::clone(&self.fence) }))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> Result<()> {
+        self.fence.change(|| self.inner.create_dir_all(path))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        self.fence.change(|| self.inner.sync_dir(dir))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.fence.change(|| self.inner.rename(from, to))
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        self.fence.check()?;
+        self.inner.remove(path).inspect_err(|e| {
+            if !is_absent(e) {
+                self.fence.poison(e);
+            }
+        })
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<DirEntry>> {
+        self.inner.list(dir)
+    }
+
+    fn metadata(&self, path: &Path) -> Result<Option<Metadata>> {
+        self.inner.metadata(path)
+    }
+
+    fn lock_dir(&self, dir: &Path) -> Result<DirLock> {
+        self.inner.lock_dir(dir)
+    }
+
+    fn queue(&self, depth: usize) -> Result<Box<dyn IoQueue>> {
+        let inner = self.inner.queue(depth)?;
+        Ok(Box::new(FencedQueue { inner, fence: Arc::clone(&self.fence), changes: Vec::new() }))
+    }
+
+    fn probe(&self, dir: &Path) -> Result<()> {
+        self.fence.change(|| self.inner.probe(dir))
+    }
+
+    fn info(&self) -> DiskInfo {
+        self.inner.info()
+    }
+
+    fn stats(&self) -> DiskStats {
+        self.inner.stats()
+    }
+}
+
+/// Whether an error says that a file is not there.
+pub(crate) fn is_absent(e: &Error) -> bool {
+    matches!(e, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
+#[derive(Debug)]
+struct FencedFile {
+    inner: Arc<dyn File>,
+    fence: Arc<Fence>,
+}
+
+impl File for FencedFile {
+    fn path(&self) -> &Path {
+        self.inner.path()
+    }
+
+    fn len(&self) -> Result<u64> {
+        self.inner.len()
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.fence.change(|| self.inner.set_len(len))
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        self.inner.read_at(buf, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.fence.change(|| self.inner.write_at(buf, offset))
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.fence.change(|| self.inner.sync())
+    }
+
+    fn write_durable(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.fence.change(|| self.inner.write_durable(buf, offset))
+    }
+
+    fn reserve(&self, end: u64) -> Result<()> {
+        self.fence.change(|| self.inner.reserve(end))
+    }
+
+    fn inner(&self) -> Option<Arc<dyn File>> {
+        Some(Arc::clone(&self.inner))
+    }
+
+    fn raw_fd(&self) -> Option<i32> {
+        self.inner.raw_fd()
+    }
+
+    fn sim_id(&self) -> Option<u64> {
+        self.inner.sim_id()
+    }
+}
+
+#[derive(Debug)]
+struct FencedQueue {
+    inner: Box<dyn IoQueue>,
+    fence: Arc<Fence>,
+    /// Tokens of the writes and syncs in flight: a failed read is not the store's end.
+    changes: Vec<u64>,
+}
+
+impl IoQueue for FencedQueue {
+    fn submit(&mut self, mut ops: Vec<(u64, Op)>) -> Result<()> {
+        for (_, op) in &mut ops {
+            if let Some(inner) = op.file().inner() {
+                *op.file_mut() = inner;
+            }
+        }
+        let before = self.changes.len();
+        let changes = ops.iter().filter(|(_, op)| !matches!(op, Op::Read { .. })).map(|(token, _)| *token);
+        self.changes.extend(changes);
+        if self.changes.len() == before {
+            return self.inner.submit(ops);
+        }
+        self.fence.change(|| self.inner.submit(ops))
+    }
+
+    fn wait(&mut self, at_least: usize) -> Result<Vec<Completion>> {
+        let done = self.inner.wait(at_least).inspect_err(|e| {
+            if !self.changes.is_empty() {
+                self.fence.poison(e);
+            }
+        })?;
+        for completion in &done {
+            let Some(at) = self.changes.iter().position(|token| *token == completion.token) else { continue };
+            self.changes.swap_remove(at);
+            if let Err(e) = &completion.result {
+                self.fence.poison(e);
+            }
+        }
+        Ok(done)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.inner.in_flight()
+    }
+}
