@@ -1,0 +1,99 @@
+//! A [`CircuitPlan`] for people: one line a node, `id = kind(inputs) details → columns  -- label`.
+
+use std::fmt;
+
+use super::plan::{Aggregate, AggregateFunction, CircuitPlan, Node, NodeKind, Stage};
+
+impl fmt::Display for CircuitPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (id, node) in self.nodes.iter().enumerate() {
+            writeln!(f, "{id} = {node}")?;
+        }
+        for table in &self.tables {
+            writeln!(f, "table {} = {}", table.name, table.node)?;
+        }
+        for view in &self.views {
+            writeln!(f, "view {} = {}", view.name, view.node)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inputs: Vec<String> = self.inputs.iter().map(ToString::to_string).collect();
+        write!(f, "{}({})", self.kind.name(), inputs.join(", "))?;
+        match &self.kind {
+            NodeKind::Table { primary_key } if primary_key.is_empty() => {}
+            NodeKind::Table { primary_key } => write!(f, " key {primary_key:?}")?,
+            NodeKind::Linear(stages) => {
+                for stage in stages {
+                    write!(f, " {stage}")?;
+                }
+            }
+            NodeKind::Join { left_keys, right_keys, null_equals_null, filter } => {
+                write!(f, " on {left_keys:?} = {right_keys:?}")?;
+                if *null_equals_null {
+                    f.write_str(" nulls equal")?;
+                }
+                if let Some(filter) = filter {
+                    write!(f, " filter {filter}")?;
+                }
+            }
+            NodeKind::Aggregate { group, aggregates } => {
+                let aggregates: Vec<String> = aggregates.iter().map(ToString::to_string).collect();
+                write!(f, " by {group:?} [{}]", aggregates.join(", "))?;
+            }
+            NodeKind::Union => {}
+        }
+        let columns: Vec<String> =
+            self.schema.fields().iter().map(|c| format!("{} {}", c.name(), c.data_type())).collect();
+        write!(f, " -> ({})  -- {}", columns.join(", "), self.label)
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Filter(expr) => write!(f, "filter {expr}"),
+            Self::Project { exprs, .. } => {
+                let exprs: Vec<String> = exprs.iter().map(ToString::to_string).collect();
+                write!(f, "project [{}]", exprs.join(", "))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Aggregate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.argument {
+            Some(column) => write!(f, "{}({column})", self.function),
+            None => write!(f, "{}(*)", self.function),
+        }
+    }
+}
+
+impl fmt::Display for AggregateFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Count => "count",
+            Self::Sum => "sum",
+            Self::Avg => "avg",
+            Self::Min => "min",
+            Self::Max => "max",
+        })
+    }
+}
+
+impl NodeKind {
+    /// The operator's name: `table`, `linear`, `join`, `aggregate` or `union`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Table { .. } => "table",
+            Self::Linear(_) => "linear",
+            Self::Join { .. } => "join",
+            Self::Aggregate { .. } => "aggregate",
+            Self::Union => "union",
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The incremental circuit: a [`plan`] of operators over [`delta`]s, run step by step by a [`runtime`].
+
+pub mod delta;
+pub mod error;
+pub mod exact;
+mod explain;
+mod message;
+pub mod operator;
+pub mod placement;
+pub mod plan;
+pub mod reshard;
+pub mod row;
+pub mod runtime;
+pub mod step;
+pub mod vnode;
+mod worker;
+
+pub use delta::{Delta, ViewHash};
+pub use error::{CircuitError, EvalError};
+pub use plan::CircuitPlan;
+pub use reshard::reshard;
+pub use row::ROW_FORMAT;
+pub use runtime::Runtime;
+pub use step::{OnEvalError, OpenSpine, RuntimeOptions, StepInput, StepOutput};

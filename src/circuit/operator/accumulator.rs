@@ -1,0 +1,255 @@
+//! Counts, sums and averages of the groups that a step touches, columnar: one entry a group.
+//!
+//! Invariants: what is saved depends on the multiset of values alone, never on their order; a value taken away leaves
+//! no trace. Integers wrap as DataFusion's do, decimals are exact in 256 bits, floats are [exact](ExactSum).
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, Decimal256Array, Float64Array, Int64Array, PrimitiveArray,
+    UInt64Array,
+};
+use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::datatypes::{DECIMAL256_MAX_PRECISION, DataType, Decimal256Type, Float64Type, Int64Type, UInt64Type, i256};
+use arrow::error::ArrowError;
+
+use crate::circuit::exact::ExactSum;
+use crate::circuit::plan::AggregateFunction;
+
+/// What a result column of some groups looks like.
+pub(super) struct Finished {
+    pub(super) column: ArrayRef,
+    /// Groups whose result does not fit the result's type; they are NULL in the column.
+    pub(super) overflowed: Vec<usize>,
+}
+
+/// One count, sum or average over the groups that a step touches.
+#[derive(Clone, Debug)]
+pub(super) struct Accumulator {
+    average: bool,
+    result: DataType,
+    /// Values that are not NULL.
+    pub(super) counts: Vec<i64>,
+    sums: Sums,
+}
+
+#[derive(Clone, Debug)]
+enum Sums {
+    /// Only the count is asked for.
+    None,
+    /// Wrapping; unsigned values and durations by their bits.
+    Int(Vec<i64>),
+    /// Scale of the argument.
+    Decimal(i8, Vec<i256>),
+    Float(Vec<ExactSum>),
+}
+
+impl Accumulator {
+    /// An accumulator without groups, or what does not fit.
+    pub(super) fn new(
+        function: AggregateFunction,
+        argument: Option<&DataType>,
+        result: &DataType,
+    ) -> Result<Self, String> {
+        let scale = match argument {
+            Some(
+                DataType::Decimal32(_, s)
+                | DataType::Decimal64(_, s)
+                | DataType::Decimal128(_, s)
+                | DataType::Decimal256(_, s),
+            ) => Some(*s),
+            _ => None,
+        };
+        let average = function == AggregateFunction::Avg;
+        let sums = match (function, result) {
+            (AggregateFunction::Count, DataType::Int64) => Sums::None,
+            (AggregateFunction::Sum | AggregateFunction::Avg, _) if argument.is_none() => {
+                return Err(format!("{function:?} without an argument"));
+            }
+            (AggregateFunction::Sum, DataType::Int64 | DataType::UInt64) => Sums::Int(Vec::new()),
+            (AggregateFunction::Sum | AggregateFunction::Avg, DataType::Duration(_)) => Sums::Int(Vec::new()),
+            (AggregateFunction::Sum | AggregateFunction::Avg, DataType::Float64) => Sums::Float(Vec::new()),
+            (AggregateFunction::Sum | AggregateFunction::Avg, result) if result.is_decimal() => match scale {
+                Some(scale) => Sums::Decimal(scale, Vec::new()),
+                None => return Err(format!("{function:?} of {argument:?} cannot be {result}")),
+            },
+            _ => return Err(format!("{function:?} of {argument:?} with result {result} is not supported")),
+        };
+        Ok(Self { average, result: result.clone(), counts: Vec::new(), sums })
+    }
+
+    /// An accumulator of the same kind, without groups.
+    pub(super) fn fresh(&self) -> Self {
+        let sums = match &self.sums {
+            Sums::None => Sums::None,
+            Sums::Int(_) => Sums::Int(Vec::new()),
+            Sums::Decimal(scale, _) => Sums::Decimal(*scale, Vec::new()),
+            Sums::Float(_) => Sums::Float(Vec::new()),
+        };
+        Self { average: self.average, result: self.result.clone(), counts: Vec::new(), sums }
+    }
+
+    /// Adds a group without values.
+    pub(super) fn push_empty(&mut self) {
+        self.counts.push(0);
+        match &mut self.sums {
+            Sums::None => {}
+            Sums::Int(sums) => sums.push(0),
+            Sums::Decimal(_, sums) => sums.push(i256::ZERO),
+            Sums::Float(sums) => sums.push(ExactSum::default()),
+        }
+    }
+
+    /// Adds a group from the front of its saved state; `None` if the state is too short.
+    pub(super) fn push_saved(&mut self, state: &mut &[u8]) -> Option<()> {
+        self.counts.push(i64::from_le_bytes(split(state)?));
+        match &mut self.sums {
+            Sums::None => {}
+            Sums::Int(sums) => sums.push(i64::from_le_bytes(split(state)?)),
+            Sums::Decimal(_, sums) => sums.push(i256::from_le_bytes(split(state)?)),
+            Sums::Float(sums) => sums.push(ExactSum::load(state)?),
+        }
+        Some(())
+    }
+
+    /// Appends a group's state.
+    pub(super) fn save(&self, group: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.counts[group].to_le_bytes());
+        match &self.sums {
+            Sums::None => {}
+            Sums::Int(sums) => out.extend_from_slice(&sums[group].to_le_bytes()),
+            Sums::Decimal(_, sums) => out.extend_from_slice(&sums[group].to_le_bytes()),
+            Sums::Float(sums) => sums[group].save(out),
+        }
+    }
+
+    /// Whether a group's state says nothing, so that it need not be kept.
+    pub(super) fn is_zero(&self, group: usize) -> bool {
+        self.counts[group] == 0
+            && match &self.sums {
+                Sums::None => true,
+                Sums::Int(sums) => sums[group] == 0,
+                Sums::Decimal(_, sums) => sums[group] == i256::ZERO,
+                Sums::Float(sums) => sums[group].is_zero(),
+            }
+    }
+
+    /// Adds a column of values to the groups of its rows.
+    pub(super) fn update(&mut self, column: &ArrayRef, weights: &[i64], groups: &[u32]) -> Result<(), ArrowError> {
+        count(&mut self.counts, column, weights, groups);
+        match &mut self.sums {
+            Sums::None => {}
+            Sums::Int(sums) if self.result == DataType::UInt64 => {
+                let column = cast(column, &DataType::UInt64)?;
+                each::<UInt64Type>(&column, weights, groups, |group, value, weight| {
+                    sums[group] = sums[group].wrapping_add(value.cast_signed().wrapping_mul(weight));
+                });
+            }
+            Sums::Int(sums) => {
+                let column = match &self.result {
+                    DataType::Int64 => cast(column, &DataType::Int64)?,
+                    duration => cast(&cast(column, duration)?, &DataType::Int64)?,
+                };
+                each::<Int64Type>(&column, weights, groups, |group, value, weight| {
+                    sums[group] = sums[group].wrapping_add(value.wrapping_mul(weight));
+                });
+            }
+            Sums::Decimal(scale, sums) => {
+                let column = cast(column, &DataType::Decimal256(DECIMAL256_MAX_PRECISION, *scale))?;
+                each::<Decimal256Type>(&column, weights, groups, |group, value, weight| {
+                    sums[group] = sums[group].wrapping_add(value.wrapping_mul(i256::from(weight)));
+                });
+            }
+            Sums::Float(sums) => {
+                let column = cast(column, &DataType::Float64)?;
+                each::<Float64Type>(&column, weights, groups, |group, value, weight| sums[group].add(value, weight));
+            }
+        }
+        Ok(())
+    }
+
+    /// The result of each group; NULL for sums and averages without values.
+    pub(super) fn finish(&self) -> Result<Finished, ArrowError> {
+        let average = self.average;
+        let counted = |i: usize| self.counts[i] != 0;
+        let column: ArrayRef = match &self.sums {
+            Sums::None => Arc::new(Int64Array::from(self.counts.clone())),
+            Sums::Int(sums) => {
+                let values = sums
+                    .iter()
+                    .enumerate()
+                    .map(|(i, &sum)| counted(i).then(|| if average { sum.wrapping_div(self.counts[i]) } else { sum }));
+                match &self.result {
+                    DataType::UInt64 => Arc::new(UInt64Array::from_iter(values.map(|v| v.map(i64::cast_unsigned)))),
+                    DataType::Int64 => Arc::new(Int64Array::from_iter(values)),
+                    duration => cast(&Int64Array::from_iter(values), duration)?,
+                }
+            }
+            Sums::Float(sums) => Arc::new(Float64Array::from_iter(sums.iter().enumerate().map(|(i, sum)| {
+                counted(i).then(|| if average { sum.value() / self.counts[i] as f64 } else { sum.value() })
+            }))),
+            Sums::Decimal(scale, sums) => return self.finish_decimal(*scale, sums),
+        };
+        Ok(Finished { column, overflowed: Vec::new() })
+    }
+
+    fn finish_decimal(&self, scale: i8, sums: &[i256]) -> Result<Finished, ArrowError> {
+        let result_scale = match &self.result {
+            DataType::Decimal32(_, s) | DataType::Decimal64(_, s) => *s,
+            DataType::Decimal128(_, s) | DataType::Decimal256(_, s) => *s,
+            _ => scale,
+        };
+        // As DataFusion's average does: scale up, then divide, cutting off what is left.
+        let up = match self.average {
+            true => i256::from(10).checked_pow(u32::try_from(i32::from(result_scale) - i32::from(scale)).unwrap_or(0)),
+            false => Some(i256::ONE),
+        };
+        let values = sums.iter().zip(&self.counts).map(|(sum, &count)| match self.average {
+            _ if count == 0 => None,
+            true => sum.checked_mul(up?)?.checked_div(i256::from(count)),
+            false => Some(*sum),
+        });
+        let values = Decimal256Array::from_iter(values)
+            .with_precision_and_scale(DECIMAL256_MAX_PRECISION, if self.average { result_scale } else { scale })?;
+        let column = cast_with_options(&values, &self.result, &CastOptions { safe: true, ..Default::default() })?;
+        let overflowed = (0..sums.len()).filter(|&i| self.counts[i] != 0 && column.is_null(i)).collect();
+        Ok(Finished { column, overflowed })
+    }
+}
+
+/// Counts the values that are not NULL.
+pub(super) fn count(counts: &mut [i64], column: &ArrayRef, weights: &[i64], groups: &[u32]) {
+    let nulls = column.logical_nulls();
+    for (i, (&weight, &group)) in weights.iter().zip(groups).enumerate() {
+        if nulls.as_ref().is_none_or(|n| n.is_valid(i)) {
+            counts[group as usize] = counts[group as usize].wrapping_add(weight);
+        }
+    }
+}
+
+fn each<T: ArrowPrimitiveType>(
+    column: &ArrayRef,
+    weights: &[i64],
+    groups: &[u32],
+    mut add: impl FnMut(usize, T::Native, i64),
+) {
+    let column: &PrimitiveArray<T> = column.as_primitive();
+    let rows = column.values().iter().zip(weights).zip(groups);
+    match column.nulls() {
+        None => rows.for_each(|((&value, &weight), &group)| add(group as usize, value, weight)),
+        Some(nulls) => rows
+            .enumerate()
+            .filter(|(i, _)| nulls.is_valid(*i))
+            .for_each(|(_, ((&value, &weight), &group))| add(group as usize, value, weight)),
+    }
+}
+
+/// Takes `N` bytes off the front.
+pub(super) fn split<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*head)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,390 @@
+//! GROUP BY and DISTINCT: for each group that a step touches, the old result goes and the new one comes, if they differ.
+//!
+//! Invariants:
+//! 1. A group stands in the output while its row count is not zero; its state is kept while anything in it is not zero.
+//! 2. Without group columns there is one output row from the first step on, on the worker that owns the empty key.
+//! 3. A state is the row count followed by each aggregate's state in the order of the plan; it depends on the group's
+//!    rows alone.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::datatypes::SchemaRef;
+use arrow::util::display::array_value_to_string;
+use backstay_storage::spine::{Discipline, KeyBatch, RowBatch, Spine};
+use hashbrown::HashMap;
+
+use super::accumulator::{Accumulator, split};
+use super::extrema::{Current, Extrema};
+use super::{OpenRole, Operator, StateKeys, StepContext, pick};
+use crate::circuit::delta::{Delta, concat_columns, take_columns};
+use crate::circuit::error::{CircuitError, EvalError, Result};
+use crate::circuit::plan::{Aggregate, AggregateFunction, Node};
+use crate::circuit::row::{RowCodec, normalise};
+use crate::circuit::step::OnEvalError;
+use crate::circuit::vnode::vnode;
+
+/// The operator; see the module.
+pub struct AggregateOperator {
+    label: String,
+    schema: SchemaRef,
+    group: Vec<usize>,
+    key_codec: RowCodec,
+    result_codec: RowCodec,
+    aggregates: Vec<Maintained>,
+    /// Group key → state.
+    groups: Spine,
+    /// Without group columns: whether this worker owns the one row and has not yet made sure that it is there.
+    must_emit: bool,
+}
+
+/// An aggregate of the plan and how it is maintained.
+struct Maintained {
+    argument: Option<usize>,
+    kind: Kind,
+}
+
+enum Kind {
+    /// `count(*)`: the group's row count.
+    Rows,
+    Accumulated(Accumulator),
+    Extremum(Box<Extrema>),
+}
+
+/// Step-local values of a [`Maintained`].
+#[derive(Clone)]
+enum Values {
+    Rows,
+    Accumulated(Accumulator),
+    Extremum(Current),
+}
+
+impl AggregateOperator {
+    /// The operator of an aggregate node over rows of `input`.
+    ///
+    /// # Errors
+    /// Aggregates that are not supported; types without a row encoding; spines that do not open.
+    pub fn new(
+        node: &Node,
+        input: &SchemaRef,
+        group: &[usize],
+        aggregates: &[Aggregate],
+        owns_global: bool,
+        open: &mut OpenRole<'_>,
+    ) -> Result<Self> {
+        let type_of = |i: usize| input.field(i).data_type();
+        let key_types: Vec<_> = group.iter().map(|&i| type_of(i).clone()).collect();
+        let result_types: Vec<_> = aggregates.iter().map(|a| a.result.clone()).collect();
+        let groups = open("groups", Discipline::Latest)?;
+        let mut maintained = Vec::new();
+        for (i, aggregate) in aggregates.iter().enumerate() {
+            let argument = aggregate.argument.map(type_of);
+            let kind = match (aggregate.function, argument) {
+                (AggregateFunction::Count, None) => Kind::Rows,
+                (AggregateFunction::Min | AggregateFunction::Max, Some(argument)) if *argument == aggregate.result => {
+                    let values = open(&format!("values{i}"), Discipline::Weighted)?;
+                    Kind::Extremum(Box::new(Extrema::new(
+                        argument,
+                        aggregate.function == AggregateFunction::Max,
+                        values,
+                    )?))
+                }
+                (function, argument) => Kind::Accumulated(
+                    Accumulator::new(function, argument, &aggregate.result)
+                        .map_err(|message| CircuitError::plan(&node.label, message))?,
+                ),
+            };
+            maintained.push(Maintained { argument: aggregate.argument, kind });
+        }
+        Ok(Self {
+            label: node.label.clone(),
+            schema: node.schema.clone(),
+            group: group.to_vec(),
+            key_codec: RowCodec::new(&key_types)?,
+            result_codec: RowCodec::new(&result_types)?,
+            aggregates: maintained,
+            groups,
+            must_emit: group.is_empty() && owns_global,
+        })
+    }
+}
+
+/// The rows of a step, by group.
+struct Grouped {
+    /// The groups' keys, ascending.
+    keys: KeyBatch,
+    /// For each row its group.
+    of_row: Vec<u32>,
+    /// For each group one of its rows.
+    sample: Vec<u32>,
+}
+
+fn group_rows(keys: &mut StateKeys, rows: usize) -> Grouped {
+    let mut sample: Vec<u32> = Vec::new();
+    let mut of_row = Vec::with_capacity(rows);
+    {
+        let mut known: HashMap<&[u8], u32> = HashMap::new();
+        for row in 0..rows {
+            let next = sample.len() as u32;
+            let group = *known.entry(keys.distribution(row)).or_insert(next);
+            if group == next {
+                sample.push(row as u32);
+            }
+            of_row.push(group);
+        }
+    }
+    let vnodes: Vec<u8> = sample.iter().map(|&row| vnode(keys.distribution(row as usize))).collect();
+    let state_key = |group: u32| (vnodes[group as usize], keys.distribution(sample[group as usize] as usize));
+    let mut order: Vec<u32> = (0..sample.len() as u32).collect();
+    order.sort_unstable_by(|&a, &b| state_key(a).cmp(&state_key(b)));
+    let mut rank = vec![0; order.len()];
+    let mut sorted = KeyBatch::new();
+    for (new, &old) in (0u32..).zip(&order) {
+        rank[old as usize] = new;
+        sorted.push(keys.state(sample[old as usize] as usize));
+    }
+    Grouped {
+        keys: sorted,
+        of_row: of_row.into_iter().map(|g| rank[g as usize]).collect(),
+        sample: order.iter().map(|&g| sample[g as usize]).collect(),
+    }
+}
+
+/// The states of the groups that a step touches.
+struct States {
+    /// Whether the group had a state before the step.
+    known: Vec<bool>,
+    rows: Vec<i64>,
+    values: Vec<Values>,
+}
+
+impl AggregateOperator {
+    fn load(&mut self, keys: &KeyBatch) -> Result<States> {
+        let probe = self.groups.probe(keys).map_err(CircuitError::storage(&self.label))?;
+        let values = self.aggregates.iter().map(|a| match &a.kind {
+            Kind::Rows => Values::Rows,
+            Kind::Accumulated(accumulator) => Values::Accumulated(accumulator.fresh()),
+            Kind::Extremum(_) => Values::Extremum(Current::default()),
+        });
+        let mut states = States { known: Vec::new(), rows: Vec::new(), values: values.collect() };
+        for found in probe.offsets.windows(2) {
+            let known = found[0] < found[1];
+            states.known.push(known);
+            match known {
+                true => states.push_saved(probe.rows.value(found[0] as usize)).ok_or_else(|| {
+                    CircuitError::RowFormat(format!("{}: a stored group is not a state of its aggregates", self.label))
+                })?,
+                false => states.push_empty(),
+            }
+        }
+        Ok(states)
+    }
+
+    /// The aggregates' results, one row a group. Overflows are reported if `report` is given.
+    fn finish(&self, states: &States, report: Option<(&mut StepContext, &[ArrayRef])>) -> Result<Vec<ArrayRef>> {
+        let mut overflowed = Vec::new();
+        let columns = self
+            .aggregates
+            .iter()
+            .zip(&states.values)
+            .enumerate()
+            .map(|(i, (aggregate, values))| match (&aggregate.kind, values) {
+                (Kind::Extremum(extrema), Values::Extremum(current)) => extrema.finish(current),
+                (_, Values::Accumulated(accumulator)) => {
+                    let finished = accumulator.finish().map_err(CircuitError::arrow(&self.label))?;
+                    overflowed.extend(finished.overflowed.into_iter().map(|group| (i, group)));
+                    Ok(normalise(&finished.column))
+                }
+                _ => Ok(Arc::new(arrow::array::Int64Array::from(states.rows.clone())) as ArrayRef),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        if let Some((context, group_columns)) = report {
+            for (aggregate, group) in overflowed {
+                self.overflow(context, group_columns, aggregate, group)?;
+            }
+        }
+        Ok(columns)
+    }
+
+    fn overflow(&self, context: &mut StepContext, columns: &[ArrayRef], aggregate: usize, group: usize) -> Result<()> {
+        let field = self.schema.field(self.group.len() + aggregate);
+        let key = columns.iter().zip(self.schema.fields()).map(|(column, field)| {
+            format!("{}: {}", field.name(), array_value_to_string(column, group).unwrap_or_default())
+        });
+        let error = EvalError {
+            label: self.label.clone(),
+            expression: field.name().clone(),
+            message: format!("the result does not fit {}", field.data_type()),
+            row: key.collect::<Vec<_>>().join(", "),
+            rows: 1,
+        };
+        match context.on_eval_error {
+            OnEvalError::Stop => Err(CircuitError::Eval(Box::new(error))),
+            OnEvalError::Skip => {
+                context.eval_errors.add(error);
+                Ok(())
+            }
+        }
+    }
+
+    fn update(&mut self, states: &mut States, columns: &[ArrayRef], weights: &[i64], grouped: &Grouped) -> Result<()> {
+        if weights.is_empty() {
+            return Ok(());
+        }
+        for (&group, &weight) in grouped.of_row.iter().zip(weights) {
+            states.rows[group as usize] = states.rows[group as usize].wrapping_add(weight);
+        }
+        for (aggregate, values) in self.aggregates.iter_mut().zip(&mut states.values) {
+            let Some(column) = aggregate.argument.map(|i| &columns[i]) else { continue };
+            match (&mut aggregate.kind, values) {
+                (Kind::Extremum(extrema), Values::Extremum(current)) => extrema
+                    .update(current, column, weights, &grouped.of_row, &grouped.keys, &states.known)?
+                    .map_err(CircuitError::storage(&self.label))?,
+                (_, Values::Accumulated(accumulator)) => {
+                    accumulator.update(column, weights, &grouped.of_row).map_err(CircuitError::arrow(&self.label))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the new states.
+    fn save(&mut self, keys: &KeyBatch, states: &States) -> Result<()> {
+        let mut batch = RowBatch::new();
+        let mut state = Vec::new();
+        for group in 0..keys.len() {
+            if self.group.is_empty() || !states.is_zero(group) {
+                state.clear();
+                states.save(group, &mut state);
+                batch.push(keys.get(group), &state, 1);
+            } else if states.known[group] {
+                batch.push(keys.get(group), &[], -1);
+            }
+        }
+        self.groups.insert_batch(&batch).map_err(CircuitError::storage(&self.label))
+    }
+}
+
+impl States {
+    fn push_empty(&mut self) {
+        self.rows.push(0);
+        for values in &mut self.values {
+            match values {
+                Values::Rows => {}
+                Values::Accumulated(accumulator) => accumulator.push_empty(),
+                Values::Extremum(current) => current.push_empty(),
+            }
+        }
+    }
+
+    fn push_saved(&mut self, mut state: &[u8]) -> Option<()> {
+        self.rows.push(i64::from_le_bytes(split(&mut state)?));
+        for values in &mut self.values {
+            match values {
+                Values::Rows => {}
+                Values::Accumulated(accumulator) => accumulator.push_saved(&mut state)?,
+                Values::Extremum(current) => current.push_saved(&mut state)?,
+            }
+        }
+        state.is_empty().then_some(())
+    }
+
+    fn save(&self, group: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.rows[group].to_le_bytes());
+        for values in &self.values {
+            match values {
+                Values::Rows => {}
+                Values::Accumulated(accumulator) => accumulator.save(group, out),
+                Values::Extremum(current) => current.save(group, out),
+            }
+        }
+    }
+
+    fn is_zero(&self, group: usize) -> bool {
+        self.rows[group] == 0
+            && self.values.iter().all(|values| match values {
+                Values::Rows => true,
+                Values::Accumulated(accumulator) => accumulator.is_zero(group),
+                Values::Extremum(current) => current.is_zero(group),
+            })
+    }
+}
+
+impl Operator for AggregateOperator {
+    fn step(&mut self, context: &mut StepContext, inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+        let chunks: Vec<Delta> = inputs.into_iter().flatten().filter(|c| !c.is_empty()).collect();
+        let weights: Vec<i64> = chunks.iter().flat_map(|c| c.weights.iter().copied()).collect();
+        let columns = match chunks.first() {
+            Some(chunk) => {
+                let columns = concat_columns(chunk.rows.num_columns(), &chunks);
+                columns.map_err(CircuitError::arrow(&self.label))?.iter().map(normalise).collect()
+            }
+            None => Vec::new(),
+        };
+        let mut grouped = if chunks.is_empty() {
+            Grouped { keys: KeyBatch::new(), of_row: Vec::new(), sample: Vec::new() }
+        } else {
+            let key_columns = pick(&columns, &self.group);
+            group_rows(&mut StateKeys::new(&self.key_codec, &key_columns, weights.len())?, weights.len())
+        };
+        if std::mem::take(&mut self.must_emit) && grouped.keys.is_empty() {
+            grouped.keys.push(&[vnode(&[])]);
+        }
+        if grouped.keys.is_empty() {
+            return Ok(Vec::new());
+        }
+
+        let global = self.group.is_empty();
+        let sample = UInt32Array::from(std::mem::take(&mut grouped.sample));
+        let group_columns = if global {
+            Vec::new()
+        } else {
+            take_columns(&pick(&columns, &self.group), &sample).map_err(CircuitError::arrow(&self.label))?
+        };
+        let mut states = self.load(&grouped.keys)?;
+        let old_exists: Vec<bool> = match global {
+            true => states.known.clone(),
+            false => states.rows.iter().map(|&n| n != 0).collect(),
+        };
+        let old = self.finish(&states, None)?;
+        self.update(&mut states, &columns, &weights, &grouped)?;
+        let new = self.finish(&states, Some((context, &group_columns)))?;
+        self.save(&grouped.keys, &states)?;
+
+        let count = grouped.keys.len();
+        let (old_rows, new_rows) = (self.result_codec.encode(&old, count)?, self.result_codec.encode(&new, count)?);
+        let (mut leaving, mut coming) = (Vec::new(), Vec::new());
+        for (group, existed) in old_exists.into_iter().enumerate() {
+            let before = existed.then(|| old_rows.get(group));
+            let after = (global || states.rows[group] != 0).then(|| new_rows.get(group));
+            if before != after {
+                leaving.extend(before.map(|_| group as u32));
+                coming.extend(after.map(|_| group as u32));
+            }
+        }
+        let mut out = Vec::new();
+        for (groups, results, weight) in [(leaving, &old, -1), (coming, &new, 1)] {
+            if !groups.is_empty() {
+                let weights = vec![weight; groups.len()];
+                let groups = UInt32Array::from(groups);
+                let all: Vec<ArrayRef> = group_columns.iter().chain(results).cloned().collect();
+                let delta = take_columns(&all, &groups).and_then(|columns| Delta::new(&self.schema, columns, weights));
+                out.push(delta.map_err(CircuitError::arrow(&self.label))?);
+            }
+        }
+        Ok(out)
+    }
+
+    fn runs_without_input(&self) -> bool {
+        self.must_emit
+    }
+
+    fn spines(&mut self) -> Vec<&mut Spine> {
+        let values = self.aggregates.iter_mut().filter_map(|a| match &mut a.kind {
+            Kind::Extremum(extrema) => Some(&mut extrema.values),
+            _ => None,
+        });
+        std::iter::once(&mut self.groups).chain(values).collect()
+    }
+}

@@ -1,0 +1,131 @@
+//! The circuit as data: what [`crate::sql`] compiles to and the runtime builds operators from.
+//!
+//! Invariants:
+//! 1. Nodes stand in topological order: a node's inputs have smaller ids. `NodeId` is the index in `nodes`.
+//! 2. Join keys, group keys and aggregate arguments are plain columns: expressions are computed by a [`NodeKind::Linear`] node
+//!    below. Linear chains are fused into one node.
+//! 3. A node's id and kind name its state, so the same program always gives the same plan (the compiler is deterministic).
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion_physical_expr::PhysicalExpr;
+
+/// Index of a node in [`CircuitPlan::nodes`].
+pub type NodeId = usize;
+
+/// All relations of a program.
+#[derive(Clone, Debug, Default)]
+pub struct CircuitPlan {
+    /// The operators, inputs before users.
+    pub nodes: Vec<Node>,
+    /// The tables, in the order of the program.
+    pub tables: Vec<TableNode>,
+    /// The views, in the order of the program.
+    pub views: Vec<ViewNode>,
+}
+
+/// A table's place in the circuit.
+#[derive(Clone, Debug)]
+pub struct TableNode {
+    /// The table's name.
+    pub name: String,
+    /// Its [`NodeKind::Table`] node.
+    pub node: NodeId,
+}
+
+/// A view's place in the circuit.
+#[derive(Clone, Debug)]
+pub struct ViewNode {
+    /// The view's name.
+    pub name: String,
+    /// The node whose output is the view's delta.
+    pub node: NodeId,
+}
+
+/// One operator.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What it does.
+    pub kind: NodeKind,
+    /// Where its rows come from.
+    pub inputs: Vec<NodeId>,
+    /// The rows that it puts out. Field names may repeat after a join.
+    pub schema: SchemaRef,
+    /// For people: the view it was made for and the SQL construct, e.g. `late_by_carrier: join`.
+    pub label: String,
+}
+
+/// What an operator does.
+#[derive(Clone, Debug)]
+pub enum NodeKind {
+    /// The rows of a table as connectors delivered them. With a primary key they are upserts and deletes by key, which
+    /// this node resolves to a delta; without one they already are a delta.
+    Table {
+        /// Columns of the primary key; empty if there is none.
+        primary_key: Vec<usize>,
+    },
+    /// A fused chain of filters and projections: no state, no exchange.
+    Linear(Vec<Stage>),
+    /// Inner equi-join; output columns are the left's followed by the right's.
+    Join {
+        /// Key columns of the left input.
+        left_keys: Vec<usize>,
+        /// Key columns of the right input, same number and types.
+        right_keys: Vec<usize>,
+        /// Whether NULL keys match each other (`IS NOT DISTINCT FROM`); with plain `=` they match nothing.
+        null_equals_null: bool,
+        /// A condition over the joined row.
+        filter: Option<Arc<dyn PhysicalExpr>>,
+    },
+    /// Grouping; output columns are the group columns followed by one for each aggregate. Without aggregates it is DISTINCT.
+    /// Without group columns there is exactly one output row from step 1 on, also over no input.
+    Aggregate {
+        /// Columns of the group key.
+        group: Vec<usize>,
+        /// What is computed for each group.
+        aggregates: Vec<Aggregate>,
+    },
+    /// UNION ALL of any number of inputs with the same column types.
+    Union,
+}
+
+/// One stage of a linear chain.
+#[derive(Clone, Debug)]
+pub enum Stage {
+    /// Keeps the rows for which the expression is true (not false, not NULL).
+    Filter(Arc<dyn PhysicalExpr>),
+    /// Computes new columns.
+    Project {
+        /// One expression a column.
+        exprs: Vec<Arc<dyn PhysicalExpr>>,
+        /// The rows after the projection.
+        schema: SchemaRef,
+    },
+}
+
+/// One aggregate of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aggregate {
+    /// Which one.
+    pub function: AggregateFunction,
+    /// The argument's column; `None` for `count(*)`.
+    pub argument: Option<usize>,
+    /// The result's type (as DataFusion's planner says).
+    pub result: DataType,
+}
+
+/// The aggregates that a circuit maintains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AggregateFunction {
+    /// Rows, or rows whose argument is not NULL.
+    Count,
+    /// Sum of the arguments that are not NULL; NULL if there are none.
+    Sum,
+    /// Sum divided by count.
+    Avg,
+    /// Smallest argument.
+    Min,
+    /// Largest argument.
+    Max,
+}

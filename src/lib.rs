@@ -1,0 +1,3 @@
+//! SQL views kept up to date over streams and files, in the making.
+
+pub mod circuit;
