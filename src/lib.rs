@@ -1,3 +1,5 @@
 //! SQL views kept up to date over streams and files, in the making.
 
 pub mod circuit;
+pub mod connector;
+mod suggest;

@@ -1,0 +1,303 @@
+//! The connectors' configuration, in Feldera's JSON: what stands in `WITH ('connectors' = '[…]')`.
+//!
+//! ```json
+//! [{"name": "flights", "transport": {"name": "file_input", "config": {"path": "${DATA_DIR}/flights.csv"}},
+//!   "format": {"name": "csv", "config": {"null_values": ["NA"]}}, "max_batch_size": 10000}]
+//! ```
+//!
+//! Invariants:
+//! 1. A key that is not known is an error that names the connector, the place, and the nearest key there is. A key of Feldera's
+//!    that does nothing here yet is refused as such: no setting is ever ignored.
+//! 2. A name is stable: a connector without one is called by its transport, the second of that transport `<transport>_2`, and so
+//!    on, so that adding one at the end renames none. Names are unique within a relation.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::options::Options;
+use super::{ConnectorError, Result};
+
+/// One connector of a table or view.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectorConfig {
+    /// The given name, or `<transport>`, `<transport>_2`, …; unique within its relation.
+    pub name: String,
+    /// What carries the bytes.
+    pub transport: TransportConfig,
+    /// How bytes are rows. Generators have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<FormatConfig>,
+    /// The most rows that one step takes from this connector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_batch_size: Option<u64>,
+    /// The most rows that wait between the connector and the steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_queued_records: Option<u64>,
+    /// Whether it starts paused.
+    #[serde(default)]
+    pub paused: bool,
+    /// Words that a user gave it; they change nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+}
+
+/// What carries the bytes: `{"name": "file_input", "config": {…}}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TransportConfig {
+    /// The transport's name.
+    pub name: String,
+    /// Its own keys: an object, or null. The transport checks them when it is made.
+    #[serde(default)]
+    pub config: Value,
+}
+
+/// How bytes are rows: `{"name": "csv", "config": {…}}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FormatConfig {
+    /// The format's name.
+    pub name: String,
+    /// Its own keys: an object, or null. The format checks them when it is made.
+    #[serde(default)]
+    pub config: Value,
+}
+
+/// Keys of a connector.
+const KEYS: &[&str] = &["name", "transport", "format", "max_batch_size", "max_queued_records", "paused", "labels"];
+/// Keys of Feldera's that do nothing here yet.
+const LATER: &[&str] = &[
+    "index",
+    "start_after",
+    "send_snapshot",
+    "enable_output_buffer",
+    "max_output_buffer_time_millis",
+    "max_output_buffer_size_records",
+    "max_worker_batch_size",
+    "max_queued_bytes",
+    "preprocessor",
+    "postprocessor",
+];
+
+impl ConnectorConfig {
+    /// Reads the JSON list of one relation's connectors.
+    ///
+    /// # Errors
+    /// The JSON does not parse (with line and column in `text`), a key is not known or of another type than it should be, or a
+    /// name stands twice. The error's connector is `<relation>`, or `<relation>.<connector>` once that is known.
+    ///
+    /// ```
+    /// use backstay::connector::config::ConnectorConfig;
+    /// let text = r#"[{"transport": {"name": "file_input", "config": {"path": "a.csv"}}, "format": {"name": "csv"}}]"#;
+    /// assert_eq!(ConnectorConfig::parse_list("flights", text).unwrap()[0].name, "file_input");
+    /// let e = ConnectorConfig::parse_list("flights", r#"[{"transprot": {}}]"#).unwrap_err();
+    /// assert!(e.to_string().contains("did you mean \"transport\"?"), "{e}");
+    /// ```
+    pub fn parse_list(relation: &str, text: &str) -> Result<Vec<Self>> {
+        let value: Value = serde_json::from_str(text).map_err(|e| {
+            ConnectorError::new(
+                relation,
+                format!("the JSON of 'connectors' does not parse: {e}; it is a list: [{{\"transport\": …}}]"),
+            )
+        })?;
+        Self::from_value(relation, &value)
+    }
+
+    /// As [`ConnectorConfig::parse_list`], from JSON that has been parsed.
+    pub fn from_value(relation: &str, value: &Value) -> Result<Vec<Self>> {
+        let Value::Array(items) = value else {
+            return Err(ConnectorError::new(relation, "'connectors' must be a JSON list: [{\"transport\": …}]"));
+        };
+        let mut unnamed: BTreeMap<String, usize> = BTreeMap::new();
+        let mut configs: Vec<Self> = Vec::with_capacity(items.len());
+        for (i, item) in items.iter().enumerate() {
+            let config = Self::from_item(relation, i, item, &mut unnamed)?;
+            if configs.iter().any(|c| c.name == config.name) {
+                let message = format!("two connectors of {relation} have this name; give each its own \"name\"");
+                return Err(ConnectorError::new(&format!("{relation}.{}", config.name), message));
+            }
+            configs.push(config);
+        }
+        Ok(configs)
+    }
+
+    /// One item of the list; `unnamed` counts the transports of the connectors without a name so far.
+    fn from_item(relation: &str, i: usize, item: &Value, unnamed: &mut BTreeMap<String, usize>) -> Result<Self> {
+        let given = item.get("name").and_then(Value::as_str);
+        let provisional = match given {
+            Some(name) => format!("{relation}.{name}"),
+            None => format!("{relation}, number {}", i + 1),
+        };
+        let options = Options::new(&provisional, "the connector", item, KEYS, LATER)?;
+        let (transport, config) = named(&provisional, "transport", options.require("transport")?)?;
+        let format = match options.value("format") {
+            None | Some(Value::Null) => None,
+            Some(v) => Some(named(&provisional, "format", v)?),
+        };
+        let name = match options.string("name")? {
+            Some("") => return Err(options.error("\"name\" is empty; leave it out, or give one")),
+            Some(name) => name.to_owned(),
+            None => {
+                let n = unnamed.entry(transport.clone()).or_insert(0);
+                *n += 1;
+                if *n == 1 { transport.clone() } else { format!("{transport}_{n}") }
+            }
+        };
+        let max_batch_size = options.u64("max_batch_size")?;
+        let max_queued_records = options.u64("max_queued_records")?;
+        for (key, value) in [("max_batch_size", max_batch_size), ("max_queued_records", max_queued_records)] {
+            if value == Some(0) {
+                return Err(
+                    options.error(format!("\"{key}\" is 0, so that no row would ever be taken; it must be at least 1"))
+                );
+            }
+        }
+        let paused = options.bool("paused")?.unwrap_or(false);
+        // Both are here for the pipeline to act on; until it does, they are not to be ignored.
+        for (key, is_set) in [("max_queued_records", max_queued_records.is_some()), ("paused", paused)] {
+            if is_set {
+                return Err(options.error(format!("\"{key}\" is not supported yet; leave it out")));
+            }
+        }
+        Ok(Self {
+            name,
+            transport: TransportConfig { name: transport, config },
+            format: format.map(|(name, config)| FormatConfig { name, config }),
+            max_batch_size,
+            max_queued_records,
+            paused,
+            labels: options.strings("labels")?.unwrap_or_default(),
+        })
+    }
+
+    /// This configuration with the variables in its transport's and format's strings replaced: `${NAME}` by `variables["NAME"]`
+    /// (`${env:HOME}` by `variables["env:HOME"]`), and `$${` by `${`.
+    ///
+    /// # Errors
+    /// A variable that is not there, or a `${` without its `}`.
+    pub fn expand(&self, connector: &str, variables: &BTreeMap<String, String>) -> Result<Self> {
+        let mut config = self.clone();
+        expand_value(connector, &mut config.transport.config, variables)?;
+        if let Some(format) = &mut config.format {
+            expand_value(connector, &mut format.config, variables)?;
+        }
+        Ok(config)
+    }
+}
+
+/// A `{"name": …, "config": {…}}`.
+fn named(connector: &str, place: &str, value: &Value) -> Result<(String, Value)> {
+    let options = Options::new(connector, place, value, &["name", "config"], &[])?;
+    let name = options.require_string("name")?.to_owned();
+    let config = options.value("config").cloned().unwrap_or(Value::Null);
+    Ok((name, config))
+}
+
+/// Replaces the variables in every string of `value`.
+fn expand_value(connector: &str, value: &mut Value, variables: &BTreeMap<String, String>) -> Result<()> {
+    match value {
+        Value::String(s) if s.contains("${") => *s = expand_text(connector, s, variables)?,
+        Value::Array(items) => {
+            for item in items {
+                expand_value(connector, item, variables)?;
+            }
+        }
+        Value::Object(map) => {
+            for (_, item) in map {
+                expand_value(connector, item, variables)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Replaces the variables in one string.
+fn expand_text(connector: &str, text: &str, variables: &BTreeMap<String, String>) -> Result<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        if let Some(literal) = before.strip_suffix('$') {
+            out.push_str(literal);
+            out.push_str("${");
+            rest = after;
+            continue;
+        }
+        let Some((name, behind)) = after.split_once('}') else {
+            return Err(ConnectorError::new(
+                connector,
+                format!("\"{text}\" has a \"${{\" without its \"}}\"; write \"$${{\" for the plain text"),
+            ));
+        };
+        let Some(replacement) = variables.get(name) else {
+            let what = match name.strip_prefix("env:") {
+                Some(env) => format!("the environment variable {env} is not set; set it, or write the value itself"),
+                None if name == "DATA_DIR" => "there is no data directory: give --data-dir".to_owned(),
+                None => {
+                    let known: Vec<&str> =
+                        variables.keys().map(String::as_str).filter(|k| !k.starts_with("env:")).collect();
+                    format!("there is no variable {name}; there are ${{env:NAME}} and: {}", known.join(", "))
+                }
+            };
+            return Err(ConnectorError::new(connector, format!("in \"{text}\": {what}")));
+        };
+        out.push_str(before);
+        out.push_str(replacement);
+        rest = behind;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        ConnectorConfig::parse_list("t", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn names_are_stable() {
+        let text = r#"[{"transport": {"name": "nexmark"}}, {"name": "a", "transport": {"name": "nexmark"}},
+            {"transport": {"name": "nexmark"}}, {"transport": {"name": "datagen"}}]"#;
+        let names: Vec<String> = ConnectorConfig::parse_list("t", text).unwrap().into_iter().map(|c| c.name).collect();
+        assert_eq!(names, ["nexmark", "a", "nexmark_2", "datagen"]);
+        let e = error(r#"[{"name": "x", "transport": {"name": "a"}}, {"name": "x", "transport": {"name": "b"}}]"#);
+        assert!(e.contains("t.x") && e.contains("two connectors"), "{e}");
+    }
+
+    #[test]
+    fn wrong_keys_are_named() {
+        let e = error(r#"[{"name": "x", "transport": {"name": "a"}, "max_batch_sise": 3}]"#);
+        assert!(
+            e.contains("t.x") && e.contains("max_batch_sise") && e.contains("did you mean \"max_batch_size\"?"),
+            "{e}"
+        );
+        let e = error(r#"[{"name": "x", "transport": {"name": "a", "cfg": 1}}]"#);
+        assert!(e.contains("transport") && e.contains("cfg"), "{e}");
+        let e = error(r#"[{"name": "x", "transport": {"name": "a"}, "index": "i"}]"#);
+        assert!(e.contains("not supported yet"), "{e}");
+        let e = error(r#"[{"name": "x", "transport": {"name": "a"}, "max_batch_size": "many"}]"#);
+        assert!(e.contains("max_batch_size") && e.contains("whole number"), "{e}");
+        let e = error(r#"[{"name": "x", "transport": {"name": "a"}, "max_batch_size": 0}]"#);
+        assert!(e.contains("at least 1"), "{e}");
+        let e = error(r#"[{"name": "x", "transport": {"name": "a"}, "paused": true}]"#);
+        assert!(e.contains("\"paused\" is not supported yet"), "{e}");
+        assert!(error("[{]").contains("line 1 column 3"));
+        assert!(error(r#"[{"name": "x"}]"#).contains("\"transport\" is missing"));
+    }
+
+    #[test]
+    fn variables() {
+        let vars = BTreeMap::from([("DATA_DIR".to_owned(), "/d".to_owned()), ("env:X".to_owned(), "1".to_owned())]);
+        assert_eq!(expand_text("c", "${DATA_DIR}/a${env:X}.csv", &vars).unwrap(), "/d/a1.csv");
+        assert_eq!(expand_text("c", "$${DATA_DIR}", &vars).unwrap(), "${DATA_DIR}");
+        assert!(expand_text("c", "${DATA}", &vars).unwrap_err().message.contains("DATA_DIR"));
+        assert!(expand_text("c", "${env:Y}", &vars).unwrap_err().message.contains("Y is not set"));
+        assert!(expand_text("c", "${DATA", &vars).unwrap_err().message.contains("without its"));
+        let text = r#"[{"transport": {"name": "a", "config": {"paths": ["${DATA_DIR}/b"]}}}]"#;
+        let config = ConnectorConfig::parse_list("t", text).unwrap().remove(0).expand("t.a", &vars).unwrap();
+        assert_eq!(config.transport.config["paths"][0], "/d/b");
+    }
+}

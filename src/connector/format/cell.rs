@@ -1,0 +1,400 @@
+//! Columns from cells: spans of text, one a row, parsed in one loop a column.
+//!
+//! Invariants: a column has as many cells as its block has records; a cell that cannot be read marks its row as bad with a message
+//! and leaves a null, and [`finish`] takes the bad rows out of every column before a batch is made.
+
+use std::sync::Arc;
+
+use arrow::array::timezone::Tz;
+use arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanArray, BooleanBuilder, LargeStringBuilder, PrimitiveBuilder, RecordBatch,
+    StringBuilder, StringViewBuilder,
+};
+use arrow::compute::filter;
+use arrow::compute::kernels::cast_utils::{Parser, parse_decimal, string_to_datetime};
+use arrow::datatypes::*;
+
+use super::Parsed;
+use super::split::Record;
+use crate::connector::{ConnectorError, Result, RowError};
+
+/// What a cell's text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The record does not have it.
+    Missing,
+    /// JSON's null.
+    Null,
+    /// CSV text without quotes.
+    Plain,
+    /// Quoted text, or a JSON string.
+    Quoted,
+    /// A JSON number.
+    Number,
+    /// JSON's true or false.
+    Bool,
+    /// A JSON list or object.
+    Nested,
+    /// A value that no one looks at: the type's zero.
+    Default,
+}
+
+/// One value's text: a span of the block, or of the arena where escapes were resolved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cell {
+    pub(crate) kind: Kind,
+    pub(crate) in_arena: bool,
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+}
+
+impl Cell {
+    /// A value that is not there.
+    pub(crate) const MISSING: Self = Self { kind: Kind::Missing, in_arena: false, start: 0, len: 0 };
+
+    /// The cell of `start..end`. Blocks are shorter than 4 GiB.
+    pub(crate) fn new(kind: Kind, in_arena: bool, start: usize, end: usize) -> Self {
+        Self { kind, in_arena, start: start as u32, len: end.saturating_sub(start) as u32 }
+    }
+}
+
+/// The cells of a block, by column, and its bad rows.
+#[derive(Debug)]
+pub(crate) struct Cells<'a> {
+    block: &'a [u8],
+    /// Text whose escapes are resolved.
+    pub(crate) arena: Vec<u8>,
+    columns: Vec<Vec<Cell>>,
+    is_bad: Vec<bool>,
+    bad: Vec<(usize, String)>,
+}
+
+/// What stands in a cell, for its column's type.
+enum Content<'a> {
+    Null,
+    Default,
+    Text(&'a [u8]),
+    Wrong(&'static str),
+}
+
+impl<'a> Cells<'a> {
+    /// `rows` missing cells in each of `columns`.
+    pub(crate) fn new(block: &'a [u8], columns: usize, rows: usize) -> Self {
+        let columns = vec![vec![Cell::MISSING; rows]; columns];
+        Self { block, arena: Vec::new(), columns, is_bad: vec![false; rows], bad: Vec::new() }
+    }
+
+    /// Sets a cell.
+    pub(crate) fn set(&mut self, column: usize, row: usize, cell: Cell) {
+        if let Some(place) = self.columns.get_mut(column).and_then(|c| c.get_mut(row)) {
+            *place = cell;
+        }
+    }
+
+    /// A cell's kind.
+    pub(crate) fn kind(&self, column: usize, row: usize) -> Kind {
+        self.columns.get(column).and_then(|c| c.get(row)).map_or(Kind::Missing, |c| c.kind)
+    }
+
+    /// Marks a row as bad; the first reason stays.
+    pub(crate) fn mark(&mut self, row: usize, message: String) {
+        if let Some(flag) = self.is_bad.get_mut(row)
+            && !*flag
+        {
+            *flag = true;
+            self.bad.push((row, message));
+        }
+    }
+
+    fn text(&self, cell: &Cell) -> &[u8] {
+        let from = if cell.in_arena { &self.arena[..] } else { self.block };
+        let start = cell.start as usize;
+        from.get(start..start + cell.len as usize).unwrap_or_default()
+    }
+
+    fn content(&self, cell: &Cell, data_type: &DataType, nulls: &[Vec<u8>]) -> Content<'_> {
+        let is_text = is_string(data_type);
+        match cell.kind {
+            Kind::Missing | Kind::Null => Content::Null,
+            Kind::Default => Content::Default,
+            Kind::Plain => match self.text(cell) {
+                [] if !is_text => Content::Null,
+                text if nulls.iter().any(|n| n == text) => Content::Null,
+                text => Content::Text(text),
+            },
+            Kind::Quoted => match self.text(cell) {
+                [] if !is_text => Content::Null,
+                text => Content::Text(text),
+            },
+            Kind::Number if is_text => Content::Wrong("a number"),
+            Kind::Bool if *data_type != DataType::Boolean => Content::Wrong("a truth value"),
+            Kind::Nested => Content::Wrong("a list or object"),
+            Kind::Number | Kind::Bool => Content::Text(self.text(cell)),
+        }
+    }
+
+    /// Calls `put` with the value of each row of a column, `None` where it is null or bad; `parse` reads a text.
+    fn each<T>(
+        &mut self,
+        column: usize,
+        field: &Field,
+        nulls: &[Vec<u8>],
+        zero: T,
+        parse: impl Fn(&str) -> Option<T>,
+        mut put: impl FnMut(Option<T>),
+    ) where
+        T: Clone,
+    {
+        let cells = self.columns.get_mut(column).map(std::mem::take).unwrap_or_default();
+        for (row, cell) in cells.iter().enumerate() {
+            let reason = match self.content(cell, field.data_type(), nulls) {
+                Content::Default => {
+                    put(Some(zero.clone()));
+                    continue;
+                }
+                Content::Null if field.is_nullable() => {
+                    put(None);
+                    continue;
+                }
+                Content::Null => match cell.kind {
+                    Kind::Missing => "is NOT NULL, and is missing".to_owned(),
+                    _ => "is NOT NULL, and is null".to_owned(),
+                },
+                Content::Text(text) => match std::str::from_utf8(text) {
+                    Ok(text) => match parse(text) {
+                        Some(value) => {
+                            put(Some(value));
+                            continue;
+                        }
+                        None => {
+                            format!("expected {}, got \"{}\"", expected(field.data_type()), excerpt(text.as_bytes()))
+                        }
+                    },
+                    Err(_) => format!("\"{}\" is not UTF-8", excerpt(text)),
+                },
+                Content::Wrong(what) => format!("expected {}, got {what}", expected(field.data_type())),
+            };
+            put(None);
+            self.mark(row, format!("column {} {reason}", field.name()));
+        }
+    }
+
+    fn primitive<T: ArrowPrimitiveType>(
+        &mut self,
+        column: usize,
+        field: &Field,
+        nulls: &[Vec<u8>],
+        parse: impl Fn(&str) -> Option<T::Native>,
+    ) -> ArrayRef {
+        let mut builder = PrimitiveBuilder::<T>::with_capacity(self.is_bad.len());
+        self.each(column, field, nulls, T::default_value(), parse, |v| builder.append_option(v));
+        Arc::new(builder.finish().with_data_type(field.data_type().clone()))
+    }
+
+    /// Parses one column.
+    fn array(&mut self, column: usize, field: &Field, nulls: &[Vec<u8>]) -> ArrayRef {
+        macro_rules! strings {
+            ($builder:expr) => {{
+                let mut builder = $builder;
+                let cells = self.columns.get_mut(column).map(std::mem::take).unwrap_or_default();
+                for (row, cell) in cells.iter().enumerate() {
+                    let reason = match self.content(cell, field.data_type(), nulls) {
+                        Content::Text(text) => match std::str::from_utf8(text) {
+                            Ok(text) => {
+                                builder.append_value(text);
+                                continue;
+                            }
+                            Err(_) => format!("\"{}\" is not UTF-8", excerpt(text)),
+                        },
+                        Content::Default => {
+                            builder.append_value("");
+                            continue;
+                        }
+                        Content::Null if field.is_nullable() => {
+                            builder.append_null();
+                            continue;
+                        }
+                        Content::Null if cell.kind == Kind::Missing => "is NOT NULL, and is missing".to_owned(),
+                        Content::Null => "is NOT NULL, and is null".to_owned(),
+                        Content::Wrong(what) => format!("expected a string, got {what}"),
+                    };
+                    builder.append_null();
+                    self.mark(row, format!("column {} {reason}", field.name()));
+                }
+                Arc::new(builder.finish()) as ArrayRef
+            }};
+        }
+        macro_rules! numbers {
+            ($t:ty) => {
+                self.primitive::<$t>(column, field, nulls, <$t as Parser>::parse)
+            };
+        }
+        let rows = self.is_bad.len();
+        match field.data_type() {
+            DataType::Utf8 => strings!(StringBuilder::with_capacity(rows, self.block.len())),
+            DataType::LargeUtf8 => strings!(LargeStringBuilder::new()),
+            DataType::Utf8View => strings!(StringViewBuilder::new()),
+            DataType::Boolean => {
+                let mut builder = BooleanBuilder::with_capacity(rows);
+                self.each(column, field, nulls, false, parse_bool, |v| builder.append_option(v));
+                Arc::new(builder.finish())
+            }
+            DataType::Int8 => numbers!(Int8Type),
+            DataType::Int16 => numbers!(Int16Type),
+            DataType::Int32 => numbers!(Int32Type),
+            DataType::Int64 => numbers!(Int64Type),
+            DataType::UInt8 => numbers!(UInt8Type),
+            DataType::UInt16 => numbers!(UInt16Type),
+            DataType::UInt32 => numbers!(UInt32Type),
+            DataType::UInt64 => numbers!(UInt64Type),
+            DataType::Float32 => numbers!(Float32Type),
+            DataType::Float64 => numbers!(Float64Type),
+            DataType::Date32 => numbers!(Date32Type),
+            DataType::Time32(TimeUnit::Second) => numbers!(Time32SecondType),
+            DataType::Time32(TimeUnit::Millisecond) => numbers!(Time32MillisecondType),
+            DataType::Time64(TimeUnit::Microsecond) => numbers!(Time64MicrosecondType),
+            DataType::Time64(TimeUnit::Nanosecond) => numbers!(Time64NanosecondType),
+            DataType::Timestamp(unit, _) => self.timestamps(column, field, nulls, *unit),
+            DataType::Decimal128(precision, scale) => {
+                let (p, s) = (*precision, *scale);
+                self.primitive::<Decimal128Type>(column, field, nulls, |t| {
+                    parse_decimal::<Decimal128Type>(t.trim_ascii(), p, s).ok()
+                })
+            }
+            DataType::Binary => {
+                let mut builder = BinaryBuilder::new();
+                self.each(column, field, nulls, Vec::new(), parse_hex, |v| builder.append_option(v));
+                Arc::new(builder.finish())
+            }
+            // `check_types` has refused all others.
+            other => arrow::array::new_null_array(other, rows),
+        }
+    }
+
+    fn timestamps(&mut self, column: usize, field: &Field, nulls: &[Vec<u8>], unit: TimeUnit) -> ArrayRef {
+        let parse = |t: &str| parse_timestamp(t, unit);
+        match unit {
+            TimeUnit::Second => self.primitive::<TimestampSecondType>(column, field, nulls, parse),
+            TimeUnit::Millisecond => self.primitive::<TimestampMillisecondType>(column, field, nulls, parse),
+            TimeUnit::Microsecond => self.primitive::<TimestampMicrosecondType>(column, field, nulls, parse),
+            TimeUnit::Nanosecond => self.primitive::<TimestampNanosecondType>(column, field, nulls, parse),
+        }
+    }
+}
+
+/// Makes the block's rows: parses every column, and takes the bad rows out.
+pub(crate) fn finish(
+    connector: &str,
+    mut cells: Cells<'_>,
+    schema: &SchemaRef,
+    nulls: &[Vec<u8>],
+    base: u64,
+    records: &[Record],
+    weights: Option<Vec<i64>>,
+) -> Result<Parsed> {
+    let mut arrays: Vec<ArrayRef> = schema.fields().iter().enumerate().map(|(i, f)| cells.array(i, f, nulls)).collect();
+    let arrow = |e| ConnectorError::new(connector, format!("the rows do not fit the table: {e}"));
+    let good = |row: usize| !cells.is_bad.get(row).copied().unwrap_or(false);
+    if !cells.bad.is_empty() {
+        let keep = BooleanArray::from(cells.is_bad.iter().map(|b| !b).collect::<Vec<_>>());
+        arrays = arrays.iter().map(|a| filter(a, &keep)).collect::<Result<_, _>>().map_err(arrow)?;
+    }
+    let rows = RecordBatch::try_new(Arc::clone(schema), arrays).map_err(arrow)?;
+    let kept = records.iter().enumerate().filter(|(row, _)| good(*row));
+    let ends = kept.map(|(_, r)| base + r.end as u64).collect();
+    let weights = weights.map(|w| w.into_iter().enumerate().filter(|(row, _)| good(*row)).map(|(_, w)| w).collect());
+    let mut bad = std::mem::take(&mut cells.bad);
+    bad.sort_by_key(|(row, _)| *row);
+    let error = |(row, message): (usize, String)| {
+        let record = records.get(row)?;
+        let line = cells.block.get(record.start..record.text_end).unwrap_or_default();
+        Some(RowError { offset: base + record.start as u64, message: format!("{message}; in: {}", excerpt(line)) })
+    };
+    let errors = bad.into_iter().filter_map(error).collect();
+    Ok(Parsed { rows, weights, ends, errors })
+}
+
+/// Refuses columns whose type no text format can hold yet.
+pub(crate) fn check_types(connector: &str, schema: &Schema) -> Result<()> {
+    for field in schema.fields() {
+        if expected(field.data_type()) == UNSUPPORTED {
+            let message = format!(
+                "column {} has the type {}, which files cannot carry yet; leave it out of the relation, or cast it to VARCHAR",
+                field.name(),
+                field.data_type()
+            );
+            return Err(ConnectorError::new(connector, message));
+        }
+    }
+    Ok(())
+}
+
+const UNSUPPORTED: &str = "a value of another type";
+
+/// What the text of a column's value must be.
+fn expected(data_type: &DataType) -> &'static str {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "a string",
+        DataType::Boolean => "true or false",
+        DataType::Int8 => "a TINYINT (-128 to 127)",
+        DataType::Int16 => "a SMALLINT (-32768 to 32767)",
+        DataType::Int32 => "an INT (-2147483648 to 2147483647)",
+        DataType::Int64 => "a BIGINT",
+        DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => "an unsigned whole number in range",
+        DataType::Float32 | DataType::Float64 => "a number",
+        DataType::Date32 => "a date (2013-01-31)",
+        DataType::Time32(_) | DataType::Time64(_) => "a time (13:05:00)",
+        DataType::Timestamp(..) => "a timestamp (2013-01-31T13:05:00)",
+        DataType::Decimal128(..) => "a decimal number in range",
+        DataType::Binary => "hexadecimal digits",
+        _ => UNSUPPORTED,
+    }
+}
+
+fn is_string(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+fn parse_bool(text: &str) -> Option<bool> {
+    let text = text.trim_ascii();
+    let any = |words: &[&str]| words.iter().any(|w| text.eq_ignore_ascii_case(w));
+    if any(&["true", "t", "1"]) {
+        Some(true)
+    } else if any(&["false", "f", "0"]) {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+/// A timestamp in units since 1970; a time zone in the text is converted to UTC, none means UTC.
+fn parse_timestamp(text: &str, unit: TimeUnit) -> Option<i64> {
+    let utc: Tz = "+00:00".parse().ok()?;
+    let time = string_to_datetime(&utc, text.trim_ascii()).ok()?;
+    let (seconds, nanos) = (time.timestamp(), i64::from(time.timestamp_subsec_nanos()));
+    let (units, divisor) = match unit {
+        TimeUnit::Second => (1, 1_000_000_000),
+        TimeUnit::Millisecond => (1_000, 1_000_000),
+        TimeUnit::Microsecond => (1_000_000, 1_000),
+        TimeUnit::Nanosecond => (1_000_000_000, 1),
+    };
+    seconds.checked_mul(units)?.checked_add(nanos / divisor)
+}
+
+/// Bytes from hexadecimal digits.
+pub(crate) fn parse_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |b: &u8| char::from(*b).to_digit(16);
+    let pairs = text.as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => u8::try_from(digit(high)? * 16 + digit(low)?).ok(),
+        _ => None,
+    });
+    pairs.collect()
+}
+
+/// The beginning of a text, for an error.
+pub(crate) fn excerpt(text: &[u8]) -> String {
+    const MOST: usize = 120;
+    let shown = String::from_utf8_lossy(text.get(..MOST).unwrap_or(text)).into_owned();
+    let shown = shown.replace('\n', "\\n").replace('\r', "\\r");
+    if text.len() > MOST { format!("{shown}…") } else { shown }
+}

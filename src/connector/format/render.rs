@@ -1,0 +1,413 @@
+//! Deltas as text: each column is written in one loop of its type, then the rows are put together from the columns' texts.
+//!
+//! JSON (`update_format` `insert_delete`): `{"insert":{…}}` or `{"delete":{…}}`, one a line; a row of weight w stands on |w| lines. With
+//! `include_step` the line is `{"step":7,"insert":{…}}`. Keys stand in the schema's order. NULL is `null`; decimals are strings, to keep
+//! every digit; NaN and the infinities are strings too, as JSON has none; binary is hexadecimal.
+//!
+//! CSV: a header line, then one line a row and weight, ended by LF. The last column, `op`, is `insert` or `delete`; with `include_step`
+//! the first one, `step`, is the step's number. NULL is an empty field, the empty string is `""`.
+//!
+//! Timestamps are `2013-01-31T13:05:00`, with as many of 3, 6 or 9 decimals as they need, in UTC (with a `Z` if the type has a time zone).
+//! Floats are the shortest text that reads back as the same number.
+//!
+//! Invariant: the text is a function of the delta and the step, nothing else.
+
+use std::fmt::Write as _;
+
+use arrow::array::{Array, ArrowPrimitiveType, AsArray, PrimitiveArray};
+use arrow::datatypes::*;
+use serde_json::Value;
+
+use super::cell::check_types;
+use super::csv::delimiter;
+use super::json::UpdateFormat;
+use crate::circuit::Delta;
+use crate::connector::config::FormatConfig;
+use crate::connector::options::{Options, suggestion};
+use crate::connector::{ConnectorError, Context, Result};
+
+/// Renders deltas.
+#[derive(Debug)]
+pub(crate) struct Renderer {
+    connector: String,
+    schema: SchemaRef,
+    include_step: bool,
+    style: Style,
+}
+
+#[derive(Debug)]
+enum Style {
+    /// The keys with quotes and colon, and a comma before all but the first.
+    Json {
+        keys: Vec<String>,
+    },
+    Csv {
+        delimiter: u8,
+    },
+}
+
+/// One column's texts.
+#[derive(Debug, Default)]
+struct Texts {
+    bytes: String,
+    ends: Vec<usize>,
+}
+
+impl Renderer {
+    /// The format of an output connector.
+    pub(crate) fn new(config: Option<&FormatConfig>, ctx: &Context) -> Result<Self> {
+        let Some(config) = config else {
+            let message = "a \"format\" is missing: {\"name\": \"json\"} or {\"name\": \"csv\"}";
+            return Err(ConnectorError::new(&ctx.name, message));
+        };
+        check_types(&ctx.name, &ctx.schema)?;
+        let names = ["json", "csv"];
+        let (include_step, style) = match config.name.as_str() {
+            "json" => {
+                let known = ["update_format", "include_step"];
+                let later = ["json_flavor", "array", "buffer_size_records", "key_fields"];
+                let options = Options::new(&ctx.name, "format.config of json", &config.config, &known, &later)?;
+                if UpdateFormat::new(&options)? == UpdateFormat::Raw {
+                    return Err(
+                        options.error("\"update_format\": \"raw\" cannot say what is deleted; use \"insert_delete\"")
+                    );
+                }
+                let key = |(i, f): (usize, &FieldRef)| {
+                    let comma = if i == 0 { "" } else { "," };
+                    format!("{comma}{}:", Value::String(f.name().clone()))
+                };
+                let keys = ctx.schema.fields().iter().enumerate().map(key).collect();
+                (options.bool("include_step")?, Style::Json { keys })
+            }
+            "csv" => {
+                let options = Options::new(
+                    &ctx.name,
+                    "format.config of csv",
+                    &config.config,
+                    &["delimiter", "include_step"],
+                    &["buffer_size_records"],
+                )?;
+                (options.bool("include_step")?, Style::Csv { delimiter: delimiter(&options)? })
+            }
+            other => {
+                let message = format!("there is no output format \"{other}\"; {}", suggestion(other, &names));
+                return Err(ConnectorError::new(&ctx.name, message));
+            }
+        };
+        Ok(Self {
+            connector: ctx.name.clone(),
+            schema: ctx.schema.clone(),
+            include_step: include_step.unwrap_or(false),
+            style,
+        })
+    }
+
+    /// What a file begins with.
+    pub(crate) fn header(&self, out: &mut Vec<u8>) {
+        let Style::Csv { delimiter } = self.style else { return };
+        let mut names: Vec<&str> = self.schema.fields().iter().map(|f| f.name().as_str()).collect();
+        names.push("op");
+        if self.include_step {
+            names.insert(0, "step");
+        }
+        for (i, name) in names.iter().enumerate() {
+            if i > 0 {
+                out.push(delimiter);
+            }
+            let mut text = String::new();
+            csv_text(&mut text, name, delimiter);
+            out.extend_from_slice(text.as_bytes());
+        }
+        out.push(b'\n');
+    }
+
+    /// Appends a step's lines.
+    pub(crate) fn render(&self, step: u64, delta: &Delta, out: &mut Vec<u8>) -> Result<()> {
+        if delta.is_empty() {
+            return Ok(());
+        }
+        let columns = delta.rows.columns().iter().map(|c| self.column(c)).collect::<Result<Vec<Texts>>>()?;
+        let mut readers: Vec<(&str, std::slice::Iter<'_, usize>, usize)> =
+            columns.iter().map(|t| (t.bytes.as_str(), t.ends.iter(), 0)).collect();
+        let mut line = Vec::new();
+        for weight in &delta.weights {
+            line.clear();
+            match &self.style {
+                Style::Json { keys } => {
+                    line.push(b'{');
+                    if self.include_step {
+                        line.extend_from_slice(format!("\"step\":{step},").as_bytes());
+                    }
+                    line.extend_from_slice(if *weight > 0 { b"\"insert\":{" } else { b"\"delete\":{" });
+                    for (reader, key) in readers.iter_mut().zip(keys) {
+                        line.extend_from_slice(key.as_bytes());
+                        line.extend_from_slice(next(reader));
+                    }
+                    line.extend_from_slice(b"}}\n");
+                }
+                Style::Csv { delimiter } => {
+                    if self.include_step {
+                        line.extend_from_slice(step.to_string().as_bytes());
+                        line.push(*delimiter);
+                    }
+                    for reader in &mut readers {
+                        line.extend_from_slice(next(reader));
+                        line.push(*delimiter);
+                    }
+                    line.extend_from_slice(if *weight > 0 { b"insert\n" } else { b"delete\n" });
+                }
+            }
+            for _ in 0..weight.unsigned_abs() {
+                out.extend_from_slice(&line);
+            }
+        }
+        Ok(())
+    }
+
+    /// The texts of one column.
+    fn column(&self, array: &dyn Array) -> Result<Texts> {
+        let json = matches!(self.style, Style::Json { .. });
+        let null = if json { "null" } else { "" };
+        let quote = if json { "\"" } else { "" };
+        macro_rules! plain {
+            ($t:ty) => {
+                primitive::<$t>(array, null, |out, v| write!(out, "{v}"))
+            };
+        }
+        macro_rules! quoted {
+            ($t:ty, $write:expr) => {
+                primitive::<$t>(array, null, |out, v| {
+                    out.push_str(quote);
+                    $write(out, v)?;
+                    out.push_str(quote);
+                    Ok(())
+                })
+            };
+        }
+        let delimiter = match self.style {
+            Style::Csv { delimiter } => Some(delimiter),
+            Style::Json { .. } => None,
+        };
+        let texts = match array.data_type() {
+            DataType::Boolean => rows(array, null, array.as_boolean().iter(), |out, v| write!(out, "{v}")),
+            DataType::Int8 => plain!(Int8Type),
+            DataType::Int16 => plain!(Int16Type),
+            DataType::Int32 => plain!(Int32Type),
+            DataType::Int64 => plain!(Int64Type),
+            DataType::UInt8 => plain!(UInt8Type),
+            DataType::UInt16 => plain!(UInt16Type),
+            DataType::UInt32 => plain!(UInt32Type),
+            DataType::UInt64 => plain!(UInt64Type),
+            DataType::Float32 => primitive::<Float32Type>(array, null, |out, v| {
+                if v.is_finite() { write!(out, "{v:?}") } else { not_finite(out, f64::from(v), quote) }
+            }),
+            DataType::Float64 => primitive::<Float64Type>(array, null, |out, v| {
+                if v.is_finite() { write!(out, "{v:?}") } else { not_finite(out, v, quote) }
+            }),
+            DataType::Decimal128(_, scale) => quoted!(Decimal128Type, |out: &mut String, v| decimal(out, v, *scale)),
+            DataType::Date32 => quoted!(Date32Type, |out: &mut String, v| date(out, i64::from(v))),
+            DataType::Time32(TimeUnit::Second) => {
+                quoted!(Time32SecondType, |out: &mut String, v| time(out, i64::from(v) * 1_000_000_000))
+            }
+            DataType::Time32(_) => {
+                quoted!(Time32MillisecondType, |out: &mut String, v| time(out, i64::from(v) * 1_000_000))
+            }
+            DataType::Time64(TimeUnit::Microsecond) => {
+                quoted!(Time64MicrosecondType, |out: &mut String, v: i64| time(out, v.saturating_mul(1_000)))
+            }
+            DataType::Time64(_) => quoted!(Time64NanosecondType, |out: &mut String, v| time(out, v)),
+            DataType::Timestamp(unit, zone) => {
+                let z = if zone.is_some() { "Z" } else { "" };
+                match unit {
+                    TimeUnit::Second => quoted!(TimestampSecondType, |o: &mut String, v| timestamp(o, v, 1, z)),
+                    TimeUnit::Millisecond => {
+                        quoted!(TimestampMillisecondType, |o: &mut String, v| timestamp(o, v, 1_000, z))
+                    }
+                    TimeUnit::Microsecond => {
+                        quoted!(TimestampMicrosecondType, |o: &mut String, v| timestamp(o, v, 1_000_000, z))
+                    }
+                    TimeUnit::Nanosecond => {
+                        quoted!(TimestampNanosecondType, |o: &mut String, v| timestamp(o, v, 1_000_000_000, z))
+                    }
+                }
+            }
+            DataType::Utf8 => rows(array, null, array.as_string::<i32>().iter(), |o, v| text(o, v, delimiter)),
+            DataType::LargeUtf8 => rows(array, null, array.as_string::<i64>().iter(), |o, v| text(o, v, delimiter)),
+            DataType::Utf8View => rows(array, null, array.as_string_view().iter(), |o, v| text(o, v, delimiter)),
+            DataType::Binary => rows(array, null, array.as_binary::<i32>().iter(), |out, v| {
+                out.push_str(quote);
+                hex(out, v);
+                out.push_str(quote);
+                Ok(())
+            }),
+            other => {
+                return Err(ConnectorError::new(
+                    &self.connector,
+                    format!("a column has the type {other}, which cannot be written"),
+                ));
+            }
+        };
+        texts.map_err(|_| ConnectorError::new(&self.connector, "a value cannot be written as text"))
+    }
+}
+
+/// The next text of a column.
+fn next<'a>(reader: &mut (&'a str, std::slice::Iter<'_, usize>, usize)) -> &'a [u8] {
+    let (bytes, ends, start) = reader;
+    let end = ends.next().copied().unwrap_or(*start);
+    let text = bytes.as_bytes().get(*start..end).unwrap_or_default();
+    *start = end;
+    text
+}
+
+/// Writes bytes as hexadecimal digits.
+pub(crate) fn hex(out: &mut String, bytes: &[u8]) {
+    let digit = |d: u8| char::from_digit(u32::from(d), 16).unwrap_or('0');
+    out.extend(bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]));
+}
+
+type Written = std::fmt::Result;
+
+fn primitive<T: ArrowPrimitiveType>(
+    array: &dyn Array,
+    null: &str,
+    write: impl FnMut(&mut String, T::Native) -> Written,
+) -> Result<Texts, std::fmt::Error> {
+    let typed: &PrimitiveArray<T> = array.as_primitive();
+    rows(array, null, typed.iter(), write)
+}
+
+fn rows<V>(
+    array: &dyn Array,
+    null: &str,
+    values: impl Iterator<Item = Option<V>>,
+    mut write: impl FnMut(&mut String, V) -> Written,
+) -> Result<Texts, std::fmt::Error> {
+    let mut texts = Texts { bytes: String::with_capacity(array.len() * 8), ends: Vec::with_capacity(array.len()) };
+    for value in values {
+        match value {
+            Some(v) => write(&mut texts.bytes, v)?,
+            None => texts.bytes.push_str(null),
+        }
+        texts.ends.push(texts.bytes.len());
+    }
+    Ok(texts)
+}
+
+fn text(out: &mut String, value: &str, delimiter: Option<u8>) -> Written {
+    match delimiter {
+        Some(delimiter) => csv_text(out, value, delimiter),
+        None => json_text(out, value)?,
+    }
+    Ok(())
+}
+
+fn csv_text(out: &mut String, value: &str, delimiter: u8) {
+    let special = |b: u8| b == delimiter || matches!(b, b'"' | b'\n' | b'\r');
+    if !value.is_empty() && !value.bytes().any(special) {
+        out.push_str(value);
+        return;
+    }
+    out.push('"');
+    out.push_str(&value.replace('"', "\"\""));
+    out.push('"');
+}
+
+fn json_text(out: &mut String, value: &str) -> Written {
+    out.push('"');
+    let mut rest = value;
+    while let Some(i) = rest.bytes().position(|b| b < 0x20 || b == b'"' || b == b'\\') {
+        let (plain, special) = rest.split_at_checked(i).unwrap_or((rest, ""));
+        out.push_str(plain);
+        let mut chars = special.chars();
+        match chars.next() {
+            Some('"') => out.push_str("\\\""),
+            Some('\\') => out.push_str("\\\\"),
+            Some('\n') => out.push_str("\\n"),
+            Some('\r') => out.push_str("\\r"),
+            Some('\t') => out.push_str("\\t"),
+            Some(c) => write!(out, "\\u{:04x}", u32::from(c))?,
+            None => {}
+        }
+        rest = chars.as_str();
+    }
+    out.push_str(rest);
+    out.push('"');
+    Ok(())
+}
+
+fn not_finite(out: &mut String, value: f64, quote: &str) -> Written {
+    let name = if value.is_nan() {
+        "NaN"
+    } else if value > 0.0 {
+        "Infinity"
+    } else {
+        "-Infinity"
+    };
+    write!(out, "{quote}{name}{quote}")
+}
+
+fn decimal(out: &mut String, value: i128, scale: i8) -> Written {
+    let digits = value.unsigned_abs().to_string();
+    if value < 0 {
+        out.push('-');
+    }
+    match usize::try_from(scale) {
+        Ok(0) => out.push_str(&digits),
+        Ok(scale) => {
+            let padded = format!("{digits:0>width$}", width = scale + 1);
+            let (whole, fraction) = padded.split_at_checked(padded.len() - scale).unwrap_or((&padded, ""));
+            write!(out, "{whole}.{fraction}")?;
+        }
+        Err(_) => {
+            out.push_str(&digits);
+            if value != 0 {
+                out.extend(std::iter::repeat_n('0', usize::from(scale.unsigned_abs())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Year, month and day of a day number since 1970, in the proleptic Gregorian calendar.
+fn civil(days: i64) -> (i64, i64, i64) {
+    // Counted from 0000-03-01, so that a leap day ends its year; 146097 days are 400 years.
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let day = z.rem_euclid(146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year + year / 4 - year / 100);
+    let m = (5 * day_of_year + 2) / 153;
+    let month = if m < 10 { m + 3 } else { m - 9 };
+    (year + era * 400 + i64::from(month <= 2), month, day_of_year - (153 * m + 2) / 5 + 1)
+}
+
+fn date(out: &mut String, days: i64) -> Written {
+    let (year, month, day) = civil(days);
+    match year {
+        0..=9999 => write!(out, "{year:04}-{month:02}-{day:02}"),
+        _ => write!(out, "{year:+05}-{month:02}-{day:02}"),
+    }
+}
+
+/// A time of day in nanoseconds.
+fn time(out: &mut String, nanos: i64) -> Written {
+    let (seconds, fraction) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000));
+    write!(out, "{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)?;
+    match fraction {
+        0 => Ok(()),
+        f if f % 1_000_000 == 0 => write!(out, ".{:03}", f / 1_000_000),
+        f if f % 1_000 == 0 => write!(out, ".{:06}", f / 1_000),
+        f => write!(out, ".{f:09}"),
+    }
+}
+
+/// A point in time in `per_second` units since 1970.
+fn timestamp(out: &mut String, value: i64, per_second: i64, zone: &str) -> Written {
+    let (seconds, fraction) = (value.div_euclid(per_second), value.rem_euclid(per_second));
+    date(out, seconds.div_euclid(86_400))?;
+    out.push('T');
+    time(out, seconds.rem_euclid(86_400) * 1_000_000_000 + fraction * (1_000_000_000 / per_second))?;
+    out.push_str(zone);
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! The content of an input file, plain or decompressed, and the proof that it is still the same.
+//!
+//! The *identity* of a file up to an offset is two xxh3 hashes: of its first [`PROBE`] bytes, and of the last [`PROBE`] bytes before the
+//! offset (of fewer, where it has fewer before the offset). It does not change when the file grows, and it finds every replacement and truncation that
+//! is not made to deceive; a change in the middle of a file is found at replay by the rows' hash (invariant 3 of the design).
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backstay_storage::disk::{Disk, File, OpenOptions};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::gzip::Gzip;
+use crate::connector::{ConnectorError, Identity, Result};
+
+/// How many bytes each half of an identity hashes.
+pub(crate) const PROBE: usize = 4096;
+
+/// The identity of content that begins with `head` and has `tail` before its offset.
+pub(crate) fn identity(head: &[u8], tail: &[u8]) -> String {
+    format!("{:016x}-{:016x}", xxh3_64(head), xxh3_64(tail))
+}
+
+/// The identity of ranges that end in a block of content.
+#[derive(Debug)]
+pub(crate) struct BlockIdentity {
+    /// The content's first [`PROBE`] bytes, or all before the block's end.
+    pub(crate) head: Vec<u8>,
+    /// Where `bytes` stand in the content: at its start, or [`PROBE`] bytes or more before the first end that is asked for.
+    pub(crate) start: u64,
+    /// The block, and what stands before it.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Identity for BlockIdentity {
+    fn at(&self, end: u64) -> String {
+        let probe = usize::try_from(end).unwrap_or(usize::MAX).min(PROBE);
+        let to = usize::try_from(end.saturating_sub(self.start)).unwrap_or(usize::MAX).min(self.bytes.len());
+        let tail = self.bytes.get(to.saturating_sub(probe)..to).unwrap_or_default();
+        identity(self.head.get(..probe).unwrap_or(&self.head), tail)
+    }
+}
+
+/// An open input file.
+pub(crate) struct Content {
+    connector: String,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    /// `None`: plain.
+    gzip: Option<Gzip>,
+    at: u64,
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Content").field("path", &self.path).field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+/// What stands around an offset that has been verified.
+#[derive(Debug)]
+pub(crate) struct Around {
+    /// The first [`PROBE`] bytes before the offset.
+    pub(crate) head: Vec<u8>,
+    /// The last [`PROBE`] bytes before the offset.
+    pub(crate) tail: Vec<u8>,
+}
+
+impl Content {
+    /// Opens a file; `None` if there is none.
+    pub(crate) fn open(connector: &str, disk: &dyn Disk, path: &Path) -> Result<Option<Self>> {
+        let fail = |e| ConnectorError::file(connector, "open", path, &e);
+        match disk.metadata(path).map_err(fail)? {
+            None => return Ok(None),
+            Some(m) if m.is_dir => {
+                let message =
+                    format!("{} is a directory; name a file, or a pattern such as \"{0}/*.csv\"", path.display());
+                return Err(ConnectorError::new(connector, message));
+            }
+            Some(m) if !m.is_file => {
+                let message = format!(
+                    "{} is a pipe or a device, which cannot be read a second time after a crash; name a regular file",
+                    path.display()
+                );
+                return Err(ConnectorError::new(connector, message));
+            }
+            Some(_) => {}
+        }
+        let file = disk.open(path, OpenOptions::READ).map_err(fail)?;
+        let mut magic = [0; 2];
+        let n = file.read_at(&mut magic, 0).map_err(fail)?;
+        let named = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"));
+        let gzip = (magic == [0x1f, 0x8b] || (named && n > 0)).then(|| Gzip::new(Arc::clone(&file)));
+        Ok(Some(Self { connector: connector.to_owned(), path: path.to_owned(), file, gzip, at: 0 }))
+    }
+
+    /// Whether it is compressed.
+    pub(crate) fn is_gzip(&self) -> bool {
+        self.gzip.is_some()
+    }
+
+    /// Appends up to `count` bytes to `out` and gives their number, fewer only at the end.
+    pub(crate) fn read(&mut self, out: &mut Vec<u8>, count: usize) -> Result<usize> {
+        let start = out.len();
+        out.resize(start + count, 0);
+        let buf = out.get_mut(start..).unwrap_or_default();
+        let read = match &mut self.gzip {
+            None => self.file.read_at(buf, self.at).map_err(|e| ConnectorError::file(&self.connector, "read", &self.path, &e)),
+            Some(gzip) => gzip.read(buf).map_err(|e| {
+                let message = format!(
+                    "cannot decompress {} near byte {} of the file (byte {} of its content): {e}; check it with gzip -t",
+                    self.path.display(),
+                    gzip.compressed_offset(),
+                    self.at
+                );
+                ConnectorError::new(&self.connector, message)
+            }),
+        };
+        let n = match read {
+            Ok(n) => n,
+            Err(e) => {
+                out.truncate(start);
+                return Err(e);
+            }
+        };
+        out.truncate(start + n);
+        self.at += n as u64;
+        Ok(n)
+    }
+
+    /// Moves to `offset`; what a compressed file has before it is decompressed. Behind the end, it stands at the end.
+    pub(crate) fn seek(&mut self, offset: u64) -> Result<()> {
+        if self.gzip.is_none() {
+            self.at = offset;
+            return Ok(());
+        }
+        if offset < self.at {
+            self.gzip = Some(Gzip::new(Arc::clone(&self.file)));
+            self.at = 0;
+        }
+        let mut skipped = Vec::new();
+        while self.at < offset {
+            skipped.clear();
+            let count = usize::try_from(offset - self.at).unwrap_or(usize::MAX).min(1 << 20);
+            if self.read(&mut skipped, count)? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The content's length, as far as it is known without decompressing.
+    fn len(&self) -> Result<u64> {
+        match self.gzip {
+            None => self.file.len().map_err(|e| ConnectorError::file(&self.connector, "measure", &self.path, &e)),
+            Some(_) => Ok(self.at),
+        }
+    }
+
+    /// Moves to `offset` and gives what stands around it; refuses content that ends before.
+    pub(crate) fn around(&mut self, offset: u64) -> Result<Around> {
+        let probe = usize::try_from(offset).unwrap_or(usize::MAX).min(PROBE);
+        let (mut head, mut tail) = (Vec::with_capacity(probe), Vec::with_capacity(probe));
+        self.seek(0)?;
+        self.read(&mut head, probe)?;
+        if offset <= PROBE as u64 {
+            tail.clone_from(&head);
+        } else {
+            self.seek(offset - PROBE as u64)?;
+            self.read(&mut tail, probe)?;
+        }
+        if head.len() < probe || tail.len() < probe {
+            let message = format!(
+                "{} was truncated: {offset} bytes of it have been read before, now it has {}; put the old content back, or start anew with an empty data directory",
+                self.path.display(),
+                self.len()?
+            );
+            return Err(ConnectorError::new(&self.connector, message));
+        }
+        Ok(Around { head, tail })
+    }
+
+    /// As [`Content::around`], and refuses content whose identity at `offset` is not `expected` (empty: none is known).
+    pub(crate) fn verify(&mut self, offset: u64, expected: &str) -> Result<Around> {
+        let around = self.around(offset)?;
+        let got = identity(&around.head, &around.tail);
+        if !expected.is_empty() && got != expected {
+            let message = format!(
+                "{} was replaced or changed since its first {offset} bytes were read: expected content {expected}, got {got}; \
+                 put the old content back (appending to it is fine), or start anew with an empty data directory",
+                self.path.display()
+            );
+            return Err(ConnectorError::new(&self.connector, message));
+        }
+        Ok(around)
+    }
+}
+
+/// The error for a file that is gone.
+pub(crate) fn missing(connector: &str, path: &Path, offset: u64) -> ConnectorError {
+    let message = if offset == 0 {
+        format!("{} does not exist; check \"path\" (relative paths start at the SQL file's folder)", path.display())
+    } else {
+        format!(
+            "{} is gone, {offset} bytes of which have been read; put it back, or start anew with an empty data directory",
+            path.display()
+        )
+    };
+    ConnectorError::new(connector, message)
+}

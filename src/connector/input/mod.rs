@@ -1,0 +1,10 @@
+//! Input transports, one file each.
+
+pub(crate) mod content;
+pub(crate) mod datagen;
+pub(crate) mod file;
+pub(crate) mod generator;
+pub(crate) mod glob;
+pub(crate) mod gzip;
+pub(crate) mod nexmark;
+pub(crate) mod random;

@@ -1,0 +1,4 @@
+//! Output transports, one file each.
+
+pub(crate) mod file;
+pub(crate) mod null;

@@ -1,0 +1,81 @@
+//! Connectors by the name of their transport.
+
+use super::config::ConnectorConfig;
+use super::input::file::FileInput;
+use super::input::{datagen, nexmark};
+use super::options::suggestion;
+use super::output::file::FileOutput;
+use super::output::null::NullOutput;
+use super::{ConnectorError, Context, Input, Output, Result};
+
+/// Input transports.
+pub const INPUTS: &[&str] = &["file_input", "nexmark", "datagen"];
+/// Output transports.
+pub const OUTPUTS: &[&str] = &["file_output", "null_output"];
+/// Feldera's transports that are not here yet.
+const LATER: &[&str] = &[
+    "kafka_input",
+    "kafka_output",
+    "url_input",
+    "s3_input",
+    "http_input",
+    "http_output",
+    "adhoc_input",
+    "delta_table_input",
+    "delta_table_output",
+    "iceberg_input",
+    "postgres_input",
+    "postgres_output",
+    "pub_sub_input",
+    "redis_output",
+];
+
+/// Makes the input connector that `config` describes. Its settings are checked; files are not touched before it is opened.
+///
+/// # Errors
+/// A transport that is not an input, and whatever its settings have wrong.
+pub fn input(config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Input>> {
+    let config = &config.expand(&ctx.name, &ctx.variables)?;
+    match config.transport.name.as_str() {
+        "file_input" => Ok(Box::new(FileInput::new(config, &ctx)?)),
+        "nexmark" => generated(config, &ctx).and_then(|()| Ok(Box::new(nexmark::new(config, &ctx)?) as Box<dyn Input>)),
+        "datagen" => generated(config, &ctx).and_then(|()| Ok(Box::new(datagen::new(config, &ctx)?) as Box<dyn Input>)),
+        other => Err(unknown(&ctx.name, other, "a table", INPUTS, OUTPUTS)),
+    }
+}
+
+/// Makes the output connector that `config` describes. Its settings are checked; files are not touched before it is opened.
+///
+/// # Errors
+/// A transport that is not an output, and whatever its settings have wrong.
+pub fn output(config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Output>> {
+    let config = &config.expand(&ctx.name, &ctx.variables)?;
+    match config.transport.name.as_str() {
+        "file_output" => Ok(Box::new(FileOutput::new(config, &ctx)?)),
+        "null_output" => Ok(Box::new(NullOutput::new(config, &ctx)?)),
+        other => Err(unknown(&ctx.name, other, "a view", OUTPUTS, INPUTS)),
+    }
+}
+
+/// A generator has no bytes, and so no format.
+fn generated(config: &ConnectorConfig, ctx: &Context) -> Result<()> {
+    match &config.format {
+        None => Ok(()),
+        Some(_) => {
+            let message =
+                format!("{} makes rows, not bytes, and so has no \"format\"; leave it out", config.transport.name);
+            Err(ConnectorError::new(&ctx.name, message))
+        }
+    }
+}
+
+fn unknown(connector: &str, transport: &str, relation: &str, here: &[&str], there: &[&str]) -> ConnectorError {
+    let why = if LATER.contains(&transport) {
+        format!("the transport \"{transport}\" is not supported yet; there are: {}", here.join(", "))
+    } else if there.contains(&transport) {
+        format!("the transport \"{transport}\" is not one for {relation}; there are: {}", here.join(", "))
+    } else {
+        format!("there is no transport \"{transport}\"; {}", suggestion(transport, here))
+    };
+    ConnectorError::new(connector, why)
+}
