@@ -2,4 +2,5 @@
 
 pub mod circuit;
 pub mod connector;
+pub mod sql;
 mod suggest;

@@ -1,0 +1,190 @@
+//! The way from a text to a program, statement by statement.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use datafusion_sql::sqlparser::tokenizer::Span;
+
+use super::catalog::{Catalog, Relation};
+use super::ddl::{self, Definition, Named, ViewDefinition};
+use super::error::{Mistake, Source, SqlErrors};
+use super::lower::{Lowering, Nodes};
+use super::program::{Program, Table, View};
+use super::{parse, planner, unsupported};
+use crate::circuit::CircuitPlan;
+use crate::circuit::plan::{Node, NodeKind, TableNode, ViewNode};
+
+/// Compiles a program. `source_name` is the name of the text in errors: a file's path, as the user gave it.
+///
+/// ```
+/// let sql = "CREATE TABLE t (a INT, b VARCHAR);
+///            CREATE VIEW v AS SELECT b, count(*) AS n FROM t GROUP BY b;";
+/// let program = backstay::sql::compile(sql, "p.sql").unwrap();
+/// assert_eq!(program.views[0].schema.field(1).name(), "n");
+///
+/// let errors = backstay::sql::compile("CREATE TABLE t (a INT); CREATE VIEW v AS SELECT a FROM tt", "p.sql").unwrap_err();
+/// assert_eq!(errors.0[0].help.as_deref(), Some("did you mean `t`?"));
+/// ```
+///
+/// # Errors
+/// Everything that is wrong with the text, in its order: at least one error, each with its place.
+pub fn compile(sql: &str, source_name: &str) -> Result<Program, SqlErrors> {
+    let source = Source { name: source_name, text: sql };
+    // The planner recurses over expressions, and a chain of a thousand ORs is as deep as it is long. The stack is reserved, not
+    // used, and the thread ends before this returns.
+    let thread = std::thread::Builder::new().name("sql".to_owned()).stack_size(STACK_BYTES);
+    std::thread::scope(|scope| match thread.spawn_scoped(scope, || compile_here(source)) {
+        Ok(handle) => handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        Err(e) => {
+            let mistake = Mistake::new(Span::empty(), format!("no thread to compile on: {e}"));
+            Err(SqlErrors(vec![source.locate(mistake.help("allow this process more threads or memory"))]))
+        }
+    })
+}
+
+/// Enough for a statement of [`parse::MAX_TOKENS`], also in an unoptimised build.
+const STACK_BYTES: usize = 256 << 20;
+
+fn compile_here(source: Source<'_>) -> Result<Program, SqlErrors> {
+    let mut mistakes = Vec::new();
+    let text = parse::parse(source, &mut mistakes);
+    if text.statements.is_empty() && mistakes.is_empty() {
+        mistakes.push(Mistake::new(Span::empty(), "there is no statement").help("a program starts with CREATE TABLE"));
+    }
+    let statements = text.statements.into_iter();
+    let defined: Vec<Named> = statements.filter_map(|parsed| ddl::read(source, parsed, &mut mistakes)).collect();
+    let mut compiler = Compiler::new(text.broken, &defined);
+    for named in defined {
+        compiler.define(named, &mut mistakes);
+    }
+    if mistakes.is_empty() {
+        return Ok(compiler.finish());
+    }
+    mistakes.sort_by_key(|m| m.span.start);
+    Err(SqlErrors(mistakes.into_iter().map(|m| source.locate(m)).collect()))
+}
+
+/// What has been compiled so far.
+struct Compiler {
+    catalog: Catalog,
+    nodes: Nodes,
+    tables: Vec<(Table, TableNode)>,
+    views: Vec<(View, ViewNode)>,
+    /// Names whose definitions were wrong: a view that reads one fails silently.
+    broken: BTreeSet<String>,
+    /// Names and lines of all definitions, to tell what is defined too late.
+    places: Vec<(String, Span)>,
+}
+
+impl Compiler {
+    fn new(broken: Vec<String>, defined: &[Named]) -> Self {
+        Self {
+            catalog: Catalog::new(),
+            nodes: Nodes::default(),
+            tables: Vec::new(),
+            views: Vec::new(),
+            broken: broken.into_iter().collect(),
+            places: defined.iter().map(|n| (n.name.clone(), n.span)).collect(),
+        }
+    }
+
+    fn define(&mut self, named: Named, mistakes: &mut Vec<Mistake>) {
+        let first = self.places.iter().find(|(name, _)| *name == named.name).map_or(named.span, |(_, span)| *span);
+        if first != named.span {
+            let message = format!("`{}` is defined twice, first in line {}", named.name, first.start.line);
+            mistakes.push(Mistake::new(named.span, message));
+            return;
+        }
+        let is_broken = match named.definition {
+            None => true,
+            Some(Definition::Table(table)) => {
+                self.table(*table);
+                false
+            }
+            Some(Definition::View(view)) => self.view(*view, mistakes).is_none(),
+        };
+        if is_broken {
+            self.broken.insert(named.name);
+        }
+    }
+
+    fn table(&mut self, table: Table) {
+        let node = self.nodes.add(Node {
+            kind: NodeKind::Table { primary_key: table.primary_key.clone() },
+            inputs: Vec::new(),
+            schema: Arc::clone(&table.schema),
+            label: format!("table {}", table.name),
+        });
+        self.catalog.relations.insert(table.name.clone(), Relation { schema: Arc::clone(&table.schema), node });
+        let name = table.name.clone();
+        self.tables.push((table, TableNode { name, node }));
+    }
+
+    fn view(&mut self, view: ViewDefinition, mistakes: &mut Vec<Mistake>) -> Option<()> {
+        let before = mistakes.len();
+        unsupported::check(&view.query, &view.tokens, view.span, &self.catalog, mistakes);
+        if mistakes.len() > before {
+            return None;
+        }
+        let plan = match planner::plan(&view.query, &self.catalog) {
+            Ok(plan) => plan,
+            Err(problem) => {
+                mistakes.extend(self.explain(problem).map(|m| m.or_at(view.span)));
+                return None;
+            }
+        };
+        let names: Vec<String> = if view.columns.is_empty() {
+            plan.schema().fields().iter().map(|f| f.name().clone()).collect()
+        } else {
+            view.columns.iter().map(ddl::normalized).collect()
+        };
+        if let Some((i, name)) = names.iter().enumerate().find(|(i, name)| names.iter().take(*i).any(|n| n == *name)) {
+            let span = view.columns.get(i).map_or(view.span, |c| c.span);
+            let mistake = Mistake::new(span, format!("the view {} has two columns `{name}`", view.name));
+            mistakes.push(mistake.help("give one another name: expression AS name"));
+            return None;
+        }
+        let mut lowering = Lowering { catalog: &self.catalog, nodes: &mut self.nodes, view: &view.name };
+        let (node, schema) = match lowering.view(&plan, &names) {
+            Ok(output) => output,
+            Err(refusal) => {
+                let mut mistake = Mistake::new(view.span, format!("the view {}: {}", view.name, refusal.message));
+                mistake.help = refusal.help.map(str::to_owned);
+                mistakes.push(mistake);
+                return None;
+            }
+        };
+        self.catalog.relations.insert(view.name.clone(), Relation { schema: Arc::clone(&schema), node });
+        let compiled = View {
+            name: view.name.clone(),
+            schema,
+            materialized: view.materialized,
+            connectors: view.options.connectors,
+            properties: view.options.properties,
+            sql: view.query.to_string(),
+            place: ddl::place(view.span),
+        };
+        self.views.push((compiled, ViewNode { name: view.name, node }));
+        Some(())
+    }
+
+    /// What a planner's problem is in the light of the whole text; nothing, if it only follows from another mistake.
+    fn explain(&self, problem: planner::Problem) -> Option<Mistake> {
+        let Some(name) = &problem.missing else { return Some(problem.mistake) };
+        if self.broken.contains(name) {
+            return None;
+        }
+        let mut mistake = problem.mistake;
+        if let Some((_, span)) = self.places.iter().find(|(n, _)| n == name) {
+            mistake.message = format!("`{name}` is created below, in line {}", span.start.line);
+            mistake.help = Some("a view reads tables and views that were created above it".to_owned());
+        }
+        Some(mistake)
+    }
+
+    fn finish(self) -> Program {
+        let (tables, table_nodes) = self.tables.into_iter().unzip();
+        let (views, view_nodes) = self.views.into_iter().unzip();
+        Program { tables, views, plan: CircuitPlan { nodes: self.nodes.0, tables: table_nodes, views: view_nodes } }
+    }
+}

@@ -1,0 +1,330 @@
+//! An optimized logical plan → circuit nodes.
+//!
+//! Invariants:
+//! 1. The columns of a [`Stream`] are the logical plan's, by position and type; names and nullability may differ. A plan without
+//!    columns (`count(*)` needs none) is a stream of one constant column, since a batch without columns loses its length easily.
+//! 2. Filters and projections pile up in a stream and become one [`NodeKind::Linear`] node where an operator or a view needs it.
+//! 3. Two nodes of equal kind, inputs and column types are one: views share what they compute alike. A view that reads another view
+//!    starts from that view's node, and is not fused with it.
+//! 4. Fields of computed columns are nullable whatever the planner says, so that no batch is refused for it.
+//!
+//! An aggregate's argument has the type that DataFusion's type coercion gives it (`sum` of an INT takes a BIGINT column, `avg`
+//! of an integer a DOUBLE one), and [`Aggregate::result`] the type of its result.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion_common::{DFSchema, DataFusionError, ScalarValue};
+use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::logical_plan::{self, Distinct, LogicalPlan};
+use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_expr::{Expr, expr};
+use datafusion_physical_expr::expressions::{Column, Literal};
+use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
+
+use super::catalog::Catalog;
+use super::types::is_summable;
+use crate::circuit::plan::{Aggregate, AggregateFunction, Node, NodeId, NodeKind, Stage};
+
+mod join;
+mod nodes;
+mod output;
+mod project;
+
+pub(super) use nodes::Nodes;
+use project::{Computed, column, project};
+
+/// Rows on their way: a node's output and what is done to it next.
+#[derive(Clone, Debug)]
+struct Stream {
+    node: NodeId,
+    stages: Vec<Stage>,
+    schema: SchemaRef,
+}
+
+/// Why a plan cannot be lowered, in the user's words.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub message: String,
+    pub help: Option<&'static str>,
+}
+
+impl Refusal {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None }
+    }
+}
+
+impl From<DataFusionError> for Refusal {
+    fn from(e: DataFusionError) -> Self {
+        Self::new(e.strip_backtrace())
+    }
+}
+
+/// The deepest expression with the casts that the planner adds: workers evaluate recursively, on stacks of the usual size.
+const MAX_DEPTH: usize = 400;
+
+type Result<T, E = Refusal> = std::result::Result<T, E>;
+
+/// Lowers one view's plan into `nodes`.
+pub(super) struct Lowering<'a> {
+    pub catalog: &'a Catalog,
+    pub nodes: &'a mut Nodes,
+    /// The view, for labels.
+    pub view: &'a str,
+}
+
+impl Lowering<'_> {
+    fn plan(&mut self, plan: &LogicalPlan) -> Result<Stream> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::SubqueryAlias(alias) => self.plan(&alias.input),
+            LogicalPlan::Projection(projection) => self.projection(projection),
+            LogicalPlan::Filter(filter) => {
+                let stream = self.plan(&filter.input)?;
+                self.filter(stream, &filter.predicate, filter.input.schema())
+            }
+            LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Distinct(Distinct::All(input)) => {
+                let stream = self.plan(input)?;
+                let group = (0..stream.schema.fields().len()).collect();
+                let schema = nullable(&stream.schema);
+                Ok(self.push(NodeKind::Aggregate { group, aggregates: Vec::new() }, vec![stream], schema, "distinct"))
+            }
+            LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => self.nothing(&empty.schema),
+            other => Err(Refusal::new(format!("{} is not supported yet", construct(other)))),
+        }
+    }
+
+    fn scan(&mut self, scan: &logical_plan::TableScan) -> Result<Stream> {
+        let name = scan.table_name.table();
+        let relation = self
+            .catalog
+            .relations
+            .get(name)
+            .ok_or_else(|| Refusal::new(format!("there is no table or view `{name}`")))?;
+        let whole = Stream { node: relation.node, stages: Vec::new(), schema: Arc::clone(&relation.schema) };
+        // Filters of a scan speak about the whole relation.
+        let relation_schema = DFSchema::try_from_qualified_schema(scan.table_name.clone(), &relation.schema)?;
+        let mut stream = whole;
+        for predicate in &scan.filters {
+            stream = self.filter(stream, predicate, &relation_schema)?;
+        }
+        match &scan.projection {
+            None => Ok(stream),
+            Some(columns) => {
+                let computed = columns.iter().map(|&i| column(&stream.schema, i)).collect();
+                project(stream, computed)
+            }
+        }
+    }
+
+    fn projection(&mut self, projection: &logical_plan::Projection) -> Result<Stream> {
+        let stream = self.plan(&projection.input)?;
+        let names = projection.schema.fields().iter().map(|f| f.name());
+        let computed = projection
+            .expr
+            .iter()
+            .zip(names)
+            .map(|(e, name)| Ok(Computed { expr: self.physical(e, projection.input.schema())?, name: name.clone() }))
+            .collect::<Result<_>>()?;
+        project(stream, computed)
+    }
+
+    fn filter(&self, mut stream: Stream, predicate: &Expr, schema: &DFSchema) -> Result<Stream> {
+        if !matches!(predicate, Expr::Literal(ScalarValue::Boolean(Some(true)), _)) {
+            stream.stages.push(Stage::Filter(self.physical(predicate, schema)?));
+        }
+        Ok(stream)
+    }
+
+    fn union(&mut self, union: &logical_plan::Union) -> Result<Stream> {
+        let streams = union.inputs.iter().map(|input| self.plan(input)).collect::<Result<Vec<_>>>()?;
+        let Some(first) = streams.first() else { return Err(Refusal::new("a UNION of nothing")) };
+        let types = |s: &SchemaRef| s.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
+        if let Some(other) = streams.iter().find(|s| types(&s.schema) != types(&first.schema)) {
+            let (expected, got) = (types(&first.schema), types(&other.schema));
+            return Err(Refusal::new(format!(
+                "the columns of a UNION have different types: {expected:?} and {got:?}; add casts"
+            )));
+        }
+        let schema = nullable(&first.schema);
+        Ok(self.push(NodeKind::Union, streams, schema, "union"))
+    }
+
+    /// No rows ever (`WHERE false`): the program's first table, all filtered out.
+    fn nothing(&self, schema: &DFSchema) -> Result<Stream> {
+        let Some(table) = self.nodes.0.first() else {
+            return Err(Refusal::new("a query that reads no table is not supported yet"));
+        };
+        let never = Arc::new(Literal::new(ScalarValue::Boolean(Some(false))));
+        let stream = Stream { node: 0, stages: vec![Stage::Filter(never)], schema: Arc::clone(&table.schema) };
+        let mut computed = Vec::with_capacity(schema.fields().len());
+        for field in schema.fields() {
+            let null = ScalarValue::try_new_null(field.data_type())?;
+            computed.push(Computed { expr: Arc::new(Literal::new(null)), name: field.name().clone() });
+        }
+        project(stream, computed)
+    }
+
+    fn aggregate(&mut self, aggregate: &logical_plan::Aggregate) -> Result<Stream> {
+        let stream = self.plan(&aggregate.input)?;
+        let input = aggregate.input.schema();
+        let mut needed: Vec<Computed> = Vec::new();
+        let mut need = |expr: Arc<dyn PhysicalExpr>, name: String| {
+            let at = needed.iter().position(|c| c.expr.eq(&expr));
+            at.unwrap_or_else(|| {
+                needed.push(Computed { expr, name });
+                needed.len() - 1
+            })
+        };
+        let mut group = Vec::with_capacity(aggregate.group_expr.len());
+        for e in &aggregate.group_expr {
+            if matches!(e, Expr::GroupingSet(_)) {
+                return Err(Refusal::new("GROUPING SETS is not supported yet"));
+            }
+            group.push(need(self.physical(e, input)?, e.schema_name().to_string()));
+        }
+        let results = aggregate.schema.fields().iter().skip(group.len());
+        let mut aggregates = Vec::with_capacity(aggregate.aggr_expr.len());
+        for (e, result) in aggregate.aggr_expr.iter().zip(results) {
+            let (function, argument) = call(e)?;
+            let argument = match argument {
+                None => None,
+                Some(argument) => {
+                    let expr = self.physical(argument, input)?;
+                    let data_type = expr.data_type(input.as_arrow())?;
+                    if matches!(function, AggregateFunction::Sum | AggregateFunction::Avg) && !is_summable(&data_type) {
+                        return Err(Refusal::new(format!("{function} over {data_type} is not supported yet")));
+                    }
+                    Some(need(expr, argument.schema_name().to_string()))
+                }
+            };
+            aggregates.push(Aggregate { function, argument, result: result.data_type().clone() });
+        }
+        let fields: Vec<Field> =
+            aggregate.schema.fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), true)).collect();
+        // The group and the arguments are all that the operator is to carry around.
+        let stream = arrange(stream, needed, &mut group, &mut aggregates)?;
+        let label = if aggregates.is_empty() { "distinct" } else { "group by" };
+        Ok(self.push(NodeKind::Aggregate { group, aggregates }, vec![stream], Arc::new(Schema::new(fields)), label))
+    }
+
+    /// The expression over batches of `schema`.
+    fn physical(&self, e: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+        let mut props = ExecutionProps::new();
+        props.config_options = Some(Arc::clone(&self.catalog.options));
+        let physical = create_physical_expr(e, schema, &props, &PhysicalPlanningContext::default())?;
+        if is_deeper_than(&physical, MAX_DEPTH) {
+            let help =
+                Some("a chain of operators is as deep as it is long: use IN (…), or a join with a table of the values");
+            return Err(Refusal {
+                message: format!("an expression is nested more than {MAX_DEPTH} levels deep"),
+                help,
+            });
+        }
+        Ok(physical)
+    }
+
+    /// A new operator over these inputs.
+    fn push(&mut self, kind: NodeKind, inputs: Vec<Stream>, schema: SchemaRef, label: &str) -> Stream {
+        let inputs = inputs.into_iter().map(|stream| self.materialize(stream)).collect();
+        let label = format!("{}: {label}", self.view);
+        let node = self.nodes.intern(Node { kind, inputs, schema: Arc::clone(&schema), label });
+        Stream { node, stages: Vec::new(), schema }
+    }
+
+    /// The node that puts out what this stream carries.
+    fn materialize(&mut self, stream: Stream) -> NodeId {
+        if stream.stages.is_empty() {
+            return stream.node;
+        }
+        let what = match stream.stages.as_slice() {
+            [Stage::Filter(_)] => "filter",
+            stages if stages.iter().all(|s| matches!(s, Stage::Project { .. })) => "project",
+            _ => "filter and project",
+        };
+        let label = format!("{}: {what}", self.view);
+        let kind = NodeKind::Linear(stream.stages);
+        self.nodes.intern(Node { kind, inputs: vec![stream.node], schema: stream.schema, label })
+    }
+}
+
+/// Projects `needed` before an aggregate, or points its columns at the input's, if that has no others.
+fn arrange(stream: Stream, needed: Vec<Computed>, group: &mut [usize], aggregates: &mut [Aggregate]) -> Result<Stream> {
+    let columns: Option<Vec<usize>> =
+        needed.iter().map(|c| c.expr.downcast_ref::<Column>().map(|column| column.index())).collect();
+    match columns {
+        Some(columns) if !columns.is_empty() && columns.len() == stream.schema.fields().len() => {
+            for i in group.iter_mut().chain(aggregates.iter_mut().filter_map(|a| a.argument.as_mut())) {
+                *i = columns[*i];
+            }
+            Ok(stream)
+        }
+        // Whatever one column there is will do for count(*).
+        _ if needed.is_empty() && stream.schema.fields().len() == 1 => Ok(stream),
+        _ => project(stream, needed),
+    }
+}
+
+fn is_deeper_than(expr: &Arc<dyn PhysicalExpr>, limit: usize) -> bool {
+    let mut open = vec![(expr, 1)];
+    while let Some((expr, depth)) = open.pop() {
+        if depth > limit {
+            return true;
+        }
+        open.extend(expr.children().into_iter().map(|child| (child, depth + 1)));
+    }
+    false
+}
+
+/// The function and argument of an aggregate expression; no argument for `count(*)`.
+fn call(e: &Expr) -> Result<(AggregateFunction, Option<&Expr>)> {
+    let function = match e {
+        Expr::Alias(alias) => return call(&alias.expr),
+        Expr::AggregateFunction(function) => function,
+        other => return Err(Refusal::new(format!("`{other}` is not an aggregate"))),
+    };
+    let expr::AggregateFunctionParams { args, distinct, filter, order_by, null_treatment } = &function.params;
+    if *distinct || filter.is_some() || !order_by.is_empty() || null_treatment.is_some() {
+        return Err(Refusal::new(format!("DISTINCT, FILTER, ORDER BY or IGNORE NULLS in `{e}` is not supported yet")));
+    }
+    let kind = match function.func.name() {
+        "count" => AggregateFunction::Count,
+        "sum" => AggregateFunction::Sum,
+        "avg" => AggregateFunction::Avg,
+        "min" => AggregateFunction::Min,
+        "max" => AggregateFunction::Max,
+        other => return Err(Refusal::new(format!("the aggregate {} is not supported yet", other.to_uppercase()))),
+    };
+    match (kind, args.as_slice()) {
+        // The planner writes count(*) as count(1).
+        (AggregateFunction::Count, [Expr::Literal(value, _)]) if !value.is_null() => Ok((kind, None)),
+        (_, [argument]) => Ok((kind, Some(argument))),
+        _ => Err(Refusal::new(format!("`{e}`: an aggregate with {} arguments is not supported yet", args.len()))),
+    }
+}
+
+/// The same columns, all nullable, without metadata.
+fn nullable(schema: &Schema) -> SchemaRef {
+    Arc::new(Schema::new(
+        schema.fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), true)).collect::<Vec<_>>(),
+    ))
+}
+
+/// What a user calls a plan node that is not supported.
+fn construct(plan: &LogicalPlan) -> &'static str {
+    match plan {
+        LogicalPlan::Window(_) => "a window function",
+        LogicalPlan::Sort(_) => "ORDER BY",
+        LogicalPlan::Limit(_) => "LIMIT",
+        LogicalPlan::Subquery(_) => "a sub-query in an expression",
+        LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => "a query that reads no table",
+        LogicalPlan::Distinct(_) => "DISTINCT ON",
+        LogicalPlan::Unnest(_) => "UNNEST",
+        LogicalPlan::RecursiveQuery(_) => "WITH RECURSIVE",
+        _ => "this kind of query",
+    }
+}

@@ -1,0 +1,59 @@
+//! The nodes of a circuit while it is being built: equal ones are one, whatever their columns are called.
+
+use arrow::datatypes::{FieldRef, Schema};
+
+use crate::circuit::plan::{Node, NodeId, NodeKind, Stage};
+
+/// Nodes in topological order.
+#[derive(Debug, Default)]
+pub(in crate::sql) struct Nodes(pub Vec<Node>);
+
+impl Nodes {
+    /// Adds a node; one that is never shared, as a table.
+    pub fn add(&mut self, node: Node) -> NodeId {
+        self.0.push(node);
+        self.0.len() - 1
+    }
+
+    /// The node that does the same to the same inputs, or a new one. Programs are small: a search through all is fine.
+    pub fn intern(&mut self, node: Node) -> NodeId {
+        let same =
+            |n: &Node| n.inputs == node.inputs && same_types(&n.schema, &node.schema) && same_kind(&n.kind, &node.kind);
+        match self.0.iter().position(same) {
+            Some(id) => id,
+            None => self.add(node),
+        }
+    }
+}
+
+/// Whether two schemas differ in names at most.
+fn same_types(a: &Schema, b: &Schema) -> bool {
+    let same = |(a, b): (&FieldRef, &FieldRef)| a.data_type() == b.data_type() && a.is_nullable() == b.is_nullable();
+    a.fields().len() == b.fields().len() && a.fields().iter().zip(b.fields()).all(same)
+}
+
+fn same_kind(a: &NodeKind, b: &NodeKind) -> bool {
+    match (a, b) {
+        (NodeKind::Linear(a), NodeKind::Linear(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_stage(a, b))
+        }
+        (
+            NodeKind::Join { left_keys: l1, right_keys: r1, null_equals_null: n1, filter: f1 },
+            NodeKind::Join { left_keys: l2, right_keys: r2, null_equals_null: n2, filter: f2 },
+        ) => l1 == l2 && r1 == r2 && n1 == n2 && f1 == f2,
+        (NodeKind::Aggregate { group: g1, aggregates: a1 }, NodeKind::Aggregate { group: g2, aggregates: a2 }) => {
+            g1 == g2 && a1 == a2
+        }
+        (NodeKind::Union, NodeKind::Union) => true,
+        // Tables have no inputs and may look alike.
+        _ => false,
+    }
+}
+
+fn same_stage(a: &Stage, b: &Stage) -> bool {
+    match (a, b) {
+        (Stage::Filter(a), Stage::Filter(b)) => a == b,
+        (Stage::Project { exprs: a, schema: s }, Stage::Project { exprs: b, schema: t }) => a == b && same_types(s, t),
+        _ => false,
+    }
+}

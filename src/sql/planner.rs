@@ -1,0 +1,201 @@
+//! A query → DataFusion's optimized logical plan, and its errors → mistakes with a place.
+//!
+//! Only rules that keep to what a circuit has are run: those that make limits or joins out of sub-queries are
+//! left out, and so is the one that turns DISTINCT aggregates into groupings. `now()` is refused before, so nothing is folded by
+//! the clock.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion_common::{Column, DataFusionError, SchemaError};
+use datafusion_expr::LogicalPlan;
+use datafusion_expr::planner::ContextProvider;
+use datafusion_optimizer::analyzer::Analyzer;
+use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
+use datafusion_optimizer::eliminate_cross_join::EliminateCrossJoin;
+use datafusion_optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
+use datafusion_optimizer::eliminate_filter::EliminateFilter;
+use datafusion_optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
+use datafusion_optimizer::optimize_projections::OptimizeProjections;
+use datafusion_optimizer::optimize_unions::OptimizeUnions;
+use datafusion_optimizer::push_down_filter::PushDownFilter;
+use datafusion_optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
+use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
+use datafusion_optimizer::{Optimizer, OptimizerContext};
+use datafusion_sql::planner::{ParserOptions, SqlToRel};
+use datafusion_sql::sqlparser::ast::{Expr, Query, Spanned, Statement, visit_expressions, visit_relations};
+use datafusion_sql::sqlparser::tokenizer::{Location, Span};
+
+use super::catalog::Catalog;
+use super::ddl::normalized;
+use super::error::{Mistake, suggestion};
+use crate::suggest::nearest;
+
+/// Why a query cannot be planned.
+#[derive(Debug)]
+pub(super) struct Problem {
+    /// With an empty span if there is no better place than the view.
+    pub mistake: Mistake,
+    /// The relation that is not there, if that is the reason.
+    pub missing: Option<String>,
+}
+
+/// Plans a query over the catalog's relations.
+pub(super) fn plan(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, Problem> {
+    catalog.take_missing();
+    optimized(query, catalog).map_err(|e| match catalog.take_missing() {
+        None => Problem { mistake: mistake(&e, query, catalog), missing: None },
+        Some(name) => {
+            let names: Vec<String> = catalog.relations.keys().cloned().collect();
+            let mut mistake = Mistake::new(relation_span(query, &name), format!("there is no table or view `{name}`"));
+            mistake.help = suggestion(&name, "only", &names);
+            Problem { mistake, missing: Some(name) }
+        }
+    })
+}
+
+fn optimized(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, DataFusionError> {
+    let options = ParserOptions::new().with_map_string_types_to_utf8view(false).with_collect_spans(true);
+    let planner = SqlToRel::new_with_options(catalog, options);
+    let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(query.clone())))?;
+    let plan = Analyzer::new().execute_and_check(plan, &catalog.options, |_, _| {})?;
+    // Fresh names for each view (their generator is the context's), and no clock.
+    let settings =
+        OptimizerContext::new_with_config_options(Arc::clone(&catalog.options)).without_query_execution_start_time();
+    Optimizer::with_rules(vec![
+        Arc::new(OptimizeUnions::new()),
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(ReplaceDistinctWithAggregate::new()),
+        Arc::new(ExtractEquijoinPredicate::new()),
+        Arc::new(EliminateDuplicatedExpr::new()),
+        // Before filters are pushed down: `false` would pass an aggregate without groups, which has a row of no input.
+        Arc::new(EliminateFilter::new()),
+        Arc::new(EliminateCrossJoin::new()),
+        Arc::new(PushDownFilter::new()),
+        Arc::new(CommonSubexprEliminate::new()),
+        Arc::new(OptimizeProjections::new()),
+    ])
+    .optimize(plan, &settings, |_, _| {})
+}
+
+fn mistake(error: &DataFusionError, query: &Query, catalog: &Catalog) -> Mistake {
+    let told = error.diagnostic().and_then(|d| d.span).map(|s| {
+        let location = |l: datafusion_common::Location| Location { line: l.line, column: l.column };
+        Span::new(location(s.start), location(s.end))
+    });
+    let place = |name: &str| told.unwrap_or_else(|| column_span(query, name));
+    match error.find_root() {
+        DataFusionError::SchemaError(e, _) => match e.as_ref() {
+            SchemaError::FieldNotFound { field, valid_fields } => {
+                let mut mistake = Mistake::new(place(&field.name), format!("there is no column `{}`", written(field)));
+                mistake.help = column_help(field, valid_fields);
+                mistake
+            }
+            SchemaError::AmbiguousReference { field } => {
+                let mistake = Mistake::new(place(&field.name), format!("the column `{}` is ambiguous", written(field)));
+                mistake.help("write it with its table: table.column")
+            }
+            other => Mistake::new(told.unwrap_or(Span::empty()), one_line(&other.to_string())),
+        },
+        other => {
+            let text = one_line(&other.strip_backtrace());
+            let span = told.unwrap_or_else(|| function_span(query, &text, catalog));
+            let diagnostic = error.diagnostic().map(|d| one_line(&d.message)).unwrap_or_default();
+            if diagnostic.contains("must appear in GROUP BY") {
+                Mistake::new(span, diagnostic).help("add it to GROUP BY, or use an aggregate such as MIN or MAX")
+            } else if text.starts_with("Projections require unique expression names") {
+                Mistake::new(span, "a SELECT has the same column twice")
+                    .help("give one another name: expression AS name")
+            } else if let Some((_, rest)) = text.split_once("No function matches the given name and argument types '") {
+                let (call, rest) = rest.split_once('\'').unwrap_or((rest, ""));
+                let mut mistake = Mistake::new(span, format!("there is no function {call}"));
+                mistake.help =
+                    rest.split_once("Candidate functions: ").map(|(_, c)| format!("there is {c}; casts may be needed"));
+                mistake
+            } else {
+                Mistake::new(span, text)
+            }
+        }
+    }
+}
+
+fn written(column: &Column) -> String {
+    match &column.relation {
+        Some(relation) => format!("{relation}.{}", column.name),
+        None => column.name.clone(),
+    }
+}
+
+fn column_help(wanted: &Column, fields: &[Column]) -> Option<String> {
+    let same_relation = |c: &&Column| wanted.relation.is_none() || wanted.relation == c.relation;
+    let near = |columns: Vec<&Column>| {
+        let name = nearest(&wanted.name, columns.iter().map(|c| c.name.as_str()))?.to_owned();
+        let column = columns.iter().find(|c| c.name == name)?;
+        let column = if wanted.relation.is_some() { written(column) } else { name };
+        Some(format!("did you mean `{column}`?"))
+    };
+    near(fields.iter().filter(same_relation).collect()).or_else(|| near(fields.iter().collect())).or_else(|| {
+        let names: Vec<String> = fields.iter().map(written).collect();
+        (!names.is_empty() && names.len() <= 20).then(|| format!("there are {}", names.join(", ")))
+    })
+}
+
+fn relation_span(query: &Query, name: &str) -> Span {
+    let mut span = Span::empty();
+    let _: ControlFlow<()> = visit_relations(query, |relation| {
+        let parts: Vec<String> = relation.0.iter().filter_map(|p| p.as_ident()).map(normalized).collect();
+        if parts.join(".") == name {
+            span = relation.span();
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    });
+    span
+}
+
+fn column_span(query: &Query, name: &str) -> Span {
+    let mut span = Span::empty();
+    let _: ControlFlow<()> = visit_expressions(query, |expr| {
+        let ident = match expr {
+            Expr::Identifier(ident) => Some(ident),
+            Expr::CompoundIdentifier(idents) => idents.last(),
+            _ => None,
+        };
+        if ident.is_some_and(|ident| normalized(ident) == name) {
+            span = expr.span();
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    });
+    span
+}
+
+/// The first call of the function that an error's text names (`… argument types 'character_length(Utf8)'`), by any of its names.
+fn function_span(query: &Query, text: &str, catalog: &Catalog) -> Span {
+    let mut span = Span::empty();
+    let Some(name) = text.split_once("argument types '").and_then(|(_, rest)| rest.split('(').next()) else {
+        return span;
+    };
+    let _: ControlFlow<()> = visit_expressions(query, |expr| {
+        if let Expr::Function(function) = expr {
+            let called = function.name.to_string().to_lowercase();
+            let scalar = catalog.get_function_meta(&called).is_some_and(|f| f.name() == name);
+            if scalar || catalog.get_aggregate_meta(&called).is_some_and(|f| f.name() == name) {
+                span = function.name.span();
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    span
+}
+
+/// DataFusion's messages have a prefix for the kind of error, and some have several lines.
+fn one_line(message: &str) -> String {
+    let prefixes = ["Error during planning: ", "This feature is not implemented: ", "Schema error: ", "Arrow error: "];
+    let mut message = message;
+    while let Some(rest) = prefixes.iter().find_map(|p| message.strip_prefix(p)) {
+        message = rest;
+    }
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}

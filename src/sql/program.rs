@@ -1,0 +1,121 @@
+//! A compiled program: its tables and views, and the circuit that maintains them.
+
+use std::collections::BTreeMap;
+
+use arrow::datatypes::SchemaRef;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::circuit::CircuitPlan;
+use crate::connector::config::ConnectorConfig;
+
+/// What a SQL text compiles to.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The tables, in the order of the text; the same order as in [`CircuitPlan::tables`].
+    pub tables: Vec<Table>,
+    /// The views, in the order of the text; the same order as in [`CircuitPlan::views`].
+    pub views: Vec<View>,
+    /// The circuit over them.
+    pub plan: CircuitPlan,
+}
+
+/// A place in the SQL text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Line, from 1.
+    pub line: u64,
+    /// Column in characters, from 1.
+    pub column: u64,
+}
+
+/// A table: rows that input connectors deliver.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Its name; lower case unless it was quoted.
+    pub name: String,
+    /// Its columns. `NOT NULL` and primary key columns are not nullable.
+    pub schema: SchemaRef,
+    /// Columns of the primary key in the order in which the key was declared; empty if there is none.
+    pub primary_key: Vec<usize>,
+    /// Where its rows come from.
+    pub connectors: Vec<ConnectorConfig>,
+    /// Other keys of `WITH`.
+    pub properties: BTreeMap<String, String>,
+    /// Where its name stands.
+    pub place: Place,
+}
+
+/// A view: a query kept up to date.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Its name; lower case unless it was quoted.
+    pub name: String,
+    /// Its columns, with unique names: the schema of the view's node.
+    pub schema: SchemaRef,
+    /// Whether it was created `MATERIALIZED`.
+    pub materialized: bool,
+    /// Where its changes go.
+    pub connectors: Vec<ConnectorConfig>,
+    /// Other keys of `WITH`.
+    pub properties: BTreeMap<String, String>,
+    /// The query as normalised text: one line, no comments.
+    pub sql: String,
+    /// Where its name stands.
+    pub place: Place,
+}
+
+impl Table {
+    /// The definition as normalised text, without connectors: `table (a Int32 NOT NULL, b Utf8, PRIMARY KEY (a))`.
+    pub fn definition(&self) -> String {
+        let mut parts: Vec<String> = self
+            .schema
+            .fields()
+            .iter()
+            .map(|f| {
+                let null = if f.is_nullable() { "" } else { " NOT NULL" };
+                format!("{:?} {}{null}", f.name(), f.data_type())
+            })
+            .collect();
+        if !self.primary_key.is_empty() {
+            let names: Vec<String> =
+                self.primary_key.iter().map(|&i| format!("{:?}", self.schema.field(i).name())).collect();
+            parts.push(format!("PRIMARY KEY ({})", names.join(", ")));
+        }
+        format!("table ({})", parts.join(", "))
+    }
+}
+
+impl View {
+    /// The definition as normalised text, without connectors: columns and query.
+    pub fn definition(&self) -> String {
+        let columns: Vec<String> =
+            self.schema.fields().iter().map(|f| format!("{:?} {}", f.name(), f.data_type())).collect();
+        format!("view ({}) as {}", columns.join(", "), self.sql)
+    }
+}
+
+impl Program {
+    /// What the program's state depends on, by relation: each table's and view's definition without connectors, which may
+    /// change between runs. Two programs whose identities differ cannot share state; the keys that differ name what changed.
+    pub fn state_identity(&self) -> BTreeMap<String, String> {
+        let tables = self.tables.iter().map(|t| (t.name.clone(), t.definition()));
+        let views = self.views.iter().map(|v| (v.name.clone(), v.definition()));
+        tables.chain(views).collect()
+    }
+
+    /// A hash over [`Program::state_identity`] and the plan. If it differs while the identities are equal, then another
+    /// version of the compiler laid out the same program differently, and the state cannot be taken over either.
+    pub fn fingerprint(&self) -> u64 {
+        xxh3_64(format!("{:?}\n{}", self.state_identity(), self.plan).as_bytes())
+    }
+
+    /// The table of this name.
+    pub fn table(&self, name: &str) -> Option<&Table> {
+        self.tables.iter().find(|t| t.name == name)
+    }
+
+    /// The view of this name.
+    pub fn view(&self, name: &str) -> Option<&View> {
+        self.views.iter().find(|v| v.name == name)
+    }
+}

@@ -1,0 +1,596 @@
+//! Messages, as a user sees them.
+
+use super::{compiled, view};
+
+#[test]
+fn names_and_types() {
+    assert_eq!(
+        view("SELECT aa FROM t"),
+        r"p.sql:2:25: error: there is no column `aa`
+  CREATE VIEW v AS SELECT aa FROM t
+                          ^^
+  help: did you mean `a`?"
+    );
+    assert_eq!(
+        view("SELECT t.a FROM t JOIN u ON t.a = u.aa"),
+        r"p.sql:2:52: error: there is no column `u.aa`
+  CREATE VIEW v AS SELECT t.a FROM t JOIN u ON t.a = u.aa
+                                                     ^^^^
+  help: did you mean `u.a`?"
+    );
+    assert_eq!(
+        view("SELECT a FROM t JOIN u ON t.a = u.a"),
+        r"p.sql:2:25: error: the column `a` is ambiguous
+  CREATE VIEW v AS SELECT a FROM t JOIN u ON t.a = u.a
+                          ^
+  help: write it with its table: table.column"
+    );
+    assert_eq!(
+        view("SELECT a FROM tt"),
+        r"p.sql:2:32: error: there is no table or view `tt`
+  CREATE VIEW v AS SELECT a FROM tt
+                                 ^^
+  help: did you mean `t`?"
+    );
+    assert_eq!(
+        view("SELECT a FROM s.t"),
+        r"p.sql:2:32: error: there is no table or view `s.t`
+  CREATE VIEW v AS SELECT a FROM s.t
+                                 ^^^
+  help: there is only t, u"
+    );
+    assert_eq!(
+        view("SELECT lenght(b) FROM t"),
+        r"p.sql:2:25: error: there is no function `lenght`
+  CREATE VIEW v AS SELECT lenght(b) FROM t
+                          ^^^^^^
+  help: did you mean `length`?"
+    );
+    assert_eq!(
+        view("SELECT length(b, b) FROM t"),
+        r"p.sql:2:25: error: there is no function character_length(Utf8, Utf8)
+  CREATE VIEW v AS SELECT length(b, b) FROM t
+                          ^^^^^^
+  help: there is character_length(String); casts may be needed"
+    );
+    assert_eq!(
+        view("SELECT sum(b) FROM t"),
+        r"p.sql:2:25: error: there is no function sum(Utf8)
+  CREATE VIEW v AS SELECT sum(b) FROM t
+                          ^^^
+  help: there is sum(Decimal) sum(UInt64) sum(Int64) sum(Float64) sum(Duration) sum(Interval); casts may be needed"
+    );
+    assert_eq!(
+        view("SELECT b + ts FROM t"),
+        r"p.sql:2:25: error: Cannot coerce arithmetic expression Utf8 + Timestamp(µs) to valid types
+  CREATE VIEW v AS SELECT b + ts FROM t
+                          ^^^^^^"
+    );
+    assert_eq!(
+        view("SELECT b, sum(a) FROM t"),
+        r"p.sql:2:25: error: 't.b' must appear in GROUP BY clause because it's not an aggregate expression
+  CREATE VIEW v AS SELECT b, sum(a) FROM t
+                          ^
+  help: add it to GROUP BY, or use an aggregate such as MIN or MAX"
+    );
+    assert_eq!(
+        view("SELECT NULL AS n FROM t"),
+        r"p.sql:2:13: error: the view v: the column `n` is always NULL and has no type; write CAST(NULL AS type)
+  CREATE VIEW v AS SELECT NULL AS n FROM t
+              ^"
+    );
+    assert_eq!(
+        view("SELECT a, a FROM t"),
+        r"p.sql:2:13: error: a SELECT has the same column twice
+  CREATE VIEW v AS SELECT a, a FROM t
+              ^
+  help: give one another name: expression AS name"
+    );
+    assert_eq!(
+        view("SELECT t.a, u.a FROM t JOIN u USING (a)"),
+        r"p.sql:2:13: error: the view v has two columns `a`
+  CREATE VIEW v AS SELECT t.a, u.a FROM t JOIN u USING (a)
+              ^
+  help: give one another name: expression AS name"
+    );
+}
+
+#[test]
+fn joins() {
+    assert_eq!(
+        view("SELECT t.b FROM t CROSS JOIN u"),
+        r"p.sql:2:13: error: the view v: a join needs an equality between its two sides
+  CREATE VIEW v AS SELECT t.b FROM t CROSS JOIN u
+              ^
+  help: add ON left.column = right.column, or the same in WHERE"
+    );
+    assert_eq!(
+        view("SELECT t.b FROM t JOIN u"),
+        r"p.sql:2:36: error: a JOIN without ON or USING is not supported yet
+  CREATE VIEW v AS SELECT t.b FROM t JOIN u
+                                     ^^^^
+  help: add ON left.column = right.column"
+    );
+    assert_eq!(
+        view("SELECT t.b FROM t JOIN u ON t.a > u.a"),
+        r"p.sql:2:13: error: the view v: a join needs an equality between its two sides
+  CREATE VIEW v AS SELECT t.b FROM t JOIN u ON t.a > u.a
+              ^
+  help: add ON left.column = right.column, or the same in WHERE"
+    );
+    assert_eq!(
+        view("SELECT * FROM t LEFT JOIN u ON t.a = u.a FULL OUTER JOIN u u2 ON t.a = u2.a"),
+        r"p.sql:2:34: error: LEFT JOIN is not supported yet
+  CREATE VIEW v AS SELECT * FROM t LEFT JOIN u ON t.a = u.a FULL OUTER JOIN u u2 ON t.a = u2.a
+                                   ^^^^
+  help: inner joins with an equality are
+
+p.sql:2:59: error: FULL JOIN is not supported yet
+  CREATE VIEW v AS SELECT * FROM t LEFT JOIN u ON t.a = u.a FULL OUTER JOIN u u2 ON t.a = u2.a
+                                                            ^^^^
+  help: inner joins with an equality are"
+    );
+    assert_eq!(
+        view("SELECT t.b FROM t LEFT SEMI JOIN u ON t.a = u.a"),
+        r"p.sql:2:41: error: SEMI JOIN is not supported yet
+  CREATE VIEW v AS SELECT t.b FROM t LEFT SEMI JOIN u ON t.a = u.a
+                                          ^^^^
+  help: inner joins with an equality are"
+    );
+    assert_eq!(
+        view("SELECT t.b FROM t RIGHT ANTI JOIN u ON t.a = u.a"),
+        r"p.sql:2:42: error: ANTI JOIN is not supported yet
+  CREATE VIEW v AS SELECT t.b FROM t RIGHT ANTI JOIN u ON t.a = u.a
+                                           ^^^^
+  help: inner joins with an equality are"
+    );
+    assert_eq!(
+        view("SELECT u.x FROM t, LATERAL (SELECT u.x FROM u WHERE u.a = t.a) l"),
+        r"p.sql:2:46: error: LATERAL is not supported yet
+  CREATE VIEW v AS SELECT u.x FROM t, LATERAL (SELECT u.x FROM u WHERE u.a = t.a) l
+                                               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^"
+    );
+}
+
+#[test]
+fn queries() {
+    assert_eq!(
+        view("SELECT a FROM t ORDER BY a LIMIT 3"),
+        r"p.sql:2:34: error: ORDER BY is not supported yet
+  CREATE VIEW v AS SELECT a FROM t ORDER BY a LIMIT 3
+                                   ^^^^^
+  help: a view is a set of rows without order; leave it out
+
+p.sql:2:45: error: LIMIT is not supported yet
+  CREATE VIEW v AS SELECT a FROM t ORDER BY a LIMIT 3
+                                              ^^^^^"
+    );
+    assert_eq!(
+        view("SELECT a FROM t OFFSET 3"),
+        r"p.sql:2:34: error: OFFSET is not supported yet
+  CREATE VIEW v AS SELECT a FROM t OFFSET 3
+                                   ^^^^^^"
+    );
+    assert_eq!(
+        view("SELECT a FROM t FETCH FIRST 3 ROWS ONLY"),
+        r"p.sql:2:18: error: FETCH is not supported yet
+  CREATE VIEW v AS SELECT a FROM t FETCH FIRST 3 ROWS ONLY
+                   ^^^^^^^^^^^^^^^"
+    );
+    assert_eq!(
+        view("SELECT a FROM t EXCEPT SELECT a FROM u"),
+        r"p.sql:2:34: error: EXCEPT is not supported yet
+  CREATE VIEW v AS SELECT a FROM t EXCEPT SELECT a FROM u
+                                   ^^^^^^"
+    );
+    assert_eq!(
+        view("SELECT a FROM t INTERSECT ALL SELECT a FROM u"),
+        r"p.sql:2:34: error: INTERSECT is not supported yet
+  CREATE VIEW v AS SELECT a FROM t INTERSECT ALL SELECT a FROM u
+                                   ^^^^^^^^^"
+    );
+    assert_eq!(
+        view("WITH RECURSIVE r AS (SELECT a FROM t UNION ALL SELECT a + 1 FROM r) SELECT * FROM r"),
+        r"p.sql:2:18: error: WITH RECURSIVE is not supported yet
+  CREATE VIEW v AS WITH RECURSIVE r AS (SELECT a FROM t UNION ALL SELECT a + 1 FROM r) SELECT * FROM r
+                   ^^^^"
+    );
+    assert_eq!(
+        view("SELECT DISTINCT ON (a) b FROM t"),
+        r"p.sql:2:18: error: DISTINCT ON is not supported yet
+  CREATE VIEW v AS SELECT DISTINCT ON (a) b FROM t
+                   ^^^^^^"
+    );
+    assert_eq!(
+        view("SELECT b FROM t GROUP BY ROLLUP (b)"),
+        r"p.sql:2:43: error: ROLLUP is not supported yet
+  CREATE VIEW v AS SELECT b FROM t GROUP BY ROLLUP (b)
+                                            ^^^^^^"
+    );
+    assert_eq!(
+        view("SELECT b FROM t GROUP BY GROUPING SETS ((b), ())"),
+        r"p.sql:2:43: error: GROUPING SETS is not supported yet
+  CREATE VIEW v AS SELECT b FROM t GROUP BY GROUPING SETS ((b), ())
+                                            ^^^^^^^^"
+    );
+    assert_eq!(
+        view("SELECT 1 AS one"),
+        r"p.sql:2:18: error: a SELECT without FROM is not supported yet
+  CREATE VIEW v AS SELECT 1 AS one
+                   ^^^^^^
+  help: a view reads at least one table or view"
+    );
+    assert_eq!(
+        view("SELECT FROM t"),
+        r"p.sql:2:18: error: a SELECT without columns is not supported yet
+  CREATE VIEW v AS SELECT FROM t
+                   ^^^^^^"
+    );
+    assert_eq!(
+        view("VALUES (1)"),
+        r"p.sql:2:25: error: VALUES is not supported yet
+  CREATE VIEW v AS VALUES (1)
+                          ^^^
+  help: a view reads tables and views"
+    );
+    assert_eq!(
+        view("SELECT * FROM generate_series(1, 3)"),
+        r"p.sql:2:32: error: the table function generate_series is not supported yet
+  CREATE VIEW v AS SELECT * FROM generate_series(1, 3)
+                                 ^^^^^^^^^^^^^^^"
+    );
+    assert_eq!(
+        view("SELECT a FROM t WHERE a IN (SELECT a FROM u)"),
+        r"p.sql:2:40: error: a sub-query in an expression is not supported yet
+  CREATE VIEW v AS SELECT a FROM t WHERE a IN (SELECT a FROM u)
+                                         ^^^^^^^^^^^^^^^^^^^^^
+  help: join with the sub-query in FROM instead"
+    );
+    assert_eq!(
+        view("SELECT (SELECT max(a) FROM u) AS m FROM t WHERE EXISTS (SELECT 1 FROM u)"),
+        r"p.sql:2:26: error: a sub-query in an expression is not supported yet
+  CREATE VIEW v AS SELECT (SELECT max(a) FROM u) AS m FROM t WHERE EXISTS (SELECT 1 FROM u)
+                           ^^^^^^^^^^^^^^^^^^^^
+  help: join with the sub-query in FROM instead
+
+p.sql:2:74: error: a sub-query in an expression is not supported yet
+  CREATE VIEW v AS SELECT (SELECT max(a) FROM u) AS m FROM t WHERE EXISTS (SELECT 1 FROM u)
+                                                                           ^^^^^^^^^^^^^^^
+  help: join with the sub-query in FROM instead"
+    );
+    assert_eq!(
+        view("SELECT a FROM t WHERE a = $1"),
+        r"p.sql:2:44: error: the parameter $1 is not supported yet
+  CREATE VIEW v AS SELECT a FROM t WHERE a = $1
+                                             ^^
+  help: write the value itself"
+    );
+}
+
+#[test]
+fn functions() {
+    assert_eq!(
+        view("SELECT row_number() OVER (ORDER BY a) AS r FROM t"),
+        r"p.sql:2:25: error: the window function ROW_NUMBER … OVER is not supported yet
+  CREATE VIEW v AS SELECT row_number() OVER (ORDER BY a) AS r FROM t
+                          ^^^^^^^^^^"
+    );
+    assert_eq!(
+        view("SELECT count(DISTINCT a), sum(a) FILTER (WHERE b > 'x') FROM t"),
+        r"p.sql:2:25: error: COUNT(DISTINCT …) is not supported yet
+  CREATE VIEW v AS SELECT count(DISTINCT a), sum(a) FILTER (WHERE b > 'x') FROM t
+                          ^^^^^
+  help: count over a sub-query with SELECT DISTINCT instead
+
+p.sql:2:44: error: SUM(…) FILTER is not supported yet
+  CREATE VIEW v AS SELECT count(DISTINCT a), sum(a) FILTER (WHERE b > 'x') FROM t
+                                             ^^^
+  help: use CASE WHEN condition THEN argument END as the argument"
+    );
+    assert_eq!(
+        view("SELECT array_agg(b ORDER BY a), approx_distinct(a), stddev(c) FROM t"),
+        r"p.sql:2:25: error: a clause inside ARRAY_AGG(…), such as ORDER BY, is not supported yet
+  CREATE VIEW v AS SELECT array_agg(b ORDER BY a), approx_distinct(a), stddev(c) FROM t
+                          ^^^^^^^^^
+
+p.sql:2:25: error: the aggregate ARRAY_AGG is not supported yet
+  CREATE VIEW v AS SELECT array_agg(b ORDER BY a), approx_distinct(a), stddev(c) FROM t
+                          ^^^^^^^^^
+  help: the aggregates are COUNT, SUM, AVG, MIN and MAX
+
+p.sql:2:50: error: the aggregate APPROX_DISTINCT is not supported yet
+  CREATE VIEW v AS SELECT array_agg(b ORDER BY a), approx_distinct(a), stddev(c) FROM t
+                                                   ^^^^^^^^^^^^^^^
+  help: the aggregates are COUNT, SUM, AVG, MIN and MAX
+
+p.sql:2:70: error: the aggregate STDDEV is not supported yet
+  CREATE VIEW v AS SELECT array_agg(b ORDER BY a), approx_distinct(a), stddev(c) FROM t
+                                                                       ^^^^^^
+  help: the aggregates are COUNT, SUM, AVG, MIN and MAX"
+    );
+    assert_eq!(
+        view("SELECT random() AS r, uuid() AS u FROM t"),
+        r"p.sql:2:25: error: RANDOM is not supported yet
+  CREATE VIEW v AS SELECT random() AS r, uuid() AS u FROM t
+                          ^^^^^^
+  help: its result is another one at each call, so a view over it cannot be maintained
+
+p.sql:2:40: error: UUID is not supported yet
+  CREATE VIEW v AS SELECT random() AS r, uuid() AS u FROM t
+                                         ^^^^
+  help: its result is another one at each call, so a view over it cannot be maintained"
+    );
+    assert_eq!(
+        view("SELECT now() FROM t WHERE ts > CURRENT_TIMESTAMP AND ts > current_date"),
+        r"p.sql:2:25: error: NOW is not supported yet
+  CREATE VIEW v AS SELECT now() FROM t WHERE ts > CURRENT_TIMESTAMP AND ts > current_date
+                          ^^^
+  help: take the time from a column
+
+p.sql:2:49: error: CURRENT_TIMESTAMP is not supported yet
+  CREATE VIEW v AS SELECT now() FROM t WHERE ts > CURRENT_TIMESTAMP AND ts > current_date
+                                                  ^^^^^^^^^^^^^^^^^
+  help: take the time from a column
+
+p.sql:2:76: error: CURRENT_DATE is not supported yet
+  CREATE VIEW v AS SELECT now() FROM t WHERE ts > CURRENT_TIMESTAMP AND ts > current_date
+                                                                             ^^^^^^^^^^^^
+  help: take the time from a column"
+    );
+    assert_eq!(
+        view("SELECT unnest(make_array(a)) FROM t"),
+        r"p.sql:2:25: error: UNNEST is not supported yet
+  CREATE VIEW v AS SELECT unnest(make_array(a)) FROM t
+                          ^^^^^^"
+    );
+}
+
+#[test]
+fn statements() {
+    assert_eq!(
+        compiled(""),
+        r"p.sql:1:1: error: there is no statement
+  
+  ^
+  help: a program starts with CREATE TABLE"
+    );
+    assert_eq!(
+        compiled("SELECT 1"),
+        r"p.sql:1:1: error: SELECT is not supported
+  SELECT 1
+  ^^^^^^^^
+  help: a program has CREATE TABLE and CREATE VIEW statements only"
+    );
+    assert_eq!(
+        compiled(
+            r"DROP TABLE t;
+INSERT INTO t VALUES (1);
+CREATE INDEX i ON t (a)"
+        ),
+        r"p.sql:1:1: error: DROP TABLE is not supported
+  DROP TABLE t;
+  ^^^^^^^^^^^^
+  help: a program has CREATE TABLE and CREATE VIEW statements only
+
+p.sql:2:1: error: INSERT is not supported
+  INSERT INTO t VALUES (1);
+  ^^^^^^^^^^^^^^^^^^^^^^^^
+  help: a program has CREATE TABLE and CREATE VIEW statements only
+
+p.sql:3:1: error: CREATE INDEX is not supported
+  CREATE INDEX i ON t (a)
+  ^^^^^^^^^^^^^^^^^^^^^^^
+  help: a program has CREATE TABLE and CREATE VIEW statements only"
+    );
+}
+
+#[test]
+fn tables() {
+    assert_eq!(
+        compiled("CREATE TABLE t (a INT, A INT)"),
+        r"p.sql:1:24: error: t has two columns `a`
+  CREATE TABLE t (a INT, A INT)
+                         ^"
+    );
+    assert_eq!(
+        compiled("CREATE TABLE t (a UUID, b INTERVAL, c TIMESTAMP WITH TIME ZONE, d DECIMAL(50))"),
+        r"p.sql:1:17: error: the type UUID is not supported for a column
+  CREATE TABLE t (a UUID, b INTERVAL, c TIMESTAMP WITH TIME ZONE, d DECIMAL(50))
+                  ^
+  help: use VARCHAR
+
+p.sql:1:25: error: the type INTERVAL is not supported for a column
+  CREATE TABLE t (a UUID, b INTERVAL, c TIMESTAMP WITH TIME ZONE, d DECIMAL(50))
+                          ^
+  help: keep the two times, or a number of seconds as BIGINT
+
+p.sql:1:37: error: the type TIMESTAMP WITH TIME ZONE is not supported for a column
+  CREATE TABLE t (a UUID, b INTERVAL, c TIMESTAMP WITH TIME ZONE, d DECIMAL(50))
+                                      ^
+  help: use TIMESTAMP, which is UTC by convention
+
+p.sql:1:65: error: the type DECIMAL(50) is not supported for a column
+  CREATE TABLE t (a UUID, b INTERVAL, c TIMESTAMP WITH TIME ZONE, d DECIMAL(50))
+                                                                  ^
+  help: DECIMAL(p, s) has 1 <= p <= 38 and 0 <= s <= p"
+    );
+    assert_eq!(
+        compiled(
+            r"CREATE TABLE t (
+  a INT DEFAULT 3,
+  b INT UNIQUE,
+  PRIMARY KEY (c),
+  UNIQUE (a))"
+        ),
+        r"p.sql:2:17: error: `DEFAULT 3` is not supported for a column
+    a INT DEFAULT 3,
+                  ^
+  help: a column has NOT NULL and PRIMARY KEY only
+
+p.sql:3:3: error: `UNIQUE` is not supported for a column
+    b INT UNIQUE,
+    ^
+  help: a column has NOT NULL and PRIMARY KEY only
+
+p.sql:4:16: error: t has no column `c`
+    PRIMARY KEY (c),
+                 ^
+  help: there is only a, b
+
+p.sql:5:11: error: the constraint `UNIQUE (a)` is not supported
+    UNIQUE (a))
+            ^
+  help: only PRIMARY KEY (columns) is"
+    );
+    assert_eq!(
+        compiled("CREATE TABLE t (a INT PRIMARY KEY, b INT PRIMARY KEY)"),
+        r"p.sql:1:36: error: t has two primary keys
+  CREATE TABLE t (a INT PRIMARY KEY, b INT PRIMARY KEY)
+                                     ^
+  help: a key of several columns is PRIMARY KEY (a, b) behind the columns"
+    );
+    assert_eq!(
+        compiled("CREATE OR REPLACE TABLE t (a INT)"),
+        r"p.sql:1:25: error: CREATE TABLE t: OR REPLACE is not supported
+  CREATE OR REPLACE TABLE t (a INT)
+                          ^
+  help: the form is CREATE TABLE name (column type [NOT NULL | PRIMARY KEY], …) WITH ('key' = 'value', …)"
+    );
+    assert_eq!(
+        compiled("CREATE TABLE t AS SELECT 1"),
+        r"p.sql:1:14: error: CREATE TABLE t: AS SELECT is not supported
+  CREATE TABLE t AS SELECT 1
+               ^
+  help: the form is CREATE TABLE name (column type [NOT NULL | PRIMARY KEY], …) WITH ('key' = 'value', …)"
+    );
+    assert_eq!(
+        compiled("CREATE TABLE s.t (a INT)"),
+        r"p.sql:1:14: error: `s.t`: names have one part, there are no schemas
+  CREATE TABLE s.t (a INT)
+               ^^^"
+    );
+    assert_eq!(
+        compiled(
+            r"CREATE TABLE t (ts TIMESTAMP LATENESS INTERVAL '1' HOUR);
+CREATE VIEW v AS SELECT ts FROM t"
+        ),
+        r"p.sql:1:30: error: LATENESS is not supported yet
+  CREATE TABLE t (ts TIMESTAMP LATENESS INTERVAL '1' HOUR);
+                               ^^^^^^^^
+  help: leave it out: state is kept for ever"
+    );
+}
+
+#[test]
+fn options() {
+    assert_eq!(
+        compiled("CREATE TABLE t (a INT) WITH ('conectors' = '[]')"),
+        r"p.sql:1:30: error: `conectors` is not an option of t
+  CREATE TABLE t (a INT) WITH ('conectors' = '[]')
+                               ^^^^^^^^^^^
+  help: did you mean `connectors`?"
+    );
+    assert_eq!(
+        compiled("CREATE TABLE t (a INT) WITH ('connectors' = 3)"),
+        r"p.sql:1:45: error: the value of `connectors` must be a string
+  CREATE TABLE t (a INT) WITH ('connectors' = 3)
+                                              ^"
+    );
+    assert_eq!(
+        compiled("CREATE TABLE t (a INT) WITH ('connectors' = '[]', 'connectors' = '[]')"),
+        r"p.sql:1:30: error: `connectors` is given twice
+  CREATE TABLE t (a INT) WITH ('connectors' = '[]', 'connectors' = '[]')
+                               ^^^^^^^^^^^^"
+    );
+    assert_eq!(
+        compiled(
+            r#"CREATE TABLE t (a INT) WITH ('connectors' = '[{"name": "it''s",
+   "transport": {"name": "x"},}]')"#
+        ),
+        r#"p.sql:2:31: error: the JSON of 'connectors' does not parse: trailing comma
+     "transport": {"name": "x"},}]')
+                                ^"#
+    );
+    assert_eq!(
+        compiled(r#"CREATE TABLE t (a INT) WITH ('connectors' = '[{"name": "it''s", "transprot": {"name": "x"}}]')"#),
+        r#"p.sql:1:65: error: connector t.it's: the connector: "transprot" is not known; did you mean "transport"? there are: name, transport, format, max_batch_size, max_queued_records, paused, labels
+  CREATE TABLE t (a INT) WITH ('connectors' = '[{"name": "it''s", "transprot": {"name": "x"}}]')
+                                                                  ^^^^^^^^^^^"#
+    );
+}
+
+#[test]
+fn views() {
+    assert_eq!(
+        compiled("CREATE TABLE t (a INT); CREATE OR REPLACE VIEW v AS SELECT a FROM t"),
+        r"p.sql:1:48: error: CREATE VIEW v: OR REPLACE is not supported
+  CREATE TABLE t (a INT); CREATE OR REPLACE VIEW v AS SELECT a FROM t
+                                                 ^
+  help: the form is CREATE [MATERIALIZED] VIEW name [(column, …)] [WITH ('key' = 'value', …)] AS SELECT …"
+    );
+    assert_eq!(
+        compiled("CREATE TABLE t (a INT); CREATE VIEW v (x, y) AS SELECT a FROM t"),
+        r"p.sql:1:37: error: the view v: the query has 1 column(s), and 2 names are given
+  CREATE TABLE t (a INT); CREATE VIEW v (x, y) AS SELECT a FROM t
+                                      ^"
+    );
+    assert_eq!(
+        compiled(
+            r"CREATE TABLE t (a INT);
+CREATE VIEW t AS SELECT a FROM t"
+        ),
+        r"p.sql:2:13: error: `t` is defined twice, first in line 1
+  CREATE VIEW t AS SELECT a FROM t
+              ^"
+    );
+    assert_eq!(
+        compiled(
+            r"CREATE TABLE t (a INT);
+CREATE VIEW v AS SELECT a FROM w;
+CREATE VIEW w AS SELECT a FROM t"
+        ),
+        r"p.sql:2:32: error: `w` is created below, in line 3
+  CREATE VIEW v AS SELECT a FROM w;
+                                 ^
+  help: a view reads tables and views that were created above it"
+    );
+    assert_eq!(
+        compiled(
+            r#"CREATE TABLE "T" ("A b" INT); CREATE VIEW v AS SELECT "A b" FROM "T"; CREATE VIEW w AS SELECT a FROM T"#
+        ),
+        r#"p.sql:1:102: error: there is no table or view `t`
+  CREATE TABLE "T" ("A b" INT); CREATE VIEW v AS SELECT "A b" FROM "T"; CREATE VIEW w AS SELECT a FROM T
+                                                                                                       ^
+  help: did you mean `T`?"#
+    );
+}
+
+#[test]
+fn one_mistake_is_told_once() {
+    assert_eq!(
+        compiled(
+            r"CREATE TABEL t (a INT);
+CREATE VIEW v AS SELECT q FROM t;
+CREATE VIEW w AS SELECT a FROM v;
+CREATE TABLE u (a INT);
+CREATE VIEW x AS SELECT b FROM u"
+        ),
+        r"p.sql:1:8: error: expected an object type after CREATE, found `TABEL`
+  CREATE TABEL t (a INT);
+         ^^^^^
+
+p.sql:5:25: error: there is no column `b`
+  CREATE VIEW x AS SELECT b FROM u
+                          ^
+  help: there are u.a"
+    );
+}
+
+#[test]
+fn depth_and_length_are_bounded() {
+    let chain = |n: usize| view(&format!("SELECT {} AS s FROM t", vec!["a"; n].join(" + ")));
+    assert!(chain(150).starts_with("2 = linear(0)"));
+    assert!(chain(1000).contains("error: an expression is nested more than 200 levels deep"));
+    assert!(chain(9000).contains("error: an expression is nested more than 200 levels deep"));
+    assert!(chain(20_000).contains("words and signs; at most 20000 are supported"));
+}

@@ -1,0 +1,216 @@
+//! The shapes of plans.
+
+use super::view;
+
+#[test]
+fn filter_and_project() {
+    assert_eq!(view("SELECT * FROM t"), "view v = 0");
+    assert_eq!(
+        view("SELECT a AS x, b FROM t WHERE c > 1.5"),
+        r"2 = linear(0) project [a@0, b@1, c@2] filter c@2 > 1.5 project [a@0, b@1] -> (x Int32, b Utf8)  -- v: filter and project
+view v = 2"
+    );
+    assert_eq!(
+        view("SELECT b FROM t WHERE false"),
+        r"2 = linear(0) filter false project [NULL] -> (b Utf8)  -- v: filter and project
+view v = 2"
+    );
+    assert_eq!(
+        view("SELECT 1 AS one FROM t WHERE true"),
+        r"2 = linear(0) project [1] -> (one Int64)  -- v: project
+view v = 2"
+    );
+}
+
+#[test]
+fn aggregates() {
+    assert_eq!(
+        view("SELECT count(*), count(a), sum(a), avg(a), avg(d), sum(d), min(b), max(ts), sum(c) FROM t"),
+        r"2 = linear(0) project [a@0, CAST(a@0 AS Int64), CAST(a@0 AS Float64), d@3, b@1, ts@4, c@2] -> (t.a Int32, t.a Int64, t.a Float64, t.d Decimal128(12, 2), t.b Utf8, t.ts Timestamp(µs), t.c Float64)  -- v: project
+3 = aggregate(2) by [] [count(*), count(0), sum(1), avg(2), avg(3), sum(3), min(4), max(5), sum(6)] -> (count(*) Int64, count(t.a) Int64, sum(t.a) Int64, avg(t.a) Float64, avg(t.d) Decimal128(16, 6), sum(t.d) Decimal128(22, 2), min(t.b) Utf8, max(t.ts) Timestamp(µs), sum(t.c) Float64)  -- v: group by
+view v = 3"
+    );
+    assert_eq!(
+        view("SELECT count(*) AS n FROM t WHERE a > 1"),
+        r"2 = linear(0) project [a@0] filter a@0 > 1 project [true] -> (_ Boolean)  -- v: filter and project
+3 = aggregate(2) by [] [count(*)] -> (n Int64)  -- v: group by
+view v = 3"
+    );
+    assert_eq!(
+        view("SELECT b, count(*) AS n, sum(a + 1) AS s FROM t WHERE c > 0 GROUP BY b HAVING count(*) > 2"),
+        r"2 = linear(0) project [a@0, b@1, c@2] filter c@2 > 0 project [b@1, CAST(a@0 AS Int64) + 1] -> (t.b Utf8, t.a + Int64(1) Int64)  -- v: filter and project
+3 = aggregate(2) by [0] [count(*), sum(1)] -> (b Utf8, n Int64, s Int64)  -- v: group by
+4 = linear(3) filter count(Int64(1))@1 > 2 -> (b Utf8, n Int64, s Int64)  -- v: filter
+view v = 4"
+    );
+    assert_eq!(
+        view("SELECT 1 AS one, count(*) AS n FROM t GROUP BY 1"),
+        r"2 = linear(0) project [1] -> (Int64(1) Int64)  -- v: project
+3 = aggregate(2) by [0] [count(*)] -> (one Int64, n Int64)  -- v: group by
+view v = 3"
+    );
+    assert_eq!(
+        view("SELECT upper(b) AS b, max(a) AS m FROM t GROUP BY upper(b)"),
+        r"2 = linear(0) project [upper(b@1), a@0] -> (upper(t.b) Utf8, t.a Int32)  -- v: project
+3 = aggregate(2) by [0] [max(1)] -> (b Utf8, m Int32)  -- v: group by
+view v = 3"
+    );
+}
+
+#[test]
+fn joins() {
+    assert_eq!(
+        view("SELECT t.b, u.x FROM t JOIN u ON t.a = u.a AND t.c > u.a"),
+        r"2 = linear(0) project [a@0, b@1, c@2, CAST(a@0 AS Int64)] -> (a Int32, b Utf8, c Float64, t.a Int64)  -- v: project
+3 = join(2, 1) on [3] = [0] filter c@2 > CAST(a@4 AS Float64) -> (a Int32, b Utf8, c Float64, t.a Int64, a Int64, x Utf8)  -- v: join
+4 = linear(3) project [b@1, x@5] -> (b Utf8, x Utf8)  -- v: project
+view v = 4"
+    );
+    assert_eq!(
+        view("SELECT t.b, u.x FROM t, u WHERE t.a = u.a AND t.c > 2 AND length(t.b) + 1 > length(u.x)"),
+        r"2 = linear(0) project [a@0, b@1, c@2] filter c@2 > 2 project [a@0, b@1, CAST(a@0 AS Int64)] -> (a Int32, b Utf8, t.a Int64)  -- v: filter and project
+3 = join(2, 1) on [2] = [0] filter CAST(character_length(b@1) AS Int64) + 1 > CAST(character_length(x@4) AS Int64) -> (a Int32, b Utf8, t.a Int64, a Int64, x Utf8)  -- v: join
+4 = linear(3) project [b@1, x@4] -> (b Utf8, x Utf8)  -- v: project
+view v = 4"
+    );
+    assert_eq!(
+        view("SELECT t.b, u.x FROM t CROSS JOIN u WHERE lower(t.b) = upper(u.x)"),
+        r"2 = linear(0) project [b@1, lower(b@1)] -> (b Utf8, lower(t.b) Utf8)  -- v: project
+3 = linear(1) project [x@1, upper(x@1)] -> (x Utf8, upper(u.x) Utf8)  -- v: project
+4 = join(2, 3) on [1] = [1] -> (b Utf8, lower(t.b) Utf8, x Utf8, upper(u.x) Utf8)  -- v: join
+5 = linear(4) project [b@0, x@2] -> (b Utf8, x Utf8)  -- v: project
+view v = 5"
+    );
+    assert_eq!(
+        view("SELECT * FROM t JOIN u USING (a)"),
+        r"2 = linear(0) project [a@0, b@1, c@2, d@3, ts@4, CAST(a@0 AS Int64)] -> (a Int32, b Utf8, c Float64, d Decimal128(12, 2), ts Timestamp(µs), t.a Int64)  -- v: project
+3 = join(2, 1) on [5] = [0] -> (a Int32, b Utf8, c Float64, d Decimal128(12, 2), ts Timestamp(µs), t.a Int64, a Int64, x Utf8)  -- v: join
+4 = linear(3) project [a@0, b@1, c@2, d@3, ts@4, x@7] -> (a Int32, b Utf8, c Float64, d Decimal128(12, 2), ts Timestamp(µs), x Utf8)  -- v: project
+view v = 4"
+    );
+    assert_eq!(
+        view("SELECT p.x AS x, q.x AS y FROM u p JOIN u q ON p.a = q.a"),
+        r"2 = join(1, 1) on [0] = [0] -> (a Int64, x Utf8, a Int64, x Utf8)  -- v: join
+3 = linear(2) project [x@1, x@3] -> (x Utf8, y Utf8)  -- v: project
+view v = 3"
+    );
+    assert_eq!(
+        view("SELECT t.a AS x, u.a AS y FROM t JOIN u ON t.a IS NOT DISTINCT FROM u.a"),
+        r"2 = linear(0) project [a@0, CAST(a@0 AS Int64)] -> (a Int32, t.a Int64)  -- v: project
+3 = linear(1) project [a@0] -> (a Int64)  -- v: project
+4 = join(2, 3) on [1] = [0] nulls equal -> (a Int32, t.a Int64, a Int64)  -- v: join
+5 = linear(4) project [a@0, a@2] -> (x Int32, y Int64)  -- v: project
+view v = 5"
+    );
+}
+
+#[test]
+fn distinct_and_unions() {
+    assert_eq!(
+        view("SELECT DISTINCT b FROM t"),
+        r"2 = linear(0) project [b@1] -> (b Utf8)  -- v: project
+3 = aggregate(2) by [0] [] -> (b Utf8)  -- v: distinct
+view v = 3"
+    );
+    assert_eq!(
+        view("SELECT b FROM t UNION SELECT x FROM u"),
+        r"2 = linear(0) project [b@1] -> (b Utf8)  -- v: project
+3 = linear(1) project [x@1] -> (x Utf8)  -- v: project
+4 = union(2, 3) -> (b Utf8)  -- v: union
+5 = aggregate(4) by [0] [] -> (b Utf8)  -- v: distinct
+view v = 5"
+    );
+    assert_eq!(
+        view("SELECT a FROM t UNION ALL SELECT a FROM u UNION ALL SELECT a FROM t"),
+        r"2 = linear(0) project [CAST(a@0 AS Int64)] -> (a Int64)  -- v: project
+3 = linear(1) project [a@0] -> (a Int64)  -- v: project
+4 = union(2, 3, 2) -> (a Int64)  -- v: union
+view v = 4"
+    );
+    assert_eq!(
+        view("SELECT count(*) AS n FROM (SELECT a FROM t UNION ALL SELECT a FROM u)"),
+        r"2 = linear(0) project [true] -> (_ Boolean)  -- v: project
+3 = linear(1) project [true] -> (_ Boolean)  -- v: project
+4 = union(2, 3) -> (_ Boolean)  -- v: union
+5 = aggregate(4) by [] [count(*)] -> (n Int64)  -- v: group by
+view v = 5"
+    );
+}
+
+#[test]
+fn sub_queries_in_from() {
+    assert_eq!(
+        view("WITH w AS (SELECT b, count(*) AS n FROM t GROUP BY b) SELECT b, n FROM w WHERE n > 1"),
+        r"2 = linear(0) project [b@1] -> (b Utf8)  -- v: project
+3 = aggregate(2) by [0] [count(*)] -> (b Utf8, n Int64)  -- v: group by
+4 = linear(3) filter count(Int64(1))@1 > 1 -> (b Utf8, n Int64)  -- v: filter
+view v = 4"
+    );
+    assert_eq!(
+        view("SELECT max(n) AS m FROM (SELECT count(*) AS n FROM t GROUP BY b) AS g"),
+        r"2 = linear(0) project [b@1] -> (b Utf8)  -- v: project
+3 = aggregate(2) by [0] [count(*)] -> (b Utf8, count(Int64(1)) Int64)  -- v: group by
+4 = linear(3) project [count(Int64(1))@1] -> (n Int64)  -- v: project
+5 = aggregate(4) by [] [max(0)] -> (m Int64)  -- v: group by
+view v = 5"
+    );
+}
+
+#[test]
+fn times_are_microseconds() {
+    assert_eq!(
+        view(
+            "SELECT date_trunc('month', ts) AS m, CAST(b AS TIMESTAMP) AS k, TIMESTAMP '2020-01-01 00:00:00' AS l FROM t WHERE ts > TIMESTAMP '2020-01-01 00:00:00'"
+        ),
+        r"2 = linear(0) project [b@1, ts@4] filter ts@1 > 1577836800000000 project [date_trunc(month, ts@1), CAST(b@0 AS Timestamp(µs)), 1577836800000000] -> (m Timestamp(µs), k Timestamp(µs), l Timestamp(µs))  -- v: filter and project
+view v = 2"
+    );
+}
+
+#[test]
+fn views_on_views() {
+    assert_eq!(
+        view(
+            "SELECT a AS x FROM t; CREATE VIEW w AS SELECT a AS y FROM t; CREATE VIEW z AS SELECT x FROM v UNION ALL SELECT y FROM w"
+        ),
+        r"2 = linear(0) project [a@0] -> (x Int32)  -- v: project
+3 = linear(2) project [x@0] -> (y Int32)  -- w: rename
+4 = union(2, 3) -> (x Int32)  -- z: union
+view v = 2
+view w = 3
+view z = 4"
+    );
+    assert_eq!(
+        view(
+            "SELECT b AS bb FROM t WHERE b > 'x'; CREATE VIEW w AS SELECT bb AS cc FROM v; CREATE VIEW x AS SELECT bb FROM v"
+        ),
+        r"2 = linear(0) project [b@1] filter b@0 > x -> (bb Utf8)  -- v: filter and project
+3 = linear(2) project [bb@0] -> (cc Utf8)  -- w: project
+view v = 2
+view w = 3
+view x = 2"
+    );
+    assert_eq!(
+        view(
+            "SELECT b, count(*) AS n FROM t GROUP BY b; CREATE VIEW w (k, m) AS SELECT b, count(*) FROM t GROUP BY b; CREATE VIEW x AS SELECT v.n, w.m FROM v JOIN w ON v.b = w.k"
+        ),
+        r"2 = linear(0) project [b@1] -> (b Utf8)  -- v: project
+3 = aggregate(2) by [0] [count(*)] -> (b Utf8, n Int64)  -- v: group by
+4 = linear(3) project [b@0, count(Int64(1))@1] -> (k Utf8, m Int64)  -- w: project
+5 = join(3, 4) on [0] = [0] -> (b Utf8, n Int64, k Utf8, m Int64)  -- x: join
+6 = linear(5) project [n@1, m@3] -> (n Int64, m Int64)  -- x: project
+view v = 3
+view w = 4
+view x = 6"
+    );
+}
+
+#[test]
+fn a_false_condition_stays_above_an_aggregate_without_groups() {
+    // Below it, count(*) would give a row with 0.
+    let plan = r"2 = linear(0) filter false project [NULL] -> (n Int64)  -- v: filter and project
+view v = 2";
+    assert_eq!(view("SELECT n FROM (SELECT count(*) AS n FROM t) AS g WHERE false"), plan);
+    assert_eq!(view("SELECT count(*) AS n FROM t HAVING 1 = 2"), plan);
+    assert!(view("SELECT count(*) AS n FROM t WHERE 1 = 2").contains("= aggregate(2) by [] [count(*)]"));
+}

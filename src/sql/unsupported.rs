@@ -1,0 +1,337 @@
+//! Refuses, with its place, what a circuit cannot maintain yet: a walk over the syntax tree before it is planned.
+//!
+//! What stands here need not be refused again in `lower`, which still has an error for everything that it does not know.
+
+use std::ops::ControlFlow;
+
+use datafusion_expr::Volatility;
+use datafusion_expr::planner::ContextProvider;
+use datafusion_sql::sqlparser::ast::{
+    Distinct, DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr, Join, JoinConstraint, JoinOperator,
+    LimitClause, ObjectName, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Value,
+    ValueWithSpan, Visit, Visitor,
+};
+use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
+
+use super::catalog::Catalog;
+use super::error::Mistake;
+use crate::suggest::nearest;
+
+/// The aggregates that [`crate::circuit::plan::AggregateFunction`] has.
+const AGGREGATES: [&str; 5] = ["count", "sum", "avg", "min", "max"];
+
+/// The deepest expression: the planner's time grows faster than its depth.
+const MAX_DEPTH: usize = 200;
+
+/// Adds a mistake for everything in `query` that is not supported. `tokens` are the statement's, `place` is where a mistake is
+/// told if nothing nearer is known.
+pub(super) fn check(
+    query: &Query,
+    tokens: &[TokenWithSpan],
+    place: Span,
+    catalog: &Catalog,
+    mistakes: &mut Vec<Mistake>,
+) {
+    let mut walk = Walk { tokens, place, catalog, mistakes, depth: 0 };
+    let ControlFlow::Continue(()) = query.visit(&mut walk);
+}
+
+struct Walk<'a> {
+    tokens: &'a [TokenWithSpan],
+    place: Span,
+    catalog: &'a Catalog,
+    mistakes: &'a mut Vec<Mistake>,
+    /// Expressions around the one being visited, and itself.
+    depth: usize,
+}
+
+impl Visitor for Walk<'_> {
+    type Break = std::convert::Infallible;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
+        if let Some(with) = &query.with
+            && with.recursive
+        {
+            self.refuse(with.with_token.0.span, "WITH RECURSIVE", None);
+        }
+        if let Some(order) = &query.order_by {
+            let span = self.keyword(order.span().start, &["ORDER"]);
+            self.refuse(span, "ORDER BY", Some("a view is a set of rows without order; leave it out"));
+        }
+        if let Some(limit) = &query.limit_clause {
+            let has_limit = !matches!(limit, LimitClause::LimitOffset { limit: None, .. });
+            let word = if has_limit { "LIMIT" } else { "OFFSET" };
+            self.refuse(self.keyword(limit.span().start, &[word]), word, None);
+        }
+        if query.fetch.is_some() {
+            self.refuse(query.body.span(), "FETCH", None);
+        }
+        let clauses = !query.locks.is_empty()
+            || query.for_clause.is_some()
+            || query.settings.is_some()
+            || query.format_clause.is_some()
+            || !query.pipe_operators.is_empty();
+        if clauses {
+            self.refuse(query.body.span(), "a clause behind this query (FOR, SETTINGS, FORMAT or |>)", None);
+        }
+        self.set_expr(&query.body);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
+        let span = select.select_token.0.span;
+        if let Some(Distinct::On(_)) = select.distinct {
+            self.refuse(span, "DISTINCT ON", None);
+        }
+        if select.from.is_empty() {
+            self.refuse(span, "a SELECT without FROM", Some("a view reads at least one table or view"));
+        }
+        if select.projection.is_empty() {
+            self.refuse(span, "a SELECT without columns", None);
+        }
+        let clauses = [
+            (select.top.is_some(), "TOP"),
+            (select.into.is_some(), "INTO"),
+            (!select.lateral_views.is_empty(), "LATERAL VIEW"),
+            (select.prewhere.is_some(), "PREWHERE"),
+            (!select.connect_by.is_empty(), "CONNECT BY"),
+            (!select.cluster_by.is_empty(), "CLUSTER BY"),
+            (!select.distribute_by.is_empty(), "DISTRIBUTE BY"),
+            (!select.sort_by.is_empty(), "SORT BY"),
+            (!select.named_window.is_empty(), "WINDOW"),
+            (select.qualify.is_some(), "QUALIFY"),
+            (select.value_table_mode.is_some(), "SELECT AS"),
+        ];
+        for (_, clause) in clauses.into_iter().filter(|(given, _)| *given) {
+            self.refuse(span, clause, None);
+        }
+        if let GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers) = &select.group_by
+            && !modifiers.is_empty()
+        {
+            self.refuse(span, "GROUP BY with ROLLUP, CUBE, TOTALS or GROUPING SETS", None);
+        }
+        for join in select.from.iter().flat_map(|from| &from.joins) {
+            self.join(join);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
+        let span = factor.span();
+        match factor {
+            TableFactor::Table {
+                name,
+                args,
+                with_hints,
+                version,
+                with_ordinality,
+                partitions,
+                json_path,
+                sample,
+                index_hints,
+                ..
+            } => {
+                if args.is_some() {
+                    self.refuse(name.span(), &format!("the table function {name}"), None);
+                }
+                let plain = with_hints.is_empty()
+                    && version.is_none()
+                    && !with_ordinality
+                    && partitions.is_empty()
+                    && json_path.is_none()
+                    && sample.is_none()
+                    && index_hints.is_empty();
+                if !plain {
+                    self.refuse(
+                        name.span(),
+                        &format!("a clause behind {name} (hints, version, sample or partitions)"),
+                        None,
+                    );
+                }
+            }
+            TableFactor::Derived { lateral: false, sample: None, .. } => {}
+            TableFactor::Derived { lateral: true, .. } => self.refuse(span, "LATERAL", None),
+            TableFactor::Derived { .. } => self.refuse(span, "TABLESAMPLE", None),
+            TableFactor::NestedJoin { table_with_joins, .. } => {
+                for join in &table_with_joins.joins {
+                    self.join(join);
+                }
+            }
+            TableFactor::UNNEST { .. } => self.refuse(span, "UNNEST", None),
+            _ => self.refuse(span, "this form of FROM", Some("FROM has tables, views and sub-queries")),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
+        self.depth += 1;
+        if self.depth == MAX_DEPTH + 1 {
+            let mistake =
+                Mistake::new(expr.span(), format!("an expression is nested more than {MAX_DEPTH} levels deep"));
+            let help =
+                "a chain of operators is as deep as it is long: use IN (…), or a join with a table of the values";
+            self.mistakes.push(mistake.or_at(self.place).help(help));
+        }
+        match expr {
+            Expr::Function(function) => self.function(function),
+            Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => {
+                self.refuse(
+                    expr.span(),
+                    "a sub-query in an expression",
+                    Some("join with the sub-query in FROM instead"),
+                );
+            }
+            Expr::GroupingSets(_) => self.refuse(self.keyword(expr.span().start, &["GROUPING"]), "GROUPING SETS", None),
+            Expr::Cube(_) => self.refuse(self.keyword(expr.span().start, &["CUBE"]), "CUBE", None),
+            Expr::Rollup(_) => self.refuse(self.keyword(expr.span().start, &["ROLLUP"]), "ROLLUP", None),
+            Expr::OuterJoin(_) => self.refuse(expr.span(), "an outer join", None),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, _: &Expr) -> ControlFlow<Self::Break> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<Self::Break> {
+        if let Value::Placeholder(name) = &value.value {
+            self.refuse(value.span, &format!("the parameter {name}"), Some("write the value itself"));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Walk<'_> {
+    fn refuse(&mut self, span: Span, what: &str, help: Option<&str>) {
+        let mut mistake = Mistake::new(span, format!("{what} is not supported yet")).or_at(self.place);
+        mistake.help = help.map(str::to_owned);
+        self.mistakes.push(mistake);
+    }
+
+    /// The place of the last of these words before `end`.
+    fn keyword(&self, end: Location, words: &[&str]) -> Span {
+        let is_wanted = |token: &TokenWithSpan| match &token.token {
+            Token::Word(w) => w.quote_style.is_none() && words.iter().any(|word| w.value.eq_ignore_ascii_case(word)),
+            _ => false,
+        };
+        let before = self.tokens.iter().take_while(|t| t.span.start < end);
+        before.filter(|t| is_wanted(t)).last().map_or(Span::empty(), |t| t.span)
+    }
+
+    fn set_expr(&mut self, body: &SetExpr) {
+        match body {
+            SetExpr::SetOperation { left, op, set_quantifier, right } => {
+                let span = self.keyword(right.span().start, &["UNION", "EXCEPT", "INTERSECT", "MINUS"]);
+                match (op, set_quantifier) {
+                    (SetOperator::Union, SetQuantifier::All | SetQuantifier::Distinct | SetQuantifier::None) => {}
+                    (SetOperator::Union, _) => self.refuse(span, "UNION BY NAME", None),
+                    (SetOperator::Except | SetOperator::Minus, _) => self.refuse(span, "EXCEPT", None),
+                    (SetOperator::Intersect, _) => self.refuse(span, "INTERSECT", None),
+                }
+                self.set_expr(left);
+                self.set_expr(right);
+            }
+            // A query in parentheses is visited as a query.
+            SetExpr::Select(_) | SetExpr::Query(_) => {}
+            SetExpr::Values(values) => self.refuse(values.span(), "VALUES", Some("a view reads tables and views")),
+            SetExpr::Table(_) => self.refuse(body.span(), "TABLE", Some("write SELECT * FROM instead")),
+            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+                self.refuse(body.span(), "a statement that changes data", None);
+            }
+        }
+    }
+
+    fn join(&mut self, join: &Join) {
+        use JoinOperator as Op;
+        let (what, words): (&str, &[&str]) = match &join.join_operator {
+            Op::Join(JoinConstraint::None) | Op::Inner(JoinConstraint::None) => {
+                let span = self.keyword(join.relation.span().start, &["JOIN"]);
+                return self.refuse(span, "a JOIN without ON or USING", Some("add ON left.column = right.column"));
+            }
+            // A cross join that WHERE turns into an equi-join is fine; `lower` sees what is left.
+            Op::Join(_) | Op::Inner(_) | Op::CrossJoin(JoinConstraint::None) => return,
+            Op::Left(_) | Op::LeftOuter(_) => ("LEFT JOIN", &["LEFT"]),
+            Op::Right(_) | Op::RightOuter(_) => ("RIGHT JOIN", &["RIGHT"]),
+            Op::FullOuter(_) => ("FULL JOIN", &["FULL"]),
+            Op::CrossJoin(_) => ("CROSS JOIN with a condition", &["CROSS"]),
+            Op::Semi(_) | Op::LeftSemi(_) | Op::RightSemi(_) => ("SEMI JOIN", &["SEMI"]),
+            Op::Anti(_) | Op::LeftAnti(_) | Op::RightAnti(_) => ("ANTI JOIN", &["ANTI"]),
+            Op::AsOf { .. } => ("ASOF JOIN", &["ASOF"]),
+            Op::CrossApply | Op::OuterApply => ("APPLY", &["APPLY"]),
+            Op::StraightJoin(_) => ("STRAIGHT_JOIN", &["STRAIGHT_JOIN"]),
+            Op::ArrayJoin | Op::LeftArrayJoin | Op::InnerArrayJoin => ("ARRAY JOIN", &["ARRAY"]),
+        };
+        let span = self.keyword(join.relation.span().start, words);
+        self.refuse(span, what, Some("inner joins with an equality are"));
+    }
+
+    fn function(&mut self, function: &Function) {
+        let span = function.name.span();
+        let name = function.name.to_string().to_lowercase();
+        let upper = name.to_uppercase();
+        if function.over.is_some() {
+            return self.refuse(span, &format!("the window function {upper} … OVER"), None);
+        }
+        if let FunctionArguments::List(list) = &function.args {
+            if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) {
+                let help = "count over a sub-query with SELECT DISTINCT instead";
+                self.refuse(span, &format!("{upper}(DISTINCT …)"), Some(help));
+            }
+            if !list.clauses.is_empty() {
+                self.refuse(span, &format!("a clause inside {upper}(…), such as ORDER BY,"), None);
+            }
+        }
+        if function.filter.is_some() {
+            self.refuse(
+                span,
+                &format!("{upper}(…) FILTER"),
+                Some("use CASE WHEN condition THEN argument END as the argument"),
+            );
+        }
+        if !function.within_group.is_empty() {
+            self.refuse(span, &format!("{upper}(…) WITHIN GROUP"), None);
+        }
+        if function.null_treatment.is_some() {
+            self.refuse(span, &format!("IGNORE NULLS or RESPECT NULLS behind {upper}(…)"), None);
+        }
+        self.function_name(&function.name, &name);
+    }
+
+    fn function_name(&mut self, object: &ObjectName, name: &str) {
+        let span = object.span();
+        let upper = name.to_uppercase();
+        if name == "unnest" {
+            self.refuse(span, "UNNEST", None);
+        } else if let Some(scalar) = self.catalog.get_function_meta(name) {
+            match scalar.signature().volatility {
+                Volatility::Immutable => {}
+                // The clock's functions: they would change a view's rows without any input.
+                Volatility::Stable => self.refuse(span, &upper, Some("take the time from a column")),
+                Volatility::Volatile => {
+                    self.refuse(
+                        span,
+                        &upper,
+                        Some("its result is another one at each call, so a view over it cannot be maintained"),
+                    );
+                }
+            }
+        } else if let Some(aggregate) = self.catalog.get_aggregate_meta(name) {
+            if !AGGREGATES.contains(&aggregate.name()) {
+                self.refuse(
+                    span,
+                    &format!("the aggregate {upper}"),
+                    Some("the aggregates are COUNT, SUM, AVG, MIN and MAX"),
+                );
+            }
+        } else if self.catalog.get_window_meta(name).is_some() {
+            self.refuse(span, &format!("the window function {upper}"), None);
+        } else if self.catalog.get_higher_order_meta(name).is_none() {
+            let names = self.catalog.functions().names();
+            let mut mistake = Mistake::new(span, format!("there is no function `{name}`")).or_at(self.place);
+            mistake.help = nearest(name, names.iter().map(String::as_str)).map(|n| format!("did you mean `{n}`?"));
+            self.mistakes.push(mistake);
+        }
+    }
+}
