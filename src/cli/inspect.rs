@@ -1,0 +1,150 @@
+//! `backstay inspect`: what a pipeline's data directory holds. Reads only, takes no lock, works on one that is in use or damaged.
+
+use std::path::PathBuf;
+
+use backstay_storage::disk;
+use backstay_storage::inspect::{CheckpointReport, Report, inspect as look};
+
+use super::Failure;
+use crate::pipeline::state::PipelineState;
+
+/// What `inspect` takes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The data directory.
+    data_dir: PathBuf,
+    /// Read and check every block of log, runs and pending output.
+    #[arg(long)]
+    verify: bool,
+}
+
+/// Runs the command.
+pub(super) fn inspect(args: Args) -> Result<(), Failure> {
+    let report = look(&disk::system(), &args.data_dir, args.verify).map_err(Failure::usage)?;
+    if report.store_id.is_none() && report.log.segments.is_empty() && report.is_sound() {
+        return Err(Failure::usage(format!(
+            "{} is not a pipeline's data directory: it has no checkpoints and no log",
+            args.data_dir.display()
+        )));
+    }
+    head(&report);
+    for checkpoint in &report.checkpoints {
+        tell_checkpoint(checkpoint);
+    }
+    files(&report);
+    damage(&report, args.verify)
+}
+
+fn head(report: &Report) {
+    println!("{}", report.dir.display());
+    if let Some(id) = report.store_id {
+        println!("  store {}, epoch {}", uuid::Uuid::from_u128(id), report.epoch);
+    }
+    let log = &report.log;
+    println!(
+        "  log: records {} to {}, {} in {} segments",
+        log.first_seq,
+        log.last_seq,
+        size(log.bytes),
+        log.segments.len()
+    );
+    for segment in &log.segments {
+        println!(
+            "    segment {:016x}: epoch {}, records from {}, {}",
+            segment.id,
+            segment.epoch,
+            segment.first_seq,
+            size(segment.bytes)
+        );
+    }
+}
+
+fn tell_checkpoint(checkpoint: &CheckpointReport) {
+    let manifest = &checkpoint.manifest;
+    let runs: Vec<_> = manifest.spines.iter().flat_map(|s| &s.runs).collect();
+    println!(
+        "  checkpoint {} (epoch {}, {}): {} spines, {} runs, {} rows, {}; log needed from record {}{}",
+        manifest.number,
+        manifest.epoch,
+        checkpoint.file,
+        manifest.spines.len(),
+        runs.len(),
+        runs.iter().map(|r| r.rows).sum::<u64>(),
+        size(runs.iter().map(|r| r.len).sum()),
+        manifest.log_from,
+        if checkpoint.whole { "" } else { "; NOT WHOLE" },
+    );
+    match PipelineState::decode(&manifest.blob) {
+        Ok(state) => tell_state(&state),
+        Err(error) => println!("    {error}"),
+    }
+}
+
+fn tell_state(state: &PipelineState) {
+    println!(
+        "    pipeline {} after step {}, {} workers, engine {}, incarnation {}",
+        state.name, state.step, state.workers, state.engine, state.incarnation
+    );
+    for (name, input) in &state.inputs {
+        let bad = if input.errors > 0 { format!(", {} did not parse", input.errors) } else { String::new() };
+        println!("    input {name}: {} rows{bad}", input.rows);
+        for at in &input.position.partitions {
+            println!("      {} at {}", at.partition, at.offset);
+        }
+    }
+    for (name, output) in &state.outputs {
+        let detail: Vec<String> = output.sink.detail.iter().map(|(k, v)| format!(", {k} {v}")).collect();
+        println!("    output {name}: delivered step {}{}", output.sink.step, detail.concat());
+        for file in &output.pending {
+            println!("      pending deltas in {file}");
+        }
+    }
+}
+
+fn files(report: &Report) {
+    for (what, files) in [("run files", &report.runs), ("pending output files", &report.extras)] {
+        if !files.is_empty() {
+            println!("  {} {what}, {}", files.len(), size(files.iter().map(|f| f.bytes).sum()));
+        }
+    }
+    for file in &report.unnamed {
+        println!("  named by no checkpoint: {}", file.display());
+    }
+}
+
+fn damage(report: &Report, verify: bool) -> Result<(), Failure> {
+    if report.is_sound() {
+        println!(
+            "{}",
+            if verify {
+                "every block was read and is sound"
+            } else {
+                "sound as far as was looked; --verify reads every block"
+            }
+        );
+        return Ok(());
+    }
+    for damage in &report.damage {
+        println!(
+            "DAMAGED {} in {}, offset {}: expected {}, got {}",
+            damage.what,
+            damage.file.display(),
+            damage.offset,
+            damage.expected,
+            damage.got
+        );
+    }
+    for error in &report.unread {
+        println!("UNREAD {error}");
+    }
+    Err(Failure::new(3, format!("{} damaged, {} not read", report.damage.len(), report.unread.len())))
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}

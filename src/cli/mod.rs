@@ -1,0 +1,85 @@
+//! The command line: one file a command.
+//!
+//! Exit codes: 0 done; 1 the pipeline failed; 2 wrong usage, configuration or SQL; 3 damage, or a replay that differs; 4 the directory is
+//! in use; 5 no space left; 130 a second signal.
+
+mod demo;
+mod inspect;
+mod progress;
+mod run;
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// SQL views kept up to date over streams and files, exactly once across kill -9 and power loss.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100, arg_required_else_help = true, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done; 1 the pipeline failed; 2 wrong usage, configuration or SQL; 3 damage, or a replay that differs;
+4 the directory is in use; 5 no space left; 130 a second signal.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a pipeline: tables, views and connectors of a SQL file.
+    Run(run::Args),
+    /// Show that nothing is lost or doubled: run a pipeline, kill -9 it five times, compare.
+    Demo(demo::Args),
+    /// Show what a pipeline's data directory holds. Never writes.
+    Inspect(inspect::Args),
+}
+
+/// What a command failed with: a message for people and an exit code.
+#[derive(Debug)]
+struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    fn new(code: u8, message: impl Display) -> Self {
+        Self { message: message.to_string(), code }
+    }
+
+    /// Wrong usage, configuration or SQL.
+    fn usage(message: impl Display) -> Self {
+        Self::new(2, message)
+    }
+}
+
+impl From<crate::pipeline::PipelineError> for Failure {
+    fn from(error: crate::pipeline::PipelineError) -> Self {
+        Self::new(error.exit_code(), &error)
+    }
+}
+
+/// Runs the command that the process was called with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Demo(args) => demo::demo(args),
+        Command::Inspect(args) => inspect::inspect(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Compiler messages bring their own place and prefix.
+            let prefix = if failure.message.contains("error: ") { "" } else { "error: " };
+            eprintln!("{prefix}{}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Reads a small text file that the user named (SQL, configuration).
+#[expect(clippy::disallowed_methods, reason = "a file that the user names on the command line is not durable state")]
+fn read_text(path: &std::path::Path, what: &str) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|e| Failure::usage(format!("cannot read {what} {}: {e}", path.display())))
+}

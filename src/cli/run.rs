@@ -1,0 +1,188 @@
+//! `backstay run`: one pipeline in this process.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::progress::Progress;
+use super::{Failure, read_text};
+use crate::connector::Level;
+use crate::pipeline::{self, Control, Environment, Options, PipelineConfig, Summary, SystemClock};
+use crate::sql;
+
+/// A graceful stop that takes longer than this ends the process: a restart replays what is missing.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What `run` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The configuration is JSON under Feldera's names, for example
+  {\"storage\": true, \"fault_tolerance\": {\"checkpoint_interval_secs\": 10}, \"workers\": 2}
+Without --config, FILE.config.json beside FILE.sql is read if it is there. Without either, a run with
+--data-dir is exactly once, and one without keeps nothing.
+
+Ctrl-C or SIGTERM stops gracefully, behind a checkpoint; a second one at once. Run the same command again to go on.")]
+pub struct Args {
+    /// The SQL program.
+    sql: PathBuf,
+    /// Where state, log and checkpoints live. Also ${DATA_DIR} in connectors' configs.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The pipeline's configuration (JSON).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The pipeline's name; default: the SQL file's. Fixed at the first run in a data directory.
+    #[arg(long)]
+    name: Option<String>,
+    /// Worker threads, over the configuration's.
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Stop once all finite inputs are at their end and all outputs hold everything.
+    #[arg(long)]
+    until_end: bool,
+}
+
+/// Runs the command.
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    let source = args.sql.display().to_string();
+    let text = read_text(&args.sql, "SQL file")?;
+    let program = Arc::new(sql::compile(&text, &source).map_err(Failure::usage)?);
+    let options = options(&args)?;
+    let env = environment(&args)?;
+    let (stop, _guards) = watch_signals()?;
+
+    let control = Arc::new(Control::default());
+    let mut progress = Progress::new(Arc::clone(&env.clock));
+    progress.line(&headline(&program, &options, &args));
+    let worker = {
+        let (control, env) = (Arc::clone(&control), env.clone());
+        std::thread::Builder::new()
+            .name("controller".into())
+            .spawn(move || pipeline::run(&program, &options, &env, &control))
+            .map_err(|e| Failure::new(1, format!("cannot start the controller's thread: {e}")))?
+    };
+    let mut stop_asked: Option<Duration> = None;
+    while !worker.is_finished() {
+        if stop.load(Ordering::Acquire) && stop_asked.is_none() {
+            stop_asked = Some(env.clock.elapsed());
+            control.request_stop();
+            progress.line("stopping: finishing the step and writing a checkpoint; once more to stop at once");
+        }
+        if stop_asked.is_some_and(|asked| env.clock.elapsed().saturating_sub(asked) > STOP_PATIENCE) {
+            progress.clear();
+            return Err(Failure::new(
+                1,
+                "the graceful stop took over 30 s; ended without a last checkpoint, nothing durable is lost",
+            ));
+        }
+        progress.show(&control);
+        env.clock.sleep(Duration::from_millis(20));
+    }
+    progress.show(&control);
+    progress.clear();
+    let result = worker.join().map_err(|_| Failure::new(1, "the controller's thread panicked"))?;
+    for notice in control.take_notices() {
+        progress.line(&notice);
+    }
+    let summary = result?;
+    progress.line(&closing(&summary, env.clock.elapsed()));
+    Ok(())
+}
+
+fn options(args: &Args) -> Result<Options, Failure> {
+    let default_name = args.sql.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let sibling = args.sql.with_extension("config.json");
+    let path = args.config.clone().or_else(|| exists(&sibling).then_some(sibling));
+    let mut config = match &path {
+        Some(path) => {
+            let text = read_text(path, "configuration")?;
+            let json: Value = serde_json::from_str(&text)
+                .map_err(|e| Failure::usage(format!("{}: not JSON: {e}", path.display())))?;
+            PipelineConfig::from_json(&json).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?
+        }
+        None if args.data_dir.is_some() => PipelineConfig::exactly_once(),
+        None => PipelineConfig::default(),
+    };
+    if let Some(workers) = args.workers {
+        if !(1..=256).contains(&workers) {
+            return Err(Failure::usage(format!("--workers must be from 1 to 256, got {workers}")));
+        }
+        config.workers = Some(workers);
+    }
+    Ok(Options { config, name: args.name.clone(), default_name, until_end: args.until_end })
+}
+
+fn exists(path: &Path) -> bool {
+    backstay_storage::disk::system().metadata(path).is_ok_and(|m| m.is_some())
+}
+
+fn environment(args: &Args) -> Result<Environment, Failure> {
+    let mut variables: BTreeMap<String, String> = BTreeMap::new();
+    if let Some(dir) = &args.data_dir {
+        let dir = std::path::absolute(dir).map_err(|e| Failure::usage(format!("--data-dir {}: {e}", dir.display())))?;
+        variables.insert("DATA_DIR".into(), dir.to_string_lossy().into_owned());
+    }
+    let base_dir = match args.sql.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    Ok(Environment {
+        disk: backstay_storage::disk::system(),
+        clock: Arc::new(SystemClock::new()),
+        data_dir: args.data_dir.clone(),
+        base_dir,
+        variables,
+        new_id: uuid::Uuid::new_v4(),
+    })
+}
+
+/// The first SIGINT or SIGTERM sets the flag, the second ends the process.
+fn watch_signals() -> Result<(Arc<AtomicBool>, Vec<signal_hook::SigId>), Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut guards = Vec::new();
+    for signal in [SIGINT, SIGTERM] {
+        let both = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
+            .and_then(|first| signal_hook::flag::register(signal, Arc::clone(&stop)).map(|second| [first, second]));
+        guards.extend(both.map_err(|e| Failure::new(1, format!("cannot watch for signals: {e}")))?);
+    }
+    Ok((stop, guards))
+}
+
+fn headline(program: &sql::Program, options: &Options, args: &Args) -> String {
+    let config = &options.config;
+    let level = match config.fault_tolerance.model {
+        Level::None => "no fault tolerance",
+        Level::AtLeastOnce => "at least once",
+        Level::ExactlyOnce => "exactly once",
+    };
+    let place = match (&config.storage, &args.data_dir) {
+        (Some(_), Some(dir)) => format!(", data in {}", dir.display()),
+        _ => ", nothing is kept".into(),
+    };
+    format!(
+        "pipeline {}: {} tables, {} views, {level}{place}",
+        options.name.as_ref().unwrap_or(&options.default_name),
+        program.tables.len(),
+        program.views.len(),
+    )
+}
+
+fn closing(summary: &Summary, took: Duration) -> String {
+    let how = if summary.finished { "all inputs are at their end" } else { "stopped" };
+    let bad = match summary.parse_errors {
+        0 => String::new(),
+        n => format!(", {n} rows did not parse"),
+    };
+    format!(
+        "{how}: step {}, {} rows in all, {} new{bad}, {:.1} s",
+        summary.step,
+        summary.input_rows,
+        summary.new_rows,
+        took.as_secs_f64()
+    )
+}

@@ -1,0 +1,195 @@
+//! Cutting: from an input's chunks to the batch of one step, its descriptor and its hash.
+//!
+//! Invariants:
+//! 1. A batch is ordered by (partition in the order first read, offset), so that neither the chunking nor the threads reach a delta (invariant 8).
+//! 2. Descriptor, rows and hash belong together: reading the descriptor again and building a batch from the chunks gives the same
+//!    rows and hash, however the source chunks them then.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::circuit::Delta;
+use crate::connector::{Chunk, Descriptor, Range, RowError};
+
+/// A chunk with a hash for each of its rows (weight included).
+#[derive(Debug)]
+pub struct HashedChunk {
+    /// The chunk.
+    pub chunk: Chunk,
+    /// One hash a row.
+    pub hashes: Vec<u64>,
+}
+
+/// Chunks that were read and not yet cut.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    chunks: VecDeque<HashedChunk>,
+    /// Rows of the first chunk that are cut already.
+    taken: usize,
+    /// Offset up to which the first chunk is cut; its `start` if none is.
+    offset: u64,
+    rows: u64,
+}
+
+/// What one step takes from one input connector.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// How to read it again.
+    pub descriptor: Descriptor,
+    /// Its rows, in order; keyed tables' rows are still upserts and deletes.
+    pub deltas: Vec<Delta>,
+    /// Number of rows.
+    pub rows: u64,
+    /// Hash over the rows in order.
+    pub hash: u64,
+    /// The rows that did not parse, with their partitions.
+    pub errors: Vec<(Arc<str>, RowError)>,
+}
+
+impl Batch {
+    /// Whether nothing was read, not even a bad row.
+    pub fn is_empty(&self) -> bool {
+        self.descriptor.ranges.is_empty()
+    }
+}
+
+/// A piece of one chunk that belongs to the batch.
+struct Piece {
+    partition: Arc<str>,
+    start: u64,
+    end: u64,
+    identity: String,
+    delta: Delta,
+    hashes: Vec<u64>,
+    errors: Vec<RowError>,
+}
+
+impl Buffer {
+    /// Rows that can be cut.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Whether there is nothing to cut, not even a bad row.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Adds what was read next.
+    pub fn push(&mut self, chunk: HashedChunk) {
+        if self.chunks.is_empty() {
+            self.offset = chunk.chunk.start;
+        }
+        self.rows += chunk.chunk.rows.num_rows() as u64;
+        self.chunks.push_back(chunk);
+    }
+
+    /// Cuts off up to `max_rows` rows. `order` gives a partition's place among those read so far.
+    pub fn cut(&mut self, max_rows: u64, order: &mut dyn FnMut(&str) -> usize) -> Batch {
+        let mut left = max_rows;
+        let mut pieces: Vec<(usize, Piece)> = Vec::new();
+        while left > 0 {
+            let Some(piece) = self.next_piece(left) else { break };
+            left -= piece.delta.len() as u64;
+            pieces.push((order(&piece.partition), piece));
+        }
+        // Stable: pieces of one partition stay in their order.
+        pieces.sort_by_key(|(place, _)| *place);
+        assemble(pieces.into_iter().map(|(_, piece)| piece))
+    }
+
+    fn next_piece(&mut self, max_rows: u64) -> Option<Piece> {
+        let front = self.chunks.front_mut()?;
+        let start = self.offset;
+        let rows_left = front.chunk.rows.num_rows() - self.taken;
+        if rows_left as u64 <= max_rows {
+            let HashedChunk { mut chunk, mut hashes } = self.chunks.pop_front()?;
+            let (taken, end) = (self.taken, chunk.end);
+            self.taken = 0;
+            self.offset = self.chunks.front().map_or(end, |next| next.chunk.start);
+            self.rows -= rows_left as u64;
+            let weights = match chunk.weights.take() {
+                Some(mut weights) => weights.split_off(taken),
+                None => vec![1; rows_left],
+            };
+            return Some(Piece {
+                partition: Arc::clone(&chunk.partition),
+                start,
+                end,
+                identity: chunk.identity.at(end),
+                delta: Delta { rows: chunk.rows.slice(taken, rows_left), weights },
+                hashes: hashes.split_off(taken),
+                errors: std::mem::take(&mut chunk.errors),
+            });
+        }
+        let rows = usize::try_from(max_rows).ok()?;
+        let (from, to) = (self.taken, self.taken + rows);
+        let chunk = &mut front.chunk;
+        let end = *chunk.ends.get(to - 1)?;
+        // Bad rows belong to the cut within whose bytes they stand.
+        let later = chunk.errors.split_off(chunk.errors.partition_point(|e| e.offset < end));
+        let errors = std::mem::replace(&mut chunk.errors, later);
+        let piece = Piece {
+            partition: Arc::clone(&chunk.partition),
+            start,
+            end,
+            identity: chunk.identity.at(end),
+            delta: Delta {
+                rows: chunk.rows.slice(from, rows),
+                weights: match &chunk.weights {
+                    Some(weights) => weights.get(from..to)?.to_vec(),
+                    None => vec![1; rows],
+                },
+            },
+            hashes: front.hashes.get(from..to)?.to_vec(),
+            errors,
+        };
+        self.taken = to;
+        self.offset = end;
+        self.rows -= max_rows;
+        Some(piece)
+    }
+}
+
+/// The batch of chunks that were read again by a descriptor, in its order.
+pub fn replayed(chunks: Vec<HashedChunk>) -> Batch {
+    let mut buffer = Buffer::default();
+    for chunk in chunks {
+        buffer.push(chunk);
+    }
+    buffer.cut(u64::MAX, &mut |_| 0)
+}
+
+fn assemble(pieces: impl Iterator<Item = Piece>) -> Batch {
+    let mut batch = Batch::default();
+    let mut hasher = Xxh3::new();
+    for piece in pieces {
+        for hash in &piece.hashes {
+            hasher.update(&hash.to_le_bytes());
+        }
+        batch.rows += piece.delta.len() as u64;
+        let partition = piece.partition;
+        batch.errors.extend(piece.errors.into_iter().map(|e| (Arc::clone(&partition), e)));
+        if !piece.delta.is_empty() {
+            batch.deltas.push(piece.delta);
+        }
+        let ranges = &mut batch.descriptor.ranges;
+        match ranges.last_mut() {
+            // Neighbouring pieces are one range: the descriptor does not depend on the chunking.
+            Some(last) if *last.partition == *partition && last.end == piece.start => {
+                last.end = piece.end;
+                last.identity = piece.identity;
+            }
+            _ => ranges.push(Range {
+                partition: partition.to_string(),
+                start: piece.start,
+                end: piece.end,
+                identity: piece.identity,
+            }),
+        }
+    }
+    batch.hash = hasher.digest();
+    batch
+}

@@ -1,0 +1,513 @@
+//! The step loop: cut, log, run, wait for the record, hand out.
+//!
+//! Invariants:
+//! 1. Deltas of step n reach an output's queue only after step record n is durable (write ahead).
+//! 2. Steps are numbered without a hole, and one is in flight at a time.
+//! 3. After an error nothing is written any more: what is durable then is what a restart goes on from. In particular no
+//!    checkpoint is taken of a state in which a batch was cut and its step not run.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backstay_storage::Store;
+use backstay_storage::disk::Disk;
+use crossbeam::sync::Parker;
+
+use crate::circuit::{Delta, Runtime, StepInput};
+use crate::connector::Level;
+use crate::pipeline::batch::Batch;
+use crate::pipeline::checkpointer::{Checkpointer, Job};
+use crate::pipeline::clock::Clock;
+use crate::pipeline::config::{OnError, PipelineConfig};
+use crate::pipeline::error::{PipelineError, Result};
+use crate::pipeline::input::InputEndpoint;
+use crate::pipeline::open::{ENGINE, check_places};
+use crate::pipeline::output::OutputEndpoint;
+use crate::pipeline::record::{InputBatch, StepRecord};
+use crate::pipeline::state::{InputState, PipelineState};
+use crate::pipeline::status::{Control, Phase};
+use crate::sql::Program;
+
+/// How long the loop sleeps when nobody wakes it.
+const TURN: Duration = Duration::from_millis(50);
+/// How long a graceful stop waits for outputs before it takes their deltas into the checkpoint.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// Rows that did not parse that are shown for each connector.
+const SHOWN_ERRORS: u64 = 5;
+
+/// What a pipeline runs in.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// The door to the file system.
+    pub disk: Arc<dyn Disk>,
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// The store's directory, if there is storage.
+    pub data_dir: Option<PathBuf>,
+    /// Where relative paths of connectors start.
+    pub base_dir: PathBuf,
+    /// Variables of connector configs.
+    pub variables: BTreeMap<String, String>,
+    /// A fresh random id, used if the store or the pipeline is new.
+    pub new_id: uuid::Uuid,
+}
+
+/// How a pipeline is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its configuration.
+    pub config: PipelineConfig,
+    /// Its name, if given.
+    pub name: Option<String>,
+    /// Its name if none is given: the SQL file's.
+    pub default_name: String,
+    /// Whether to stop once all finite inputs are at their end and all outputs have drained.
+    pub until_end: bool,
+}
+
+/// What a run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The last step.
+    pub step: u64,
+    /// Steps that were replayed at the start.
+    pub replayed_steps: u64,
+    /// Rows that were replayed at the start.
+    pub replayed_rows: u64,
+    /// Rows that were newly taken.
+    pub new_rows: u64,
+    /// Rows taken over the pipeline's life.
+    pub input_rows: u64,
+    /// Rows that did not parse, over the pipeline's life.
+    pub parse_errors: u64,
+    /// Whether it ended because all inputs had.
+    pub finished: bool,
+}
+
+/// An open pipeline.
+pub(crate) struct Pipeline {
+    pub(super) program: Arc<Program>,
+    pub(super) config: PipelineConfig,
+    pub(super) env: Environment,
+    pub(super) control: Arc<Control>,
+    /// Whether steps are logged.
+    pub(super) logged: bool,
+    pub(super) runtime: Runtime,
+    pub(super) inputs: Vec<InputEndpoint>,
+    pub(super) outputs: Vec<OutputEndpoint>,
+    pub(super) checkpointer: Option<Checkpointer>,
+    /// After what uses it: the store's lock is freed last.
+    pub(super) store: Option<Arc<Store>>,
+    pub(super) parker: Parker,
+    /// What the next checkpoint says, but for inputs and outputs, whose endpoints know best.
+    pub(super) state: PipelineState,
+    /// First log record after the checkpoint that was opened.
+    pub(super) log_from: u64,
+    /// The step of the newest checkpoint; `None`: there must be one, whatever the step.
+    pub(super) checkpointed_step: Option<u64>,
+    pub(super) checkpoint_begun: Duration,
+    /// Spines of another number of workers, whose rows have been taken over.
+    pub(super) dropped: Vec<String>,
+    /// Whether the configuration's semantics differ from those that the log's steps were made under.
+    pub(super) semantics_outdated: bool,
+    /// Since when rows wait for a larger batch.
+    pub(super) waiting_since: Option<Duration>,
+}
+
+/// Runs a pipeline until it is asked to stop, fails, or (with `until_end`) has nothing more to do.
+pub fn run(program: &Arc<Program>, options: &Options, env: &Environment, control: &Arc<Control>) -> Result<Summary> {
+    let begun = env.clock.elapsed();
+    let mut pipeline = Pipeline::open(program, options, env, control, false)?;
+    let from = pipeline.state.step;
+    let mut replayed = pipeline.replay(None);
+    if pipeline.semantics_outdated {
+        (pipeline, replayed) = adopt_semantics(pipeline, replayed, from, program, options, env)?;
+    }
+    let complete = replayed?;
+    let replayed_steps = pipeline.state.step - from;
+    if pipeline.state.step > 0 {
+        let (rows, took) = (control.snapshot().replayed_rows, env.clock.elapsed().saturating_sub(begun));
+        control.notice(format!(
+            "resumed at step {}: replayed {replayed_steps} steps, {rows} rows, in {:.3} s",
+            pipeline.state.step,
+            took.as_secs_f64()
+        ));
+    }
+    let mut finished = false;
+    // A stop in the middle of a replay leaves everything as it was: what was replayed is as durable as before.
+    if complete {
+        pipeline.adopt_model()?;
+        finished = pipeline.run_steps(options.until_end)?;
+        pipeline.stop()?;
+    }
+    let snapshot = control.snapshot();
+    Ok(Summary {
+        step: pipeline.state.step,
+        replayed_steps,
+        replayed_rows: snapshot.replayed_rows,
+        new_rows: snapshot.new_rows,
+        input_rows: pipeline.inputs.iter().map(|i| i.state.rows).sum(),
+        parse_errors: pipeline.inputs.iter().map(|i| i.state.errors).sum(),
+        finished,
+    })
+}
+
+/// After a replay under the configuration that the steps were made under: takes on the new one, behind a fresh checkpoint. If the last
+/// step failed under the old one, it had failed when it was made, and nothing of it has left: it is made again under the new one.
+fn adopt_semantics(
+    mut pipeline: Pipeline,
+    mut replayed: Result<bool>,
+    from: u64,
+    program: &Arc<Program>,
+    options: &Options,
+    env: &Environment,
+) -> Result<(Pipeline, Result<bool>)> {
+    let control = Arc::clone(&pipeline.control);
+    let last_good = pipeline.state.step;
+    let failed = matches!(replayed, Err(PipelineError::Circuit(_)));
+    if failed {
+        drop(pipeline);
+        pipeline = Pipeline::open(program, options, env, &control, false)?;
+        replayed = pipeline.replay(Some(last_good));
+    }
+    if !replayed? {
+        return Ok((pipeline, Ok(false)));
+    }
+    pipeline.checkpoint_now(pipeline.log_from + (last_good - from))?;
+    drop(pipeline);
+    pipeline = Pipeline::open(program, options, env, &control, failed)?;
+    let replayed = pipeline.replay(None);
+    Ok((pipeline, replayed))
+}
+
+impl Pipeline {
+    /// Steps of another fault tolerance are made behind a fresh checkpoint, which says so: a restart must know whether the log has all
+    /// that sinks got after it.
+    fn adopt_model(&mut self) -> Result<()> {
+        let model = self.config.fault_tolerance.model;
+        if self.store.is_none() || self.state.model == model {
+            return Ok(());
+        }
+        self.state.model = model;
+        let next = self.next_log_record();
+        self.checkpoint_now(next)
+    }
+
+    /// New steps, until there is a reason to stop. True: all inputs have ended.
+    fn run_steps(&mut self, until_end: bool) -> Result<bool> {
+        if until_end && !self.inputs.is_empty() && !self.inputs.iter().any(InputEndpoint::is_finite) {
+            return Err(PipelineError::Config("--until-end: no input ever ends (all follow their source)".into()));
+        }
+        // Open has checked this for the checkpoint; what was replayed has moved since.
+        let connectors: Vec<_> = self.inputs.iter().map(|i| (i.name.as_str(), i.connector())).collect();
+        check_places(&connectors, &self.positions())?;
+        for input in &mut self.inputs {
+            input.start(Arc::clone(&self.env.clock), self.parker.unparker().clone())?;
+        }
+        self.control.update(|s| s.phase = Phase::Running);
+        loop {
+            if self.control.stopping() {
+                return Ok(false);
+            }
+            self.poll_checkpoint()?;
+            self.pump()?;
+            let rows = self.config.rows_per_step.unwrap_or(self.config.max_rows_per_step);
+            for input in &mut self.inputs {
+                input.fill(input.limit(rows))?;
+            }
+            let full = self.pending_bytes() > self.config.max_pending_output_bytes || self.memtables_full();
+            // A program over empty inputs has results, too: a count of 0.
+            let first_of_nothing = self.state.step == 0 && self.inputs.iter().all(InputEndpoint::is_done);
+            if !full && (first_of_nothing || self.should_cut()) {
+                self.waiting_since = None;
+                self.step(rows)?;
+                self.checkpoint_if_due()?;
+                continue;
+            }
+            self.checkpoint_if_due()?;
+            if self.inputs.iter().all(|i| i.is_done() || (until_end && !i.is_finite())) {
+                self.outputs.iter_mut().for_each(OutputEndpoint::settle);
+                if until_end && self.outputs.iter().all(OutputEndpoint::is_drained) {
+                    return Ok(true);
+                }
+                if !until_end && self.inputs.iter().all(InputEndpoint::is_done) {
+                    self.control.update(|s| s.phase = Phase::Finished);
+                }
+            }
+            self.report();
+            self.parker.park_timeout(TURN);
+        }
+    }
+
+    /// Whether there is a step to make now.
+    fn should_cut(&mut self) -> bool {
+        let any = self.inputs.iter().any(InputEndpoint::has_input);
+        if !any {
+            return false;
+        }
+        if let Some(rows) = self.config.rows_per_step {
+            // A fixed cut waits for every input that may still bring rows.
+            return self.inputs.iter().all(|i| i.has_ended() || i.ready_rows() >= i.limit(rows));
+        }
+        let ready: u64 = self.inputs.iter().map(InputEndpoint::ready_rows).sum();
+        // No more is buffered of an input than a step takes: to wait with a full buffer is to wait for nothing.
+        let full = self.inputs.iter().any(|i| i.ready_rows() >= i.limit(self.config.max_rows_per_step));
+        if full || ready >= self.config.min_batch_size_records || self.inputs.iter().all(InputEndpoint::has_ended) {
+            return true;
+        }
+        let now = self.env.clock.elapsed();
+        now.saturating_sub(*self.waiting_since.get_or_insert(now)) >= self.config.max_buffering_delay
+    }
+
+    /// One new step.
+    fn step(&mut self, rows: u64) -> Result<()> {
+        let step = self.state.step + 1;
+        let clock_ms = self.env.clock.wall_ms().max(self.state.clock_ms);
+        let mut tables = vec![Vec::new(); self.program.tables.len()];
+        let mut record = StepRecord {
+            step,
+            epoch: self.store.as_ref().map_or(0, |s| s.epoch()),
+            clock_ms,
+            generation: self.state.generation,
+            engine: ENGINE.into(),
+            inputs: Vec::new(),
+            previous: self.state.views.clone(),
+        };
+        let mut new_rows = 0;
+        for input in &mut self.inputs {
+            let before = input.state.errors;
+            let batch = input.cut(input.limit(rows));
+            if batch.is_empty() {
+                continue;
+            }
+            tell_parse_errors(&self.control, &self.config, input, &batch, before)?;
+            new_rows += batch.rows;
+            record.inputs.push(InputBatch {
+                connector: input.name.clone(),
+                descriptor: batch.descriptor,
+                rows: batch.rows,
+                errors: batch.errors.len() as u64,
+                hash: batch.hash,
+            });
+            if let Some(deltas) = tables.get_mut(input.table) {
+                deltas.extend(batch.deltas);
+            }
+        }
+        if let (true, Some(store)) = (self.logged, &self.store) {
+            store.log().append(&record.encode()?)?;
+            store.log().submit()?;
+        }
+        self.run_step(step, clock_ms, tables)?;
+        self.control.update(|s| s.new_rows += new_rows);
+        Ok(())
+    }
+
+    /// The part of a step that replay shares: circuit, durability of its record, outputs.
+    pub(super) fn run_step(&mut self, step: u64, clock_ms: i64, tables: Vec<Vec<Delta>>) -> Result<()> {
+        self.runtime.submit(StepInput { step, clock_ms, tables })?;
+        let done = self.runtime.complete()?;
+        if let (true, Some(store)) = (self.logged, &self.store) {
+            let log = store.log();
+            log.wait_durable(log.next_seq() - 1)?;
+        }
+        self.state.step = step;
+        self.state.clock_ms = clock_ms;
+        self.state.views = done.view_hashes;
+        let failed = done.eval_errors.len() as u64;
+        for error in done.eval_errors.into_iter().take(SHOWN_ERRORS as usize) {
+            self.control.notice(format!("step {step}: row left out: {error}"));
+        }
+        let deltas: Vec<Arc<Delta>> = done.views.into_iter().map(Arc::new).collect();
+        for output in &mut self.outputs {
+            if let Some(delta) = deltas.get(output.view) {
+                output.send(step, Arc::clone(delta));
+            }
+        }
+        self.control.update(|s| s.evaluation_errors += failed);
+        self.pump()?;
+        self.report();
+        Ok(())
+    }
+
+    pub(super) fn pump(&mut self) -> Result<()> {
+        for output in &mut self.outputs {
+            output.pump(self.config.max_pending_output_bytes)?;
+        }
+        Ok(())
+    }
+
+    fn pending_bytes(&self) -> u64 {
+        self.outputs.iter().map(OutputEndpoint::pending_bytes).sum()
+    }
+
+    /// Whether memtables are at their bound and those of the checkpoint before are still being written.
+    fn memtables_full(&self) -> bool {
+        let bound = self.config.storage.as_ref().map_or(u64::MAX, |s| s.max_memtable_bytes);
+        self.checkpointer.as_ref().is_some_and(Checkpointer::is_busy) && self.runtime.memtable_bytes() > bound
+    }
+
+    /// Waits while outputs hold more than they may.
+    pub(super) fn wait_for_outputs(&mut self) -> Result<()> {
+        while self.pending_bytes() > self.config.max_pending_output_bytes && !self.control.stopping() {
+            self.pump()?;
+            self.report();
+            self.parker.park_timeout(TURN);
+        }
+        Ok(())
+    }
+
+    /// First log record that a checkpoint of now does not need.
+    pub(super) fn next_log_record(&self) -> u64 {
+        self.store.as_ref().map_or(1, |s| s.log().next_seq())
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<()> {
+        let Some(store) = &self.store else { return Ok(()) };
+        if self.checkpointer.as_ref().is_none_or(Checkpointer::is_busy) {
+            return Ok(());
+        }
+        let requested = self.control.take_checkpoint_request();
+        if self.checkpointed_step == Some(self.state.step) {
+            return Ok(());
+        }
+        let storage = self.config.storage.clone().unwrap_or_default();
+        let due = self
+            .config
+            .fault_tolerance
+            .checkpoint_interval
+            .is_some_and(|i| self.env.clock.elapsed().saturating_sub(self.checkpoint_begun) >= i);
+        let full = (self.logged && store.log().bytes() > storage.max_log_bytes)
+            || (self.config.fault_tolerance.model > Level::None
+                && self.runtime.memtable_bytes() > storage.max_memtable_bytes);
+        if requested || due || full {
+            let next = self.next_log_record();
+            self.begin_checkpoint(next)?;
+        }
+        Ok(())
+    }
+
+    fn begin_checkpoint(&mut self, log_from: u64) -> Result<()> {
+        self.checkpoint_begun = self.env.clock.elapsed();
+        let step = self.state.step;
+        let mut state = self.state.clone();
+        state.engine = ENGINE.into();
+        state.inputs = self.positions();
+        let spines = self.runtime.freeze()?;
+        let mut outputs = Vec::new();
+        for output in &mut self.outputs {
+            if let Some(view) = self.program.views.get(output.view) {
+                outputs.push((output.freeze(step), Arc::clone(&view.schema)));
+            }
+        }
+        self.checkpointed_step = Some(step);
+        if let Some(checkpointer) = &mut self.checkpointer {
+            checkpointer.begin(Job { spines, state, outputs, log_from, dropped: std::mem::take(&mut self.dropped) })?;
+        }
+        self.pump()
+    }
+
+    /// How far each input has been taken. One that the program no longer has keeps its place: if it comes back, it goes on there.
+    fn positions(&self) -> BTreeMap<String, InputState> {
+        let mut positions = self.state.inputs.clone();
+        positions.extend(self.inputs.iter().map(|i| (i.name.clone(), i.state.clone())));
+        positions
+    }
+
+    fn poll_checkpoint(&mut self) -> Result<()> {
+        let Some(checkpointer) = &mut self.checkpointer else { return Ok(()) };
+        if let Some((step, _info)) = checkpointer.poll()? {
+            let now = self.env.clock.elapsed();
+            self.control.update(|s| {
+                s.checkpoint = Some((step, now));
+                s.checkpoints += 1;
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes a checkpoint and waits until it is committed.
+    pub(super) fn checkpoint_now(&mut self, log_from: u64) -> Result<()> {
+        self.finish_checkpoint()?;
+        self.begin_checkpoint(log_from)?;
+        self.finish_checkpoint()
+    }
+
+    fn finish_checkpoint(&mut self) -> Result<()> {
+        while self.checkpointer.as_ref().is_some_and(Checkpointer::is_busy) {
+            self.pump()?;
+            self.poll_checkpoint()?;
+            if self.checkpointer.as_ref().is_some_and(Checkpointer::is_busy) {
+                self.parker.park_timeout(Duration::from_millis(2));
+            }
+        }
+        Ok(())
+    }
+
+    /// The graceful end: what was cut is run; a checkpoint makes the next start quick.
+    fn stop(&mut self) -> Result<()> {
+        self.control.update(|s| s.phase = Phase::Stopping);
+        let begun = self.env.clock.elapsed();
+        self.outputs.iter_mut().for_each(OutputEndpoint::settle);
+        while !self.outputs.iter().all(OutputEndpoint::is_drained)
+            && self.env.clock.elapsed().saturating_sub(begun) < DRAIN_PATIENCE
+        {
+            self.pump()?;
+            self.parker.park_timeout(TURN);
+        }
+        self.finish_checkpoint()?;
+        // A pipeline that has nothing new leaves everything as it was.
+        if self.store.is_some() && self.checkpointed_step != Some(self.state.step) {
+            let next = self.next_log_record();
+            self.checkpoint_now(next)?;
+        }
+        self.report();
+        Ok(())
+    }
+
+    /// Puts the figures where others see them.
+    fn report(&self) {
+        let troubles = self.inputs.iter().filter_map(InputEndpoint::trouble);
+        let troubles = troubles.chain(self.outputs.iter().filter_map(OutputEndpoint::trouble)).collect();
+        self.control.update(|s| {
+            s.step = self.state.step;
+            s.input_rows = self.inputs.iter().map(|i| i.state.rows).sum();
+            s.parse_errors = self.inputs.iter().map(|i| i.state.errors).sum();
+            s.buffered_rows = self.inputs.iter().map(InputEndpoint::ready_rows).sum();
+            s.delivered_step = self.outputs.iter().map(OutputEndpoint::delivered).min().unwrap_or(self.state.step);
+            s.pending_bytes = self.pending_bytes();
+            s.log_bytes = self.store.as_ref().map_or(0, |store| store.log().bytes());
+            s.troubles = troubles;
+        });
+    }
+}
+
+/// Counts and shows what did not parse; an error if the configuration says so.
+fn tell_parse_errors(
+    control: &Control,
+    config: &PipelineConfig,
+    input: &InputEndpoint,
+    batch: &Batch,
+    before: u64,
+) -> Result<()> {
+    for (n, (partition, error)) in (before..).zip(&batch.errors) {
+        let line = format!("{}: {partition}, byte {}: {}", input.name, error.offset, error.message);
+        if config.on_parse_error == OnError::Stop {
+            return Err(PipelineError::Connector(crate::connector::ConnectorError {
+                connector: input.name.clone(),
+                message: format!(
+                    "{partition}, byte {}: {}; mend the row, or set \"on_parse_error\": \"skip\"",
+                    error.offset, error.message
+                ),
+                retry: false,
+            }));
+        }
+        if n < SHOWN_ERRORS {
+            control.notice(format!("row left out: {line}"));
+        } else if n == SHOWN_ERRORS {
+            control.notice(format!("{}: more rows do not parse; from now on they are only counted", input.name));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,277 @@
+//! An input connector at work: a thread reads, parses and hashes ahead of the steps, into a bounded lock-free queue.
+//!
+//! Bounds: a queue of `QUEUE_CHUNKS` chunks, and a buffer on the controller's side that takes no more once a full step's rows are
+//! in it. A connector's chunks are about a MiB, so an input holds some tens of MiB.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use backstay_storage::queue;
+use crossbeam::sync::Unparker;
+
+use crate::connector::{Chunk, ConnectorError, IDLE_POLL, Input, InputReader, Next};
+use crate::pipeline::batch::{Batch, Buffer, HashedChunk, replayed};
+use crate::pipeline::clock::Clock;
+use crate::pipeline::error::{PipelineError, Result};
+use crate::pipeline::hash::RowHasher;
+use crate::pipeline::record::InputBatch;
+use crate::pipeline::state::InputState;
+
+/// Chunks that are read ahead, besides those in the controller's buffer.
+const QUEUE_CHUNKS: usize = 16;
+
+/// How long a reader waits after an error that may pass.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// One input connector of a pipeline.
+#[derive(Debug)]
+pub struct InputEndpoint {
+    /// `<table>.<connector>`.
+    pub name: String,
+    /// The table, by its place in the program.
+    pub table: usize,
+    /// How far it has been taken.
+    pub state: InputState,
+    input: Arc<dyn Input>,
+    hasher: RowHasher,
+    max_batch: Option<u64>,
+    buffer: Buffer,
+    reader: Option<Reader>,
+    ended: bool,
+}
+
+/// The reading thread, seen from the controller.
+#[derive(Debug)]
+struct Reader {
+    chunks: queue::Receiver<HashedChunk>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    ended: AtomicBool,
+    failed: Mutex<Option<ConnectorError>>,
+    trouble: Mutex<Option<String>>,
+}
+
+impl InputEndpoint {
+    /// An endpoint that has not started to read.
+    pub fn new(
+        name: String,
+        table: usize,
+        input: Arc<dyn Input>,
+        hasher: RowHasher,
+        max_batch: Option<u64>,
+        state: InputState,
+    ) -> Self {
+        Self { name, table, state, input, hasher, max_batch, buffer: Buffer::default(), reader: None, ended: false }
+    }
+
+    /// Reads what a step record names again, and verifies it (invariant 3).
+    pub fn replay(&mut self, step: u64, record: &InputBatch) -> Result<Batch> {
+        let chunks = self.input.replay(&record.descriptor)?;
+        let chunks = chunks.into_iter().map(|chunk| hashed(chunk, &self.hasher)).collect::<Result<_, _>>()?;
+        let batch = replayed(chunks);
+        if (batch.rows, batch.hash) != (record.rows, record.hash) {
+            return Err(PipelineError::Replay {
+                step,
+                relation: format!("input connector {}", self.name),
+                expected: format!("{} rows with hash {:016x}", record.rows, record.hash),
+                got: format!("{} rows with hash {:016x}", batch.rows, batch.hash),
+                hint: "the source's content, or the format's configuration, is not what it was when the step was made: put it back",
+            });
+        }
+        self.advance(&record.descriptor, batch.rows, batch.errors.len() as u64);
+        Ok(batch)
+    }
+
+    /// Starts the reading thread where the state says.
+    pub fn start(&mut self, clock: Arc<dyn Clock>, wake: Unparker) -> Result<()> {
+        let reader = self.input.open(&self.state.position)?;
+        let (sender, chunks) = queue::channel(QUEUE_CHUNKS);
+        let shared = Arc::new(Shared::default());
+        let work = Work { reader, sender, shared: Arc::clone(&shared), hasher: self.hasher.clone(), clock, wake };
+        let thread = std::thread::Builder::new()
+            .name(format!("in {}", self.name))
+            .spawn(move || work.run())
+            .map_err(|e| PipelineError::State(format!("cannot start a thread for input {}: {e}", self.name)))?;
+        self.reader = Some(Reader { chunks, shared, thread: Some(thread) });
+        Ok(())
+    }
+
+    /// Takes over what was read, up to about `rows` rows.
+    pub fn fill(&mut self, rows: u64) -> Result<()> {
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        // Read before the queue: what was pushed before the end is then in the queue below.
+        let ended = reader.shared.ended.load(Ordering::Acquire);
+        while self.buffer.rows() < rows {
+            match reader.chunks.try_recv() {
+                Some(chunk) => self.buffer.push(chunk),
+                None => {
+                    if let Some(error) = lock(&reader.shared.failed).take() {
+                        return Err(error.into());
+                    }
+                    self.ended = ended;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that can be cut now.
+    pub fn ready_rows(&self) -> u64 {
+        self.buffer.rows()
+    }
+
+    /// Whether there is nothing left to cut and nothing will come.
+    pub fn is_done(&self) -> bool {
+        self.ended && self.buffer.is_empty()
+    }
+
+    /// Whether there is something to cut, if only a bad row.
+    pub fn has_input(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// The connector.
+    pub fn connector(&self) -> &dyn Input {
+        &*self.input
+    }
+
+    /// Whether the source ends by itself.
+    pub fn is_finite(&self) -> bool {
+        self.input.is_finite()
+    }
+
+    /// Whether nothing more will come behind what is in the buffer.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The most rows that a step takes from here.
+    pub fn limit(&self, rows: u64) -> u64 {
+        self.max_batch.map_or(rows, |own| own.min(rows))
+    }
+
+    /// Cuts the batch of a step.
+    pub fn cut(&mut self, max_rows: u64) -> Batch {
+        let known = &self.state.position.partitions;
+        let mut new: Vec<String> = Vec::new();
+        let mut order = |partition: &str| -> usize {
+            if let Some(place) = known.iter().position(|p| p.partition == partition) {
+                return place;
+            }
+            let place = new.iter().position(|p| p == partition).unwrap_or_else(|| {
+                new.push(partition.to_string());
+                new.len() - 1
+            });
+            known.len() + place
+        };
+        let batch = self.buffer.cut(max_rows, &mut order);
+        self.advance(&batch.descriptor, batch.rows, batch.errors.len() as u64);
+        batch
+    }
+
+    /// What hinders the reader now.
+    pub fn trouble(&self) -> Option<String> {
+        self.reader.as_ref().and_then(|r| lock(&r.shared.trouble).clone())
+    }
+
+    fn advance(&mut self, descriptor: &crate::connector::Descriptor, rows: u64, errors: u64) {
+        self.state.position.apply(descriptor);
+        self.state.rows += rows;
+        self.state.errors += errors;
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        // A reader that waits for room in the queue must find some.
+        while self.chunks.try_recv().is_some() {}
+        if let Some(thread) = self.thread.take() {
+            while !thread.is_finished() {
+                if self.chunks.try_recv().is_none() {
+                    std::thread::park_timeout(Duration::from_millis(1));
+                }
+            }
+            // A reader that panicked has told so on its own thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    reader: Box<dyn InputReader>,
+    sender: queue::Sender<HashedChunk>,
+    shared: Arc<Shared>,
+    hasher: RowHasher,
+    clock: Arc<dyn Clock>,
+    wake: Unparker,
+}
+
+impl Work {
+    fn run(mut self) {
+        while !self.shared.stop.load(Ordering::Acquire) {
+            let next = match self.reader.next() {
+                Ok(Next::Chunk(chunk)) => hashed(chunk, &self.hasher).map(Some),
+                Ok(Next::Idle) => Ok(None),
+                Ok(Next::End) => {
+                    self.shared.ended.store(true, Ordering::Release);
+                    break;
+                }
+                Err(error) => Err(error),
+            };
+            match next {
+                Ok(Some(chunk)) => {
+                    *lock(&self.shared.trouble) = None;
+                    if !self.send(chunk) {
+                        return;
+                    }
+                    self.wake.unpark();
+                }
+                Ok(None) => self.clock.sleep(IDLE_POLL),
+                Err(error) if error.retry => {
+                    *lock(&self.shared.trouble) = Some(error.to_string());
+                    self.clock.sleep(RETRY);
+                }
+                Err(error) => {
+                    *lock(&self.shared.failed) = Some(error);
+                    break;
+                }
+            }
+        }
+        self.wake.unpark();
+    }
+
+    /// Waits for room; false if the pipeline has gone.
+    fn send(&mut self, mut chunk: HashedChunk) -> bool {
+        loop {
+            if self.shared.stop.load(Ordering::Acquire) {
+                return false;
+            }
+            match self.sender.send_timeout(chunk, Duration::from_millis(100)) {
+                Ok(()) => return true,
+                Err(back) => chunk = back.into_inner(),
+            }
+        }
+    }
+}
+
+fn hashed(chunk: Chunk, hasher: &RowHasher) -> Result<HashedChunk, ConnectorError> {
+    let hashes = hasher.hash(&chunk.rows, chunk.weights.as_deref()).map_err(|e| ConnectorError {
+        connector: chunk.partition.to_string(),
+        message: format!("rows cannot be encoded: {e}"),
+        retry: false,
+    })?;
+    Ok(HashedChunk { chunk, hashes })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

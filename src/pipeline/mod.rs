@@ -1,0 +1,36 @@
+//! The pipeline: the step loop and everything that makes it resume at the exact next row.
+//!
+//! - `open` finds out where to go on: newest checkpoint, operator state, sinks;
+//! - `replay` runs the logged steps after it again, verified;
+//! - [`controller`] cuts, logs, runs and delivers new steps, and takes checkpoints;
+//! - [`input`] and [`output`] are the connectors at work, [`checkpointer`] writes checkpoints beside the steps.
+//!
+//! Invariants (the design's, and where they are kept): write ahead — [`controller`] waits for step record n before it hands deltas of n to
+//! outputs; replay identity — `replay` verifies each input's rows and each view's delta; non-blocking checkpoints — the
+//! controller only freezes, [`checkpointer`] writes.
+//!
+//! Known limits: no pushed input yet; a pipeline's SQL cannot change over kept state.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+pub mod batch;
+pub mod checkpointer;
+pub mod clock;
+pub mod config;
+pub mod controller;
+pub mod error;
+mod hash;
+pub mod input;
+mod open;
+pub mod output;
+mod pending;
+pub mod record;
+mod replay;
+pub mod state;
+pub mod status;
+
+pub use clock::{Clock, SystemClock};
+pub use config::PipelineConfig;
+pub use controller::{Environment, Options, Summary, run};
+pub use error::{PipelineError, Result};
+pub use status::Control;

@@ -1,0 +1,401 @@
+//! Opening a pipeline: from program, configuration and directory to operators, inputs and outputs that stand where the newest
+//! checkpoint says.
+//!
+//! Invariant: before the first step that delivers to a sink, a checkpoint that names the sink is durable. So a sink that no checkpoint names was
+//! never delivered to, and an exactly-once output may refuse one that is not empty. Before the first step of all, one is durable that
+//! names the program: what was logged is never replayed by another.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use backstay_storage::disk::QuotaDisk;
+use backstay_storage::spine::Spine;
+use backstay_storage::{Recovered, Store, StoreOptions};
+use crossbeam::sync::Parker;
+
+use crate::circuit::{CircuitPlan, OnEvalError, ROW_FORMAT, Runtime, RuntimeOptions, reshard};
+use crate::connector::config::ConnectorConfig;
+use crate::connector::{ConnectorError, Context, Input, Level, Output, Resume, SinkPosition, registry};
+use crate::pipeline::checkpointer::Checkpointer;
+use crate::pipeline::config::OnError;
+use crate::pipeline::controller::{Environment, Options, Pipeline};
+use crate::pipeline::error::{PipelineError, Result};
+use crate::pipeline::hash::RowHasher;
+use crate::pipeline::input::InputEndpoint;
+use crate::pipeline::output::OutputEndpoint;
+use crate::pipeline::pending;
+use crate::pipeline::state::{InputState, OutputState, PipelineState, Semantics};
+use crate::pipeline::status::{Control, Phase};
+use crate::sql::Program;
+
+/// This build, as step records and checkpoints name it.
+pub const ENGINE: &str = env!("CARGO_PKG_VERSION");
+
+struct MadeInput {
+    name: String,
+    table: usize,
+    input: Arc<dyn Input>,
+    max_batch: Option<u64>,
+}
+
+struct MadeOutput {
+    name: String,
+    view: usize,
+    output: Box<dyn Output>,
+}
+
+impl Pipeline {
+    /// Opens or creates the pipeline. Steps that the log has after the checkpoint are still to be replayed: under the configuration
+    /// that they were made under, or (`adopt_semantics`) under this one.
+    pub(crate) fn open(
+        program: &Arc<Program>,
+        options: &Options,
+        env: &Environment,
+        control: &Arc<Control>,
+        adopt_semantics: bool,
+    ) -> Result<Self> {
+        control.update(|s| s.phase = Phase::Opening);
+        let config = &options.config;
+        let inputs = make_inputs(program, env)?;
+        let outputs = make_outputs(program, env)?;
+        check_levels(config.fault_tolerance.model, &inputs)?;
+
+        let store = open_store(options, env)?;
+        let recovered = store.as_ref().and_then(|store| store.recovered());
+        for warning in recovered.map(|r| r.warnings.as_slice()).unwrap_or_default() {
+            control.notice(format!("warning: {warning}"));
+        }
+        let workers = config.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let wanted = Semantics { on_evaluation_error: config.on_evaluation_error };
+        let mut state = match recovered {
+            Some(recovered) => recovered_state(recovered, program, options)?,
+            None => fresh_state(program, options, env, wanted),
+        };
+        let fresh = recovered.is_none();
+        let old_workers = std::mem::replace(&mut state.workers, workers);
+
+        let log_from = recovered.map_or(1, |r| r.log_from);
+        let last_logged = store.as_ref().map_or(0, |store| store.log().next_seq() - 1);
+        let to_replay = last_logged >= log_from;
+        let semantics_outdated = to_replay && !adopt_semantics && state.semantics != wanted;
+        if !semantics_outdated && state.semantics != wanted {
+            state.semantics = wanted;
+            state.generation += 1;
+        }
+
+        let plan = Arc::new(program.plan.clone());
+        let (runtime, dropped) = start_runtime(&plan, &state, old_workers, store.as_deref())?;
+
+        let parker = Parker::new();
+        let last_step = match &store {
+            Some(store) if to_replay => crate::pipeline::replay::last_step(store, last_logged)?,
+            _ => state.step,
+        };
+        let connectors: Vec<_> = inputs.iter().map(|i| (i.name.as_str(), &*i.input)).collect();
+        check_places(&connectors, &state.inputs)?;
+        let mut input_endpoints = Vec::new();
+        for MadeInput { name, table, input, max_batch } in inputs {
+            let schema = &program.tables.get(table).ok_or_else(|| lost("table"))?.schema;
+            let known = state.inputs.get(&name).cloned().unwrap_or_default();
+            input_endpoints.push(InputEndpoint::new(name, table, input, RowHasher::new(schema)?, max_batch, known));
+        }
+        let mut output_endpoints = Vec::new();
+        let mut new_sinks = false;
+        for MadeOutput { name, view, mut output } in outputs {
+            let schema = &program.views.get(view).ok_or_else(|| lost("view"))?.schema;
+            let known = state.outputs.get(&name).cloned();
+            new_sinks |= known.is_none();
+            // What an earlier process delivered after the checkpoint is rendered again, byte for byte, only if it was logged.
+            let replayed =
+                to_replay || (config.fault_tolerance.model, state.model) == (Level::ExactlyOnce, Level::ExactlyOnce);
+            let position =
+                known.as_ref().map(|k| stands_at(&name, &k.sink, replayed, state.step, last_step)).transpose()?;
+            output.open(&Resume {
+                checkpoint: position.clone(),
+                step: state.step,
+                last_step,
+                replayed,
+                incarnation: state.incarnation,
+                epoch: store.as_ref().map_or(0, |s| s.epoch()),
+            })?;
+            let known = match known {
+                Some(known) => known,
+                None => OutputState { sink: output.sync()?, pending: Vec::new() },
+            };
+            let position = position.unwrap_or_else(|| known.sink.clone());
+            let clock = Arc::clone(&env.clock);
+            let mut endpoint =
+                OutputEndpoint::start(name.clone(), view, output, position, clock, parker.unparker().clone())?;
+            for file in &known.pending {
+                let store = store.as_ref().ok_or_else(|| lost("store"))?;
+                for (step, delta) in pending::decode(schema, file, &store.read_extra(file)?)? {
+                    endpoint.send(step, Arc::new(delta));
+                }
+            }
+            state.outputs.insert(name, known);
+            output_endpoints.push(endpoint);
+        }
+        let outputs_now: Vec<&str> = output_endpoints.iter().map(|o| o.name.as_str()).collect();
+        state.outputs.retain(|name, _| outputs_now.contains(&name.as_str()));
+
+        let checkpointer = store.as_ref().map(|store| Checkpointer::start(Arc::clone(store))).transpose()?;
+        let mut pipeline = Self {
+            program: Arc::clone(program),
+            config: config.clone(),
+            env: env.clone(),
+            control: Arc::clone(control),
+            logged: config.fault_tolerance.model == Level::ExactlyOnce,
+            store,
+            runtime,
+            inputs: input_endpoints,
+            outputs: output_endpoints,
+            checkpointer,
+            parker,
+            checkpointed_step: if fresh || !dropped.is_empty() { None } else { Some(state.step) },
+            checkpoint_begun: env.clock.elapsed(),
+            dropped,
+            state,
+            log_from,
+            semantics_outdated,
+            waiting_since: None,
+        };
+        if (new_sinks || fresh) && pipeline.store.is_some() {
+            pipeline.checkpoint_now(log_from)?;
+        }
+        Ok(pipeline)
+    }
+}
+
+fn lost(what: &str) -> PipelineError {
+    PipelineError::State(format!("internal error: a {what} of the program is missing"))
+}
+
+/// Where a sink stands that the checkpoint of step `step` knows at `sink`.
+fn stands_at(name: &str, sink: &SinkPosition, replayed: bool, step: u64, last_step: u64) -> Result<SinkPosition> {
+    if !replayed {
+        // Steps after the checkpoint are made anew, under the same numbers: the sink gets them again.
+        return Ok(SinkPosition { step: sink.step.min(step), ..sink.clone() });
+    }
+    if sink.step > last_step {
+        return Err(PipelineError::State(format!(
+            "output {name} has been delivered step {}, but the last step that the checkpoint and the log hold is {last_step}: part of the log \
+             is missing; put the data directory's files back, or start in another one",
+            sink.step
+        )));
+    }
+    Ok(sink.clone())
+}
+
+fn make_inputs(program: &Program, env: &Environment) -> Result<Vec<MadeInput>> {
+    let mut made = Vec::new();
+    for (table, definition) in program.tables.iter().enumerate() {
+        for config in &definition.connectors {
+            let name = format!("{}.{}", definition.name, config.name);
+            let context = context(env, &name, &definition.schema, &definition.primary_key);
+            let input = Arc::from(registry::input(config, context).map_err(misconfigured)?);
+            made.push(MadeInput { name, table, input, max_batch: max_batch(config) });
+        }
+    }
+    Ok(made)
+}
+
+fn make_outputs(program: &Program, env: &Environment) -> Result<Vec<MadeOutput>> {
+    let mut made: Vec<MadeOutput> = Vec::new();
+    for (view, definition) in program.views.iter().enumerate() {
+        for config in &definition.connectors {
+            let name = format!("{}.{}", definition.name, config.name);
+            let output =
+                registry::output(config, context(env, &name, &definition.schema, &[])).map_err(misconfigured)?;
+            if let Some(target) = output.target()
+                && let Some(other) = made.iter().find(|o| o.output.target().as_ref() == Some(&target))
+            {
+                return Err(PipelineError::Config(format!(
+                    "outputs {} and {name} both write to {target}, and would spoil each other's content; give each its own",
+                    other.name
+                )));
+            }
+            made.push(MadeOutput { name, view, output });
+        }
+    }
+    Ok(made)
+}
+
+/// What is wrong with a connector before it is opened is its configuration.
+fn misconfigured(error: ConnectorError) -> PipelineError {
+    PipelineError::Config(error.to_string())
+}
+
+fn max_batch(config: &ConnectorConfig) -> Option<u64> {
+    config.max_batch_size
+}
+
+fn context(env: &Environment, name: &str, schema: &arrow::datatypes::SchemaRef, primary_key: &[usize]) -> Context {
+    Context {
+        name: name.to_string(),
+        schema: Arc::clone(schema),
+        primary_key: primary_key.to_vec(),
+        disk: Arc::clone(&env.disk),
+        base_dir: env.base_dir.clone(),
+        variables: env.variables.clone(),
+    }
+}
+
+/// A position is kept by connector: one that took over a partition from another one of its table would read it a second time.
+/// `inputs` are the connectors of now, `known` is what has been read.
+pub(super) fn check_places(inputs: &[(&str, &dyn Input)], known: &BTreeMap<String, InputState>) -> Result<()> {
+    fn table(name: &str) -> &str {
+        name.split_once('.').map_or(name, |(table, _)| table)
+    }
+    for (name, input) in inputs {
+        let own = known.get(*name).map(|s| s.position.partitions.as_slice()).unwrap_or_default();
+        for (other, state) in known.iter().filter(|(other, _)| *other != name && table(other) == table(name)) {
+            let other_now = inputs.iter().find(|(n, _)| n == other).map(|(_, input)| *input);
+            let taken = state.position.partitions.iter().map(|p| p.partition.as_str()).find(|partition| {
+                input.selects(partition)
+                    && !other_now.is_some_and(|other| other.selects(partition))
+                    && !own.iter().any(|p| p.partition == *partition)
+            });
+            if let Some(partition) = taken {
+                return Err(PipelineError::Config(format!(
+                    "connector {name} now names {partition}, which {other} has read: its rows would be counted twice. A position is kept \
+                     by a connector's \"name\": give the connector that reads {partition} the name that it had"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A pipeline configured stronger than its inputs is refused, every offender named.
+fn check_levels(model: Level, inputs: &[MadeInput]) -> Result<()> {
+    let weak: Vec<String> = inputs
+        .iter()
+        .filter(|i| i.input.level() < model)
+        .map(|i| format!("{} ({})", i.name, level_name(i.input.level())))
+        .collect();
+    if weak.is_empty() {
+        return Ok(());
+    }
+    Err(PipelineError::Config(format!(
+        "fault_tolerance is {}, but these inputs cannot give it: {}; lower \"fault_tolerance\" or change the connectors",
+        level_name(model),
+        weak.join(", ")
+    )))
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::None => "none",
+        Level::AtLeastOnce => "at_least_once",
+        Level::ExactlyOnce => "exactly_once",
+    }
+}
+
+fn open_store(options: &Options, env: &Environment) -> Result<Option<Arc<Store>>> {
+    let Some(storage) = &options.config.storage else { return Ok(None) };
+    let Some(dir) = &env.data_dir else {
+        return Err(PipelineError::Config(
+            "storage is enabled, but there is no data directory: give --data-dir".into(),
+        ));
+    };
+    let mut disk = Arc::clone(&env.disk);
+    if let Some(quota) = storage.quota_bytes {
+        disk.create_dir_all(dir)?;
+        disk = Arc::new(QuotaDisk::new(disk, dir, quota)?);
+    }
+    let store_options =
+        StoreOptions { cache_bytes: storage.cache_mib << 20, new_id: env.new_id.as_u128(), ..StoreOptions::default() };
+    Ok(Some(Arc::new(Store::open(disk, dir, store_options)?)))
+}
+
+fn fresh_state(program: &Program, options: &Options, env: &Environment, semantics: Semantics) -> PipelineState {
+    PipelineState {
+        name: options.name.clone().unwrap_or_else(|| options.default_name.clone()),
+        incarnation: env.new_id,
+        step: 0,
+        clock_ms: 0,
+        workers: 0,
+        generation: 1,
+        semantics,
+        model: options.config.fault_tolerance.model,
+        engine: ENGINE.into(),
+        row_format: ROW_FORMAT,
+        program: program.state_identity(),
+        fingerprint: program.fingerprint(),
+        inputs: BTreeMap::new(),
+        outputs: BTreeMap::new(),
+        views: Vec::new(),
+    }
+}
+
+fn recovered_state(recovered: &Recovered, program: &Program, options: &Options) -> Result<PipelineState> {
+    let state = PipelineState::decode(&recovered.blob)?;
+    let asked = options.name.as_ref().unwrap_or(&options.default_name);
+    if *asked != state.name {
+        return Err(PipelineError::Config(format!(
+            "this directory belongs to pipeline \"{}\", not \"{asked}\"; run it with --name {}, or choose another --data-dir",
+            state.name, state.name
+        )));
+    }
+    if state.row_format != ROW_FORMAT {
+        return Err(PipelineError::State(format!(
+            "the checkpoint has row format {}, this version reads {ROW_FORMAT}; use backstay {}",
+            state.row_format, state.engine
+        )));
+    }
+    if let Some(changes) = state.program_changes(&program.state_identity()) {
+        return Err(PipelineError::Config(format!(
+            "the SQL program is not the one that this directory's state was computed by: {changes}. \
+             Changing a program over kept state is not supported yet: put it back, or start in another --data-dir"
+        )));
+    }
+    if state.fingerprint != program.fingerprint() {
+        return Err(PipelineError::State(format!(
+            "this version compiles the same SQL to another circuit than version {}, which this directory's state belongs to; \
+             use that version, or start in another --data-dir",
+            state.engine
+        )));
+    }
+    Ok(state)
+}
+
+/// Starts the workers over the checkpoint's spines. If the number of workers changed, rows move to where their vnode lives now.
+fn start_runtime(
+    plan: &Arc<CircuitPlan>,
+    state: &PipelineState,
+    old_workers: usize,
+    store: Option<&Store>,
+) -> Result<(Runtime, Vec<String>)> {
+    let workers = state.workers;
+    let on_eval_error = match state.semantics.on_evaluation_error {
+        OnError::Stop => OnEvalError::Stop,
+        OnError::Skip => OnEvalError::Skip,
+    };
+    let move_rows = old_workers != 0 && old_workers != workers;
+    let mut moved: BTreeMap<String, Vec<Option<Spine>>> = BTreeMap::new();
+    let mut open_spine = |worker: usize, name: &str, discipline| {
+        let Some(store) = store else { return Ok(Spine::ephemeral(discipline)) };
+        let open =
+            |base: &str, worker, workers| store.spine(&spine_name(base, worker, workers), discipline, ROW_FORMAT);
+        let base = name.rsplit_once('#').map_or(name, |(base, _)| base);
+        if !move_rows {
+            return open(base, worker, workers);
+        }
+        if !moved.contains_key(base) {
+            let read = (0..old_workers).map(|w| open(base, w, old_workers)).collect::<Result<_, _>>()?;
+            let mut write = (0..workers).map(|w| open(base, w, workers)).collect::<Result<Vec<_>, _>>()?;
+            reshard(read, discipline, &mut write)?;
+            moved.insert(base.to_string(), write.into_iter().map(Some).collect());
+        }
+        let spine = moved.get_mut(base).and_then(|spines| spines.get_mut(worker)).and_then(Option::take);
+        spine.ok_or_else(|| backstay_storage::Error::Invalid(format!("spine {name} was opened twice")))
+    };
+    let runtime = Runtime::start(Arc::clone(plan), RuntimeOptions { workers, on_eval_error }, &mut open_spine)?;
+    let shards = |base: &String| (0..old_workers).map(|w| spine_name(base, w, old_workers)).collect::<Vec<_>>();
+    Ok((runtime, moved.keys().flat_map(shards).collect()))
+}
+
+/// The number of workers is part of a shard's name, so that the shards of two numbers can stand side by side while rows move.
+fn spine_name(base: &str, worker: usize, workers: usize) -> String {
+    format!("{base}#{worker}/{workers}")
+}

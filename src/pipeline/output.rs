@@ -1,0 +1,379 @@
+//! An output connector at work: a thread delivers the steps' deltas in order.
+//!
+//! A delta is *pending* until the sink holds it durably. The controller keeps pending deltas, so that a checkpoint never waits for
+//! a sink: what a slow or failing sink has not got goes into the checkpoint itself (invariant 9).
+//!
+//! Bounds: `max_pending_output_bytes`; at a quarter of it the sink is asked to sync, at the bound inputs wait.
+//! Known limit: a delta that is pending over several checkpoints is written by each of them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use backstay_storage::queue;
+use crossbeam::channel::{self as reply, Receiver as Reply};
+use crossbeam::sync::Unparker;
+
+use crate::circuit::Delta;
+use crate::connector::{ConnectorError, Output, SinkPosition};
+use crate::pipeline::clock::Clock;
+use crate::pipeline::error::{PipelineError, Result};
+
+const QUEUE_ITEMS: usize = 64;
+const RETRY: Duration = Duration::from_secs(1);
+
+/// One output connector of a pipeline.
+#[derive(Debug)]
+pub struct OutputEndpoint {
+    /// `<view>.<connector>`.
+    pub name: String,
+    /// The view, by its place in the program.
+    pub view: usize,
+    /// Steps up to here are not sent: the sink has them.
+    skip: u64,
+    pending: VecDeque<Pending>,
+    pending_bytes: u64,
+    unsynced_bytes: u64,
+    /// Whether a delta was sent since the sink was last asked to sync.
+    unsynced: bool,
+    /// Items that the queue had no room for yet.
+    backlog: VecDeque<Item>,
+    sender: Option<queue::Sender<Item>>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A delta that the sink does not yet hold durably.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// Its step.
+    pub step: u64,
+    /// The change to the view.
+    pub delta: Arc<Delta>,
+    bytes: u64,
+}
+
+impl Pending {
+    /// A pending delta.
+    pub fn new(step: u64, delta: impl Into<Arc<Delta>>) -> Self {
+        let delta = delta.into();
+        let bytes = delta.rows.get_array_memory_size() as u64 + 8 * delta.len() as u64;
+        Self { step, delta, bytes }
+    }
+}
+
+#[derive(Debug)]
+enum Item {
+    Delta { step: u64, delta: Arc<Delta> },
+    ReplayDone,
+    Flush,
+    Sync(Option<reply::Sender<()>>),
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    delivered: AtomicU64,
+    synced: Mutex<SinkPosition>,
+    failed: Mutex<Option<ConnectorError>>,
+    trouble: Mutex<Option<String>>,
+}
+
+/// What a checkpoint needs of an output.
+#[derive(Debug)]
+pub struct Frozen {
+    /// The output's name.
+    pub name: String,
+    /// Deltas up to the checkpoint's step that the sink did not hold at the freeze.
+    pub pending: Vec<Pending>,
+    /// Comes when the sink has synced; not waited for without bound.
+    pub synced: Reply<()>,
+    shared: Arc<Shared>,
+}
+
+impl Frozen {
+    /// Where the sink is known to stand durably now.
+    pub fn position(&self) -> SinkPosition {
+        lock(&self.shared.synced).clone()
+    }
+}
+
+impl OutputEndpoint {
+    /// Starts the delivering thread over an opened output that stands at `position`.
+    pub fn start(
+        name: String,
+        view: usize,
+        output: Box<dyn Output>,
+        position: SinkPosition,
+        clock: Arc<dyn Clock>,
+        wake: Unparker,
+    ) -> Result<Self> {
+        let (sender, items) = queue::channel(QUEUE_ITEMS);
+        let skip = position.step;
+        let shared = Arc::new(Shared { synced: Mutex::new(position), ..Shared::default() });
+        shared.delivered.store(skip, Ordering::Release);
+        let work = Work { output, items, shared: Arc::clone(&shared), clock, wake };
+        let thread = std::thread::Builder::new()
+            .name(format!("out {name}"))
+            .spawn(move || work.run())
+            .map_err(|e| PipelineError::State(format!("cannot start a thread for output {name}: {e}")))?;
+        Ok(Self {
+            name,
+            view,
+            skip,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            unsynced_bytes: 0,
+            unsynced: false,
+            backlog: VecDeque::new(),
+            sender: Some(sender),
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Hands over a step's delta; steps that the sink has are left out.
+    pub fn send(&mut self, step: u64, delta: Arc<Delta>) {
+        if step <= self.skip {
+            return;
+        }
+        let pending = Pending::new(step, Arc::clone(&delta));
+        self.pending_bytes += pending.bytes;
+        self.unsynced_bytes += pending.bytes;
+        self.unsynced = true;
+        self.pending.push_back(pending);
+        self.backlog.push_back(Item::Delta { step, delta });
+    }
+
+    /// Says that what was sent so far is all that was replayed.
+    pub fn replay_done(&mut self) {
+        self.backlog.push_back(Item::ReplayDone);
+    }
+
+    /// Moves work along; called at every turn of the controller. `bound` is the bytes at which inputs wait.
+    pub fn pump(&mut self, bound: u64) -> Result<()> {
+        if self.unsynced_bytes > bound / 4 {
+            self.ask_sync(None);
+        }
+        if let Some(sender) = &mut self.sender {
+            while let Some(item) = self.backlog.pop_front() {
+                if let Err(full) = sender.try_send(item) {
+                    self.backlog.push_front(full.into_inner());
+                    break;
+                }
+            }
+        }
+        let synced = lock(&self.shared.synced).step;
+        while self.pending.front().is_some_and(|p| p.step <= synced) {
+            if let Some(done) = self.pending.pop_front() {
+                self.pending_bytes -= done.bytes;
+            }
+        }
+        match lock(&self.shared.failed).take() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// What a checkpoint after step `step` needs; asks the sink to sync, and does not wait.
+    pub fn freeze(&mut self, step: u64) -> Frozen {
+        let (done, synced) = reply::bounded(1);
+        self.ask_sync(Some(done));
+        Frozen {
+            name: self.name.clone(),
+            pending: self.pending.iter().filter(|p| p.step <= step).cloned().collect(),
+            synced,
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// The last step delivered to the sink, durably or not.
+    pub fn delivered(&self) -> u64 {
+        self.shared.delivered.load(Ordering::Acquire)
+    }
+
+    /// Asks the sink to sync what it has not been asked to sync yet: nothing more comes for now.
+    pub fn settle(&mut self) {
+        if self.unsynced {
+            self.ask_sync(None);
+        }
+    }
+
+    fn ask_sync(&mut self, done: Option<reply::Sender<()>>) {
+        self.unsynced_bytes = 0;
+        self.unsynced = false;
+        self.backlog.push_back(Item::Sync(done));
+    }
+
+    /// Whether the sink holds everything that was sent, durably.
+    pub fn is_drained(&self) -> bool {
+        self.backlog.is_empty() && self.pending.is_empty()
+    }
+
+    /// Bytes of pending deltas.
+    pub fn pending_bytes(&self) -> u64 {
+        self.pending_bytes
+    }
+
+    /// What hinders the sink now.
+    pub fn trouble(&self) -> Option<String> {
+        lock(&self.shared.trouble).clone()
+    }
+}
+
+impl Drop for OutputEndpoint {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.sender = None;
+        if let Some(thread) = self.thread.take() {
+            // A sink that panicked has told so on its own thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    output: Box<dyn Output>,
+    items: queue::Receiver<Item>,
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    wake: Unparker,
+}
+
+impl Work {
+    fn run(mut self) {
+        while !self.shared.stop.load(Ordering::Acquire) {
+            let Ok(item) = self.items.recv_timeout(Duration::from_millis(50)) else { continue };
+            let mut done = self.work_off(&item);
+            if self.items.is_empty() {
+                done = done.and_then(|()| self.work_off(&Item::Flush));
+            }
+            if let Err(error) = done {
+                *lock(&self.shared.failed) = Some(error);
+                break;
+            }
+            self.wake.unpark();
+        }
+        self.wake.unpark();
+    }
+
+    /// Does one thing, again and again while the error may pass.
+    fn work_off(&mut self, item: &Item) -> Result<(), ConnectorError> {
+        loop {
+            let result = match item {
+                Item::Delta { step, delta } => self.output.deliver(*step, delta).map(|()| {
+                    self.shared.delivered.store(*step, Ordering::Release);
+                }),
+                Item::ReplayDone => self.output.replay_done(),
+                Item::Flush => self.output.flush(),
+                Item::Sync(done) => self.output.sync().map(|position| {
+                    *lock(&self.shared.synced) = position;
+                    if let Some(done) = done {
+                        // The checkpointer may have stopped waiting.
+                        let _ = done.try_send(());
+                    }
+                }),
+            };
+            match result {
+                Err(error) if error.retry && !self.shared.stop.load(Ordering::Acquire) => {
+                    *lock(&self.shared.trouble) = Some(error.to_string());
+                    self.wake.unpark();
+                    self.clock.sleep(RETRY);
+                }
+                Ok(()) => {
+                    *lock(&self.shared.trouble) = None;
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::RecordBatch;
+    use arrow::datatypes::{DataType, Field, Schema};
+    use crossbeam::sync::Parker;
+
+    use super::*;
+    use crate::connector::{Level, Resume};
+    use crate::pipeline::clock::SystemClock;
+
+    /// Takes everything, and writes it only once there is room, as a file on a full disk.
+    #[derive(Debug)]
+    struct Full {
+        room: Arc<AtomicBool>,
+        step: u64,
+    }
+
+    impl Full {
+        fn write(&self) -> Result<(), ConnectorError> {
+            if self.room.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            Err(ConnectorError { connector: "v.full".into(), message: "no space left".into(), retry: true })
+        }
+    }
+
+    impl Output for Full {
+        fn level(&self) -> Level {
+            Level::ExactlyOnce
+        }
+
+        fn open(&mut self, _: &Resume) -> Result<(), ConnectorError> {
+            Ok(())
+        }
+
+        fn deliver(&mut self, step: u64, _: &Delta) -> Result<(), ConnectorError> {
+            self.step = step;
+            Ok(())
+        }
+
+        fn flush(&mut self) -> Result<(), ConnectorError> {
+            self.write()
+        }
+
+        fn replay_done(&mut self) -> Result<(), ConnectorError> {
+            Ok(())
+        }
+
+        fn sync(&mut self) -> Result<SinkPosition, ConnectorError> {
+            self.write()?;
+            Ok(SinkPosition { step: self.step, ..SinkPosition::default() })
+        }
+    }
+
+    #[test]
+    fn what_a_sink_holds_back_is_not_drained() {
+        let room = Arc::new(AtomicBool::new(false));
+        let sink = Box::new(Full { room: Arc::clone(&room), step: 0 });
+        let parker = Parker::new();
+        let clock = Arc::new(SystemClock::new());
+        let wake = parker.unparker().clone();
+        let mut endpoint =
+            OutputEndpoint::start("v.full".into(), 0, sink, SinkPosition::default(), clock, wake).unwrap();
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+        endpoint.send(1, Arc::new(Delta { rows: RecordBatch::new_empty(schema), weights: Vec::new() }));
+        endpoint.settle();
+        let turn = |endpoint: &mut OutputEndpoint| {
+            endpoint.pump(1 << 20).unwrap();
+            parker.park_timeout(Duration::from_millis(10));
+        };
+        while endpoint.trouble().is_none() {
+            turn(&mut endpoint);
+        }
+        assert_eq!(endpoint.delivered(), 1);
+        assert!(!endpoint.is_drained());
+        room.store(true, Ordering::Release);
+        while !endpoint.is_drained() {
+            turn(&mut endpoint);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Replay: running the steps again that the log has after the checkpoint.
+//!
+//! The same code as normal running, with another source of batches: connectors re-read by descriptor. Everything that a record
+//! says about rows and deltas is verified (invariant 3); what outputs already hold, they keep.
+
+use backstay_storage::Store;
+use backstay_storage::log::Seq;
+
+use crate::circuit::ViewHash;
+use crate::pipeline::controller::Pipeline;
+use crate::pipeline::error::{PipelineError, Result};
+use crate::pipeline::record::StepRecord;
+use crate::pipeline::status::Phase;
+
+/// The step of the record at `seq`.
+pub fn last_step(store: &Store, seq: Seq) -> Result<u64> {
+    match store.log().scan(seq)?.next() {
+        Some(record) => Ok(StepRecord::decode(seq, &record?.payload)?.step),
+        None => Err(PipelineError::State(format!("the log ends before its last record {seq}"))),
+    }
+}
+
+impl Pipeline {
+    /// Replays every logged step after the checkpoint, or those up to `until`. False: a stop was asked for on the way.
+    pub(crate) fn replay(&mut self, until: Option<u64>) -> Result<bool> {
+        let Some(store) = self.store.clone() else { return Ok(true) };
+        let log = store.log();
+        let last = log.next_seq() - 1;
+        if last >= self.log_from {
+            let to = last_step(&store, last)?.min(until.unwrap_or(u64::MAX));
+            let from = self.state.step + 1;
+            self.control.update(|s| {
+                s.phase = Phase::Replaying;
+                s.replay = Some((from, to));
+            });
+            for record in log.scan(self.log_from)? {
+                let record = record?;
+                let step = StepRecord::decode(record.seq, &record.payload)?;
+                if step.step > to {
+                    break;
+                }
+                self.replay_step(record.seq, &step)?;
+                if self.control.stopping() {
+                    return Ok(false);
+                }
+            }
+        }
+        if until.is_none() {
+            for output in &mut self.outputs {
+                output.replay_done();
+            }
+        }
+        self.pump()?;
+        Ok(true)
+    }
+
+    fn replay_step(&mut self, seq: Seq, record: &StepRecord) -> Result<()> {
+        if record.step != self.state.step + 1 {
+            return Err(PipelineError::State(format!(
+                "log record {seq} is of step {}, expected step {}: the log does not belong to this checkpoint",
+                record.step,
+                self.state.step + 1
+            )));
+        }
+        self.verify_views(record.step - 1, &record.previous)?;
+        let mut tables = vec![Vec::new(); self.program.tables.len()];
+        let mut rows = 0;
+        for batch in &record.inputs {
+            let Some(input) = self.inputs.iter_mut().find(|i| i.name == batch.connector) else {
+                return Err(PipelineError::Config(format!(
+                    "step {} took {} rows from connector {}, which the program no longer has: put it back for this start; \
+                     it can be removed after a graceful stop",
+                    record.step, batch.rows, batch.connector
+                )));
+            };
+            let read = input.replay(record.step, batch)?;
+            rows += read.rows;
+            if let Some(deltas) = tables.get_mut(input.table) {
+                deltas.extend(read.deltas);
+            }
+        }
+        self.run_step(record.step, record.clock_ms, tables)?;
+        self.control.update(|s| s.replayed_rows += rows);
+        self.wait_for_outputs()
+    }
+
+    /// The delta of step `step` that was just computed against what the next record says of it.
+    fn verify_views(&self, step: u64, expected: &[ViewHash]) -> Result<()> {
+        if step == 0 {
+            return Ok(());
+        }
+        for (i, view) in self.program.views.iter().enumerate() {
+            let (expected, got) = (expected.get(i), self.state.views.get(i));
+            if expected != got {
+                let words = |v: Option<&ViewHash>| match v {
+                    Some(v) => format!("{} rows with hash {:016x}", v.rows, v.hash),
+                    None => "no such view".into(),
+                };
+                return Err(PipelineError::Replay {
+                    step,
+                    relation: format!("view {}", view.name),
+                    expected: words(expected),
+                    got: words(got),
+                    hint: "the engine computed another delta from the same input: please report it with this message",
+                });
+            }
+        }
+        Ok(())
+    }
+}

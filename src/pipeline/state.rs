@@ -1,0 +1,169 @@
+//! What the pipeline keeps in a checkpoint besides operator state: the manifest's blob.
+//!
+//! One format byte, then JSON, as in [`super::record`]: it is small, and read by `inspect` and by people.
+//!
+//! Invariant: all parts are as of the end of the same step, except the sinks' positions, which may be of another step: the deltas
+//! between a sink's position and the checkpoint's step are named by `pending`, and a sink that is ahead is not sent
+//! the steps that it has.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::circuit::ViewHash;
+use crate::connector::{Level, Position, SinkPosition};
+use crate::pipeline::config::OnError;
+use crate::pipeline::error::{PipelineError, Result};
+
+/// The format of blobs that this build writes and reads.
+pub const FORMAT: u8 = 1;
+
+/// The pipeline's part of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipelineState {
+    /// The pipeline's name, fixed at first open.
+    pub name: String,
+    /// The lineage that sinks know it by.
+    pub incarnation: uuid::Uuid,
+    /// The step after which this checkpoint was taken; 0: before the first.
+    pub step: u64,
+    /// That step's clock.
+    pub clock_ms: i64,
+    /// Worker threads whose spines the checkpoint has.
+    pub workers: usize,
+    /// Generation of the configuration.
+    pub generation: u64,
+    /// The configuration's part that reaches deltas.
+    pub semantics: Semantics,
+    /// The fault tolerance that the steps after this checkpoint are made under. Only after `exactly_once` what a sink holds beyond
+    /// its position is what a replay renders.
+    pub model: Level,
+    /// The engine that wrote it.
+    pub engine: String,
+    /// The row format of keys and values in the spines.
+    pub row_format: u32,
+    /// Normalised definitions of tables and views, without connectors.
+    pub program: BTreeMap<String, String>,
+    /// The layout of the circuit that the program was compiled to.
+    pub fingerprint: u64,
+    /// By connector: how far it has been taken.
+    pub inputs: BTreeMap<String, InputState>,
+    /// By connector: where the sink stands.
+    pub outputs: BTreeMap<String, OutputState>,
+    /// Counts and hashes of step `step`'s deltas, by view in the program's order.
+    pub views: Vec<ViewHash>,
+}
+
+/// The part of a configuration that reaches deltas: replay uses the one that the steps were made under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Semantics {
+    /// What happens to a row for which an expression fails.
+    pub on_evaluation_error: OnError,
+}
+
+/// An input connector's part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputState {
+    /// How far it has been taken.
+    pub position: Position,
+    /// Rows taken so far.
+    pub rows: u64,
+    /// Rows that did not parse so far.
+    pub errors: u64,
+}
+
+/// An output connector's part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputState {
+    /// Where the sink stands durably.
+    pub sink: SinkPosition,
+    /// Files with the deltas after the sink's step, up to the checkpoint's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<String>,
+}
+
+impl PipelineState {
+    /// The manifest's blob.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![FORMAT];
+        serde_json::to_writer(&mut bytes, self)
+            .map_err(|e| PipelineError::State(format!("the checkpoint's pipeline state cannot be written: {e}")))?;
+        Ok(bytes)
+    }
+
+    /// Reads a manifest's blob.
+    pub fn decode(blob: &[u8]) -> Result<Self> {
+        match blob {
+            [FORMAT, json @ ..] => serde_json::from_slice(json).map_err(|e| {
+                PipelineError::State(format!("the checkpoint's pipeline state is not of format {FORMAT}: {e}"))
+            }),
+            [other, ..] => Err(PipelineError::State(format!(
+                "the checkpoint's pipeline state has format {other}, this version reads {FORMAT}; use the version that wrote it"
+            ))),
+            [] => Err(PipelineError::State(
+                "the checkpoint has no pipeline state: this is not a pipeline's directory".into(),
+            )),
+        }
+    }
+
+    /// What a program's definitions changed against the checkpoint's, in words; `None` if nothing.
+    pub fn program_changes(&self, now: &BTreeMap<String, String>) -> Option<String> {
+        let mut changes = Vec::new();
+        for (relation, definition) in now {
+            match self.program.get(relation) {
+                None => changes.push(format!("{relation} is new")),
+                Some(old) if old != definition => changes.push(format!("{relation} changed")),
+                Some(_) => {}
+            }
+        }
+        changes.extend(self.program.keys().filter(|r| !now.contains_key(*r)).map(|r| format!("{r} was removed")));
+        (!changes.is_empty()).then(|| changes.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> PipelineState {
+        PipelineState {
+            name: "p".into(),
+            incarnation: uuid::Uuid::from_u128(1),
+            step: 3,
+            clock_ms: 9,
+            workers: 2,
+            generation: 1,
+            semantics: Semantics { on_evaluation_error: OnError::Stop },
+            model: Level::ExactlyOnce,
+            engine: "0.1.0".into(),
+            row_format: 1,
+            program: BTreeMap::from([("view v".into(), "SELECT 1".into()), ("table t".into(), "(a INT)".into())]),
+            fingerprint: 4,
+            inputs: BTreeMap::new(),
+            outputs: BTreeMap::from([("v.f".into(), OutputState::default())]),
+            views: vec![ViewHash { rows: 1, hash: 2 }],
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let golden = r#"{"name":"p","incarnation":"00000000-0000-0000-0000-000000000001","step":3,"clock_ms":9,"workers":2,"generation":1,"semantics":{"on_evaluation_error":"stop"},"model":"exactly_once","engine":"0.1.0","row_format":1,"program":{"table t":"(a INT)","view v":"SELECT 1"},"fingerprint":4,"inputs":{},"outputs":{"v.f":{"sink":{"step":0,"detail":{}}}},"views":[{"rows":1,"hash":2}]}"#;
+        let bytes = state().encode().unwrap();
+        assert_eq!(String::from_utf8(bytes[1..].to_vec()).unwrap(), golden);
+        assert_eq!(bytes[0], 1);
+        assert_eq!(PipelineState::decode(&bytes).unwrap(), state());
+    }
+
+    #[test]
+    fn changes_are_named() {
+        let now = BTreeMap::from([("view v".into(), "SELECT 2".into()), ("view w".into(), "SELECT 1".into())]);
+        assert_eq!(state().program_changes(&now).unwrap(), "view v changed, view w is new, table t was removed");
+        assert_eq!(state().program_changes(&state().program), None);
+    }
+
+    #[test]
+    fn a_foreign_blob_is_refused() {
+        assert!(PipelineState::decode(b"").unwrap_err().to_string().contains("not a pipeline's directory"));
+        assert!(PipelineState::decode(b"\x09{}").unwrap_err().to_string().contains("has format 9"));
+    }
+}
