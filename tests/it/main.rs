@@ -1,0 +1,16 @@
+//! Tests of whole pipelines, as one binary: most run the real program as a process of its own.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests stand outside of the pipeline: they make and read files as a user would, and wait"
+)]
+
+mod changes;
+mod cli;
+mod commit_cost;
+mod damage;
+mod demo;
+mod flights;
+mod full_disk;
+mod kill;
+mod process;

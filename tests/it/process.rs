@@ -1,0 +1,132 @@
+//! The program as a process: start it, kill it, read what it leaves.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+/// `backstay` with these arguments.
+pub fn backstay<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backstay"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// Runs it to its end.
+pub fn output<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+    backstay(args).output().unwrap()
+}
+
+/// What it said on stderr.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs it and expects it to succeed.
+pub fn succeed<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> String {
+    let output = output(args);
+    let stderr = stderr(&output);
+    assert!(output.status.success(), "ended with {}:\n{stderr}", output.status);
+    stderr
+}
+
+/// The repository's folder.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// splitmix64.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The seed of the environment (`BACKSTAY_SEED`), or a fixed one.
+    pub fn from_env(fixed: u64) -> (Self, u64) {
+        let seed = std::env::var("BACKSTAY_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(fixed);
+        (Self(seed), seed)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound.max(1)
+    }
+}
+
+/// The files of a folder, by name.
+pub fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return BTreeMap::new() };
+    entries
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap())
+        })
+        .collect()
+}
+
+fn bytes(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    entries.filter_map(|e| e.ok()?.metadata().ok()).map(|m| m.len()).sum()
+}
+
+/// A pipeline's process that a test is about to kill.
+pub struct Victim {
+    child: Child,
+    out: PathBuf,
+}
+
+impl Victim {
+    /// Starts `backstay run` with its outputs in `out`.
+    pub fn start(args: &[&str], out: &Path) -> Self {
+        std::fs::create_dir_all(out.parent().unwrap()).unwrap();
+        let log = std::fs::File::create(out.with_extension("log")).unwrap();
+        let child = backstay(args).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        Self { child, out: out.to_path_buf() }
+    }
+
+    /// Kills it once `moment` bytes of output are there, and `later` after that. False: it had ended before.
+    pub fn kill_at(mut self, moment: u64, later: Duration) -> bool {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let log = std::fs::read_to_string(self.out.with_extension("log")).unwrap_or_default();
+                assert!(status.success(), "ended with {status}:\n{log}");
+                return false;
+            }
+            if bytes(&self.out) >= moment {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(later);
+        // SIGKILL.
+        self.child.kill().unwrap();
+        !self.child.wait().unwrap().success()
+    }
+}
+
+/// The rows that a view's file adds up to, as text with their weights; rows of weight zero are left out.
+pub fn integrate(name: &str, file: &[u8]) -> BTreeMap<String, i64> {
+    let mut rows: BTreeMap<String, i64> = BTreeMap::new();
+    let text = std::str::from_utf8(file).unwrap();
+    assert!(text.is_empty() || text.ends_with('\n'), "{name} ends in the middle of a line");
+    let csv = name.ends_with(".csv");
+    for line in text.lines().skip(usize::from(csv)) {
+        let (row, weight) = if csv {
+            let (row, op) = line.rsplit_once(',').unwrap();
+            (row.to_string(), op)
+        } else {
+            let op = if line.contains("\"insert\":") { "insert" } else { "delete" };
+            let (_, row) = line.split_once(&format!("\"{op}\":")).unwrap();
+            (row.strip_suffix('}').unwrap().to_string(), op)
+        };
+        *rows.entry(row).or_default() += match weight {
+            "insert" => 1,
+            "delete" => -1,
+            other => panic!("{name}: neither insert nor delete: {other} in {line}"),
+        };
+    }
+    rows.retain(|_, weight| *weight != 0);
+    rows
+}
