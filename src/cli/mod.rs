@@ -22,8 +22,8 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done; 1 the pipeline failed; 2 wrong usage, configuration or SQL; 3 damage, or a replay that differs;
-4 the directory is in use; 5 no space left; 130 a second signal.";
+Exit codes: 0 done; 1 the pipeline failed; 2 wrong usage, configuration or SQL; 3 damage, or a replay
+that differs; 4 the directory is in use; 5 no space left; 130 a second signal.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

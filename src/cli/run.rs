@@ -23,10 +23,11 @@ const STOP_PATIENCE: Duration = Duration::from_secs(30);
 #[command(after_help = "\
 The configuration is JSON under Feldera's names, for example
   {\"storage\": true, \"fault_tolerance\": {\"checkpoint_interval_secs\": 10}, \"workers\": 2}
-Without --config, FILE.config.json beside FILE.sql is read if it is there. Without either, a run with
---data-dir is exactly once, and one without keeps nothing.
+Without --config, FILE.config.json beside FILE.sql is read if it is there. Without either, a
+run with --data-dir is exactly once, and one without keeps nothing.
 
-Ctrl-C or SIGTERM stops gracefully, behind a checkpoint; a second one at once. Run the same command again to go on.")]
+Ctrl-C or SIGTERM stops gracefully, behind a checkpoint; a second one at once. Run the same
+command again to go on.")]
 pub struct Args {
     /// The SQL program.
     sql: PathBuf,
