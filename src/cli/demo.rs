@@ -90,7 +90,7 @@ fn act(args: &Args, seed: u64, dir: &Path) -> Result<(), Failure> {
     let stormy = dir.join("killed");
     fresh(&stormy)?;
     let mut random = Random(seed);
-    let mut moments: Vec<u64> = (0..args.kills).map(|_| random.below(total * 95 / 100)).collect();
+    let mut moments: Vec<u64> = (0..args.kills).map(|_| random.below(total * 8 / 10)).collect();
     moments.sort_unstable();
     let mut lives = Vec::new();
     for moment in moments {
