@@ -14,6 +14,9 @@
 //! 3. A side that parks is woken by the other side's next move or its drop (proof beside `channel::Side`).
 
 mod channel;
+pub(crate) mod gather;
+pub(crate) mod inbox;
+pub(crate) mod lead;
 mod ring;
 mod sync;
 

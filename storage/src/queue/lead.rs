@@ -1,0 +1,448 @@
+//! Of those who wait for something to be done, one does it for all, and hands over to the next: a leader and its
+//! followers, without a thread of its own.
+//!
+//! The lead is a flag that nobody ever blocks on: who sets it works, who finds it set leaves a note in an [`Inbox`] and
+//! parks. The leader wakes those whose wish is met, works until its own is, then lets go and appoints one of those who
+//! still wait.
+//!
+//! No wish is forgotten. A waiter (1) pushes its note, (2) fences, (3) looks whether its wish is met and tries the lead,
+//! (4) parks. A leader (a) works, (b) empties the inbox into its list, wakes whose wish is met, lets go of the lead, and
+//! unparks an appointee if a thread is still on the list, (c) fences, (d) looks into the inbox again and, if there is
+//! something, tries the lead anew. The fences (2) and (c) are ordered: if (2) is first, (d) sees the note; else (3) finds
+//! the lead free (or held by a later leader, who is before its own (b)). An appointee whose wish was met meanwhile does
+//! (b) to (d) for the others. So whenever the lead is free and a thread waits, a thread is awake that will try the lead.
+//!
+//! Tasks (futures) cannot lead, since a poll must not block: while a wish of theirs could be met and no thread waits,
+//! [`Goal::tasks_wait`] is called, for a thread of the goal's owner to lead for them.
+//!
+//! Invariant, on which the SAFETY arguments rest: one [`Guard`] at most exists at a time. It is made by the thread that
+//! changed `held` from false to true, and only its drop sets it back.
+
+use std::ops::{Deref, DerefMut};
+use std::task::Waker;
+
+use super::inbox::Inbox;
+use super::sync::{Arc, AtomicBool, Ordering, Thread, UnsafeCell, fence, thread};
+
+/// What is waited for.
+pub(crate) trait Goal {
+    /// A wish.
+    type Wish: Copy;
+    /// Whether it is met, or nothing will ever meet it: then nobody waits any longer.
+    fn met(&self, wish: Self::Wish) -> bool;
+    /// Whether a leader could meet it now.
+    fn can_meet(&self, wish: Self::Wish) -> bool;
+    /// Tasks wait for what a leader could meet, and no thread does. Called without the lead.
+    fn tasks_wait(&self) {}
+}
+
+enum Who {
+    Thread(Thread),
+    Task(Waker),
+}
+
+/// One that waits.
+pub(crate) struct Waiter<W> {
+    wish: W,
+    who: Who,
+    /// It is to take the lead, or to see that another does.
+    appointed: AtomicBool,
+    /// It does not wait any more.
+    gone: AtomicBool,
+}
+
+impl<W> Waiter<W> {
+    /// It is not to be woken any more.
+    pub(crate) fn leave(&self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+
+    fn wake(&self) {
+        match &self.who {
+            Who::Thread(thread) => thread.unpark(),
+            Who::Task(waker) => waker.wake_by_ref(),
+        }
+    }
+}
+
+struct Led<T, W> {
+    work: T,
+    /// Those whose notes were read, in no order.
+    waiting: Vec<Arc<Waiter<W>>>,
+}
+
+/// The lead over work of type `T`.
+pub(crate) struct Lead<T, W> {
+    held: AtomicBool,
+    led: UnsafeCell<Led<T, W>>,
+    inbox: Inbox<Arc<Waiter<W>>>,
+    /// A leader panicked: its work may be half done.
+    broken: AtomicBool,
+}
+
+// SAFETY: (1) the work is reached through the one guard only (the invariant above), whose making and drop are ordered by
+// the Acquire and Release of `held`: `T: Send` is enough. (2) Notes are shared, and made of atomics, a wish and a handle.
+unsafe impl<T: Send, W: Send + Sync> Sync for Lead<T, W> {}
+// SAFETY: as above: a lead owns its work.
+unsafe impl<T: Send, W: Send + Sync> Send for Lead<T, W> {}
+
+/// The lead, held. [`Guard::hand_over`] lets go of it; merely dropping it would leave others waiting.
+pub(crate) struct Guard<'a, T, W> {
+    lead: &'a Lead<T, W>,
+}
+
+impl<T, W> Guard<'_, T, W> {
+    fn led<R>(&self, f: impl FnOnce(&Led<T, W>) -> R) -> R {
+        // SAFETY: (1) this is the only guard, and `&self` keeps `led_mut` away for the length of the call.
+        self.lead.led.with(|led| f(unsafe { &*led }))
+    }
+
+    fn led_mut<R>(&mut self, f: impl FnOnce(&mut Led<T, W>) -> R) -> R {
+        // SAFETY: (2) this is the only guard, and `&mut self` is the only use of it.
+        self.lead.led.with_mut(|led| f(unsafe { &mut *led }))
+    }
+}
+
+impl<T, W> Drop for Guard<'_, T, W> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Whoever waits takes the lead next, and finds it broken.
+            self.lead.broken.store(true, Ordering::Relaxed);
+            let inbox = self.lead.inbox.take();
+            let waiting = self.led_mut(|led| std::mem::take(&mut led.waiting));
+            self.lead.held.store(false, Ordering::Release);
+            waiting.into_iter().chain(inbox).for_each(|waiter| waiter.wake());
+        } else {
+            self.lead.held.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl<T, W> Deref for Guard<'_, T, W> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: (3) as (1): the borrow of self lasts as long as the reference.
+        self.lead.led.with(|led| unsafe { &(*led).work })
+    }
+}
+
+impl<T, W> DerefMut for Guard<'_, T, W> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: (4) as (2): the unique borrow of self lasts as long as the reference.
+        self.lead.led.with_mut(|led| unsafe { &mut (*led).work })
+    }
+}
+
+impl<T, W: Copy> Lead<T, W> {
+    pub(crate) fn new(work: T) -> Self {
+        Self {
+            held: AtomicBool::new(false),
+            led: UnsafeCell::new(Led { work, waiting: Vec::new() }),
+            inbox: Inbox::new(),
+            broken: AtomicBool::new(false),
+        }
+    }
+
+    /// The lead, if nobody has it.
+    pub(crate) fn try_lead(&self) -> Option<Guard<'_, T, W>> {
+        // A swap, not a load: it reads the latest value, on which the argument above rests.
+        (!self.held.swap(true, Ordering::Acquire)).then_some(Guard { lead: self })
+    }
+
+    /// Whether a leader panicked.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the wish is met, or the lead is free: then the caller has it, and works until the wish is met.
+    pub(crate) fn wait(&self, goal: &impl Goal<Wish = W>, wish: W) -> Option<Guard<'_, T, W>> {
+        if goal.met(wish) {
+            return None;
+        }
+        if let Some(guard) = self.try_lead() {
+            return Some(guard);
+        }
+        loop {
+            let waiter = self.note(wish, Who::Thread(thread::current())); // (1), (2)
+            let mut first = true;
+            let guard = loop {
+                if !first {
+                    thread::park(); // (4)
+                }
+                first = false;
+                // (3)
+                if waiter.appointed.load(Ordering::Acquire) {
+                    break self.try_lead();
+                }
+                if goal.met(wish) {
+                    // Whoever met it leads, and looks after the others.
+                    waiter.leave();
+                    return None;
+                }
+                if let Some(guard) = self.try_lead() {
+                    break Some(guard);
+                }
+            };
+            waiter.leave();
+            match (guard, goal.met(wish)) {
+                (Some(guard), false) => return Some(guard),
+                // Nobody may be left without a leader: look after the others.
+                (Some(guard), true) => {
+                    guard.hand_over(goal);
+                    return None;
+                }
+                // Another was quicker, and reads the inbox before it lets go.
+                (None, true) => return None,
+                (None, false) => {}
+            }
+        }
+    }
+
+    /// Leaves a note for a task, which is woken once when its wish is met. The caller looks at the goal again *after*
+    /// this, and lets somebody lead.
+    pub(crate) fn note_task(&self, wish: W, waker: Waker) -> Arc<Waiter<W>> {
+        self.note(wish, Who::Task(waker))
+    }
+
+    fn note(&self, wish: W, who: Who) -> Arc<Waiter<W>> {
+        let waiter = Arc::new(Waiter { wish, who, appointed: AtomicBool::new(false), gone: AtomicBool::new(false) });
+        self.inbox.push(waiter.clone());
+        fence(Ordering::SeqCst);
+        waiter
+    }
+
+    /// Wakes those whose wish is met, if nobody leads (who leads does so).
+    pub(crate) fn wake(&self, goal: &impl Goal<Wish = W>) {
+        fence(Ordering::SeqCst);
+        if let Some(guard) = self.try_lead() {
+            guard.hand_over(goal);
+        }
+    }
+}
+
+impl<T, W: Copy> Guard<'_, T, W> {
+    /// Wakes those whose wish is met.
+    pub(crate) fn wake(&mut self, goal: &impl Goal<Wish = W>) {
+        let notes = self.lead.inbox.take();
+        self.led_mut(|led| {
+            led.waiting.extend(notes);
+            led.waiting.retain(|waiter| {
+                if waiter.gone.load(Ordering::Relaxed) {
+                    return false;
+                }
+                let met = goal.met(waiter.wish);
+                if met {
+                    waiter.wake();
+                }
+                !met
+            });
+        });
+    }
+
+    /// Whether a wish is still open for which `is` is true, of those whose notes were read.
+    pub(crate) fn any_waits(&self, is: impl Fn(W) -> bool) -> bool {
+        self.led(|led| led.waiting.iter().any(|w| is(w.wish) && !w.gone.load(Ordering::Relaxed)))
+    }
+
+    /// Lets go of the lead: steps (b) to (d).
+    pub(crate) fn hand_over(mut self, goal: &impl Goal<Wish = W>) {
+        loop {
+            self.wake(goal);
+            let (appointee, tasks) = self.led_mut(|led| {
+                let thread = led.waiting.iter().position(|w| matches!(w.who, Who::Thread(_)));
+                let appointee = thread.map(|at| led.waiting.swap_remove(at));
+                let tasks = appointee.is_none() && led.waiting.iter().any(|w| goal.can_meet(w.wish));
+                (appointee, tasks)
+            });
+            let lead = self.lead;
+            drop(self);
+            if let Some(waiter) = appointee {
+                // The lead is free before it looks. It leaves a new note if another is quicker.
+                waiter.appointed.store(true, Ordering::Release);
+                waiter.wake();
+                return;
+            }
+            if tasks {
+                goal.tasks_wait();
+            }
+            fence(Ordering::SeqCst); // (c)
+            if lead.inbox.is_empty() {
+                return;
+            }
+            // (d)
+            match lead.try_lead() {
+                Some(guard) => self = guard,
+                None => return,
+            }
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+    use loom::thread;
+
+    use super::{Goal, Lead};
+
+    /// Counts what was asked for and what was done.
+    struct Count {
+        asked: AtomicUsize,
+        done: AtomicUsize,
+    }
+
+    impl Goal for Count {
+        type Wish = usize;
+
+        fn met(&self, wish: usize) -> bool {
+            self.done.load(Ordering::Acquire) >= wish
+        }
+
+        fn can_meet(&self, wish: usize) -> bool {
+            self.asked.load(Ordering::Acquire) >= wish
+        }
+    }
+
+    /// Asks for one more, and waits until it is done, doing all that was asked for if it comes to lead.
+    fn ask(lead: &Lead<usize, usize>, goal: &Count) {
+        let wish = goal.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        while let Some(mut guard) = lead.wait(goal, wish) {
+            *guard = goal.asked.load(Ordering::Acquire);
+            goal.done.store(*guard, Ordering::Release);
+            guard.hand_over(goal);
+        }
+        assert!(goal.met(wish));
+    }
+
+    fn model(threads: usize) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(move || {
+            let goal = Arc::new(Count { asked: AtomicUsize::new(0), done: AtomicUsize::new(0) });
+            let lead = Arc::new(Lead::new(0));
+            let others: Vec<_> = (1..threads)
+                .map(|_| {
+                    let (lead, goal) = (lead.clone(), goal.clone());
+                    thread::spawn(move || ask(&lead, &goal))
+                })
+                .collect();
+            ask(&lead, &goal);
+            // A wish that is forgotten shows as a deadlock.
+            others.into_iter().for_each(|t| t.join().unwrap());
+            assert_eq!(goal.done.load(Ordering::Relaxed), threads);
+        });
+    }
+
+    #[test]
+    fn two_who_ask_are_served() {
+        model(2);
+    }
+
+    #[test]
+    fn three_who_ask_are_served() {
+        model(3);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use super::{Goal, Lead};
+
+    #[derive(Default)]
+    struct Count {
+        asked: AtomicUsize,
+        done: AtomicUsize,
+        tasks: AtomicUsize,
+    }
+
+    impl Goal for Count {
+        type Wish = usize;
+
+        fn met(&self, wish: usize) -> bool {
+            self.done.load(Ordering::Acquire) >= wish
+        }
+
+        fn can_meet(&self, wish: usize) -> bool {
+            self.asked.load(Ordering::Acquire) >= wish
+        }
+
+        fn tasks_wait(&self) {
+            self.tasks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn threads_are_all_served_and_share_the_work() {
+        const EACH: usize = if cfg!(miri) { 20 } else { 5_000 };
+        let (goal, lead) = (Count::default(), Lead::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..EACH {
+                        let wish = goal.asked.fetch_add(1, Ordering::AcqRel) + 1;
+                        if let Some(mut guard) = lead.wait(&goal, wish) {
+                            *guard += 1;
+                            std::thread::yield_now();
+                            goal.done.store(goal.asked.load(Ordering::Acquire), Ordering::Release);
+                            guard.hand_over(&goal);
+                        }
+                        assert!(goal.met(wish));
+                    }
+                });
+            }
+        });
+        let led = lead.try_lead().map(|guard| *guard).unwrap();
+        assert!(led <= 8 * EACH);
+        assert_eq!(goal.done.load(Ordering::Relaxed), 8 * EACH);
+    }
+
+    #[test]
+    fn a_leader_that_panics_leaves_nobody_waiting() {
+        let (goal, lead) = (Count::default(), Lead::new(()));
+        std::thread::scope(|scope| {
+            let guard = lead.try_lead().unwrap();
+            let follower = scope.spawn(|| lead.wait(&goal, 1).is_some() && lead.is_broken());
+            while lead.inbox.is_empty() {
+                std::thread::yield_now();
+            }
+            let leader = std::panic::AssertUnwindSafe(move || {
+                let _guard = guard;
+                panic!("on purpose");
+            });
+            assert!(std::panic::catch_unwind(leader).is_err());
+            assert!(follower.join().unwrap());
+        });
+    }
+
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_task_is_woken_once_and_its_owner_is_told_that_it_waits() {
+        let (goal, lead) = (Count::default(), Lead::new(()));
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let left = lead.note_task(1, Waker::from(woken.clone()));
+        left.leave();
+        lead.note_task(1, Waker::from(woken.clone()));
+        lead.wake(&goal);
+        assert_eq!(goal.tasks.load(Ordering::Relaxed), 0, "nobody could meet it");
+        goal.asked.store(1, Ordering::Release);
+        lead.wake(&goal);
+        assert_eq!((goal.tasks.load(Ordering::Relaxed), woken.0.load(Ordering::Relaxed)), (1, 0));
+        goal.done.store(1, Ordering::Release);
+        lead.wake(&goal);
+        lead.wake(&goal);
+        assert_eq!((goal.tasks.load(Ordering::Relaxed), woken.0.load(Ordering::Relaxed)), (1, 1));
+    }
+}
