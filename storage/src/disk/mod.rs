@@ -196,7 +196,8 @@ impl DirLock {
     }
 }
 
-/// One operation for an [`IoQueue`]. Offsets, lengths and buffers are multiples of [`ALIGN`].
+/// One operation for an [`IoQueue`]. Offsets, lengths and buffers are multiples of [`ALIGN`]. Of a narrowed buffer
+/// ([`AlignedBuf::narrow`]) it means the part that is shown.
 #[derive(Debug)]
 pub enum Op {
     /// Fill `buf` (its whole length) from `offset`; fewer bytes only at the end of the file.
@@ -278,6 +279,7 @@ pub mod quota;
 mod shared;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+mod slab;
 #[cfg(target_os = "linux")]
 pub mod uring;
 
@@ -286,6 +288,7 @@ pub use posix::PosixDisk;
 pub use quota::QuotaDisk;
 #[cfg(any(test, feature = "sim"))]
 pub use sim::SimDisk;
+pub use slab::Slab;
 #[cfg(target_os = "linux")]
 pub use uring::UringDisk;
 
