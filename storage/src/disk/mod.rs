@@ -8,6 +8,8 @@
 //! - an [`IoQueue`] takes batches of operations and completes them out of order, so that a caller
 //!   overlaps I/O. For the hot paths: log writes, run reads and writes.
 //!
+//! What is written once and then only read can also be had as memory: [`Disk::map`].
+//!
 //! Invariants:
 //! 1. A name is durable only after [`Disk::sync_dir`] of its parent; bytes only after
 //!    [`File::sync`] or a completed write with `durable: true`.
@@ -133,6 +135,16 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn probe(&self, dir: &Path) -> Result<()> {
         let _ = dir;
         Ok(())
+    }
+    /// The first `len` bytes of a file as memory: of the page cache, or a copy where the disk has none (as this default).
+    /// The caller sees to it that they do not change while the map lives; [`map`](Map) says what happens otherwise. Fails
+    /// with [`std::io::ErrorKind::UnexpectedEof`] if the file is shorter.
+    fn map(&self, file: &Arc<dyn File>, len: u64) -> Result<Map> {
+        Map::copy(file, len)
+    }
+    /// Whether background threads may use this disk: false where one seed decides the schedule.
+    fn threads(&self) -> bool {
+        true
     }
     /// What this disk is.
     fn info(&self) -> DiskInfo;
@@ -269,11 +281,31 @@ pub trait IoQueue: Debug + Send {
     fn submit(&mut self, ops: Vec<(u64, Op)>) -> Result<()>;
     /// Waits until at least `at_least` operations (or all in flight, if fewer) have ended, and returns all that have.
     fn wait(&mut self, at_least: usize) -> Result<Vec<Completion>>;
+    /// [`IoQueue::submit`], then [`IoQueue::wait`], in one system call where the disk can.
+    fn submit_and_wait(&mut self, ops: Vec<(u64, Op)>, at_least: usize) -> Result<Vec<Completion>> {
+        self.submit(ops)?;
+        self.wait(at_least)
+    }
     /// Operations submitted and not yet returned by [`IoQueue::wait`].
     fn in_flight(&self) -> usize;
+    /// Tells the queue that it will live long, work on few files, and use buffers of this slab: it may then spend a call now
+    /// and some locked memory to make each operation cheaper. The slab lives as long as the queue. Of several slabs the
+    /// first counts. Nothing depends on it: where the system refuses, the queue works as before and the disk's
+    /// [`DiskInfo::note`] says why. Such a queue keeps the last few files that it used open; see [`IoQueue::forget`].
+    fn register(&mut self, slab: &Arc<Slab>) -> Result<()> {
+        let _ = slab;
+        Ok(())
+    }
+    /// Tells the queue that a file's life ends, so that it does not keep the file open. If operations of it are in flight,
+    /// it is let go after the last of them. Later operations on it are allowed all the same.
+    fn forget(&mut self, file: &Arc<dyn File>) -> Result<()> {
+        let _ = file;
+        Ok(())
+    }
 }
 
 mod buffer;
+mod map;
 pub mod posix;
 pub mod quota;
 mod shared;
@@ -284,6 +316,7 @@ mod slab;
 pub mod uring;
 
 pub use buffer::AlignedBuf;
+pub use map::Map;
 pub use posix::PosixDisk;
 pub use quota::QuotaDisk;
 #[cfg(any(test, feature = "sim"))]

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::shared::{Counters, lock};
-use super::{DirEntry, DirLock, Disk, DiskInfo, DiskStats, File, IoQueue, Metadata, OpenOptions, parent};
+use super::{DirEntry, DirLock, Disk, DiskInfo, DiskStats, File, IoQueue, Map, Metadata, OpenOptions, parent};
 use crate::{Error, Result};
 pub(crate) use file::PosixFile;
 pub(crate) use flock::LockedDir;
@@ -201,6 +201,10 @@ impl Disk for PosixDisk {
             Ok(()) => probed,
             Err(e) => probed.and(Err(e)),
         }
+    }
+
+    fn map(&self, file: &Arc<dyn File>, len: u64) -> Result<Map> {
+        Map::pages(file, len)
     }
 
     fn info(&self) -> DiskInfo {

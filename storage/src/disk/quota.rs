@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex};
 
 use super::shared::{lock, plain};
 use super::{
-    Completion, Create, DirEntry, DirLock, Disk, DiskInfo, DiskStats, File, IoQueue, Metadata, Op, OpenOptions,
+    Completion, Create, DirEntry, DirLock, Disk, DiskInfo, DiskStats, File, IoQueue, Map, Metadata, Op, OpenOptions,
+    Slab,
 };
 use crate::{Error, Result};
 
@@ -267,6 +268,17 @@ impl Disk for QuotaDisk {
         self.inner.probe(dir)
     }
 
+    fn map(&self, file: &Arc<dyn File>, len: u64) -> Result<Map> {
+        match file.inner() {
+            Some(inner) => self.inner.map(&inner, len),
+            None => self.inner.map(file, len),
+        }
+    }
+
+    fn threads(&self) -> bool {
+        self.inner.threads()
+    }
+
     fn info(&self) -> DiskInfo {
         self.inner.info()
     }
@@ -347,8 +359,9 @@ struct QuotaQueue {
     refused: Vec<Completion>,
 }
 
-impl IoQueue for QuotaQueue {
-    fn submit(&mut self, ops: Vec<(u64, Op)>) -> Result<()> {
+impl QuotaQueue {
+    /// Claims room for the writes among `ops`; what gets none is refused, the rest is for the wrapped queue.
+    fn admit(&mut self, ops: Vec<(u64, Op)>) -> Vec<(u64, Op)> {
         let mut allowed = Vec::with_capacity(ops.len());
         for (token, mut op) in ops {
             let room = match &op {
@@ -367,16 +380,49 @@ impl IoQueue for QuotaQueue {
                 Err(e) => self.refused.push(Completion { token, buf: op.into_buf(), result: Err(e) }),
             }
         }
+        allowed
+    }
+
+    /// What has ended: the refused, and what the wrapped queue says.
+    fn ended(&mut self, inner: Vec<Completion>) -> Vec<Completion> {
+        if self.refused.is_empty() {
+            return inner;
+        }
+        let mut done = std::mem::take(&mut self.refused);
+        done.extend(inner);
+        done
+    }
+}
+
+impl IoQueue for QuotaQueue {
+    fn submit(&mut self, ops: Vec<(u64, Op)>) -> Result<()> {
+        let allowed = self.admit(ops);
         self.inner.submit(allowed)
     }
 
     fn wait(&mut self, at_least: usize) -> Result<Vec<Completion>> {
-        let mut done = std::mem::take(&mut self.refused);
-        done.extend(self.inner.wait(at_least.saturating_sub(done.len()))?);
-        Ok(done)
+        let inner = self.inner.wait(at_least.saturating_sub(self.refused.len()))?;
+        Ok(self.ended(inner))
+    }
+
+    fn submit_and_wait(&mut self, ops: Vec<(u64, Op)>, at_least: usize) -> Result<Vec<Completion>> {
+        let allowed = self.admit(ops);
+        let inner = self.inner.submit_and_wait(allowed, at_least.saturating_sub(self.refused.len()))?;
+        Ok(self.ended(inner))
     }
 
     fn in_flight(&self) -> usize {
         self.refused.len() + self.inner.in_flight()
+    }
+
+    fn register(&mut self, slab: &Arc<Slab>) -> Result<()> {
+        self.inner.register(slab)
+    }
+
+    fn forget(&mut self, file: &Arc<dyn File>) -> Result<()> {
+        match file.inner() {
+            Some(inner) => self.inner.forget(&inner),
+            None => self.inner.forget(file),
+        }
     }
 }

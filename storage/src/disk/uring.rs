@@ -18,7 +18,7 @@ use std::sync::Arc;
 use io_uring::{IoUring, Probe, opcode};
 
 use super::posix::PosixDisk;
-use super::{DirEntry, DirLock, Disk, DiskInfo, DiskStats, File, IoQueue, Metadata, OpenOptions};
+use super::{DirEntry, DirLock, Disk, DiskInfo, DiskStats, File, IoQueue, Map, Metadata, OpenOptions};
 use crate::{Error, Result};
 
 /// The disk whose queues are io_uring rings.
@@ -98,6 +98,10 @@ impl Disk for UringDisk {
 
     fn probe(&self, dir: &Path) -> Result<()> {
         self.posix.probe(dir)
+    }
+
+    fn map(&self, file: &Arc<dyn File>, len: u64) -> Result<Map> {
+        self.posix.map(file, len)
     }
 
     fn info(&self) -> DiskInfo {

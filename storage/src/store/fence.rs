@@ -13,7 +13,8 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use crate::disk::{
-    Completion, Create, DirEntry, DirLock, Disk, DiskInfo, DiskStats, File, IoQueue, Metadata, Op, OpenOptions,
+    Completion, Create, DirEntry, DirLock, Disk, DiskInfo, DiskStats, File, IoQueue, Map, Metadata, Op, OpenOptions,
+    Slab,
 };
 use crate::{Error, Result};
 
@@ -115,6 +116,17 @@ impl Disk for FencedDisk {
         self.fence.change(|| self.inner.probe(dir))
     }
 
+    fn map(&self, file: &Arc<dyn File>, len: u64) -> Result<Map> {
+        match file.inner() {
+            Some(inner) => self.inner.map(&inner, len),
+            None => self.inner.map(file, len),
+        }
+    }
+
+    fn threads(&self) -> bool {
+        self.inner.threads()
+    }
+
     fn info(&self) -> DiskInfo {
         self.inner.info()
     }
@@ -189,24 +201,24 @@ struct FencedQueue {
     changes: Vec<u64>,
 }
 
-impl IoQueue for FencedQueue {
-    fn submit(&mut self, mut ops: Vec<(u64, Op)>) -> Result<()> {
-        for (_, op) in &mut ops {
+impl FencedQueue {
+    /// Unwraps the files of a batch and notes its writes and syncs. True if there are any.
+    fn note(&mut self, ops: &mut [(u64, Op)]) -> bool {
+        let before = self.changes.len();
+        for (token, op) in ops {
             if let Some(inner) = op.file().inner() {
                 *op.file_mut() = inner;
             }
+            if !matches!(op, Op::Read { .. }) {
+                self.changes.push(*token);
+            }
         }
-        let before = self.changes.len();
-        let changes = ops.iter().filter(|(_, op)| !matches!(op, Op::Read { .. })).map(|(token, _)| *token);
-        self.changes.extend(changes);
-        if self.changes.len() == before {
-            return self.inner.submit(ops);
-        }
-        self.fence.change(|| self.inner.submit(ops))
+        self.changes.len() != before
     }
 
-    fn wait(&mut self, at_least: usize) -> Result<Vec<Completion>> {
-        let done = self.inner.wait(at_least).inspect_err(|e| {
+    /// Looks at what has ended for a failed write or sync.
+    fn settle(&mut self, done: Result<Vec<Completion>>) -> Result<Vec<Completion>> {
+        let done = done.inspect_err(|e| {
             if !self.changes.is_empty() {
                 self.fence.poison(e);
             }
@@ -220,8 +232,38 @@ impl IoQueue for FencedQueue {
         }
         Ok(done)
     }
+}
+
+impl IoQueue for FencedQueue {
+    fn submit(&mut self, mut ops: Vec<(u64, Op)>) -> Result<()> {
+        if self.note(&mut ops) { self.fence.change(|| self.inner.submit(ops)) } else { self.inner.submit(ops) }
+    }
+
+    fn wait(&mut self, at_least: usize) -> Result<Vec<Completion>> {
+        let done = self.inner.wait(at_least);
+        self.settle(done)
+    }
+
+    fn submit_and_wait(&mut self, mut ops: Vec<(u64, Op)>, at_least: usize) -> Result<Vec<Completion>> {
+        if self.note(&mut ops) {
+            self.fence.check()?;
+        }
+        let done = self.inner.submit_and_wait(ops, at_least);
+        self.settle(done)
+    }
 
     fn in_flight(&self) -> usize {
         self.inner.in_flight()
+    }
+
+    fn register(&mut self, slab: &Arc<Slab>) -> Result<()> {
+        self.inner.register(slab)
+    }
+
+    fn forget(&mut self, file: &Arc<dyn File>) -> Result<()> {
+        match file.inner() {
+            Some(inner) => self.inner.forget(&inner),
+            None => self.inner.forget(file),
+        }
     }
 }

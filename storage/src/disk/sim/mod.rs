@@ -253,6 +253,10 @@ impl Disk for SimDisk {
         }))
     }
 
+    fn threads(&self) -> bool {
+        false
+    }
+
     fn info(&self) -> DiskInfo {
         DiskInfo { kind: "simulated", durable_write: "simulated", note: None }
     }
