@@ -9,7 +9,9 @@
 //!
 //! Known limits: buffers and data files are not registered with the ring yet; no polling.
 
+mod files;
 mod queue;
+mod slot;
 
 use std::io;
 use std::path::Path;
