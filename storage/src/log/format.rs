@@ -16,6 +16,8 @@ use crate::{Error, Result};
 pub const BLOCK: usize = ALIGN;
 /// The same, for offsets.
 pub const BLOCK_BYTES: u64 = BLOCK as u64;
+/// Where a segment's data blocks begin, in bytes: behind what describes the segment itself.
+pub const DATA_START: u64 = BLOCK_BYTES;
 /// Bytes of a data block's own header.
 pub const BLOCK_HEAD: usize = 40;
 /// Bytes of a data block that hold records.
@@ -294,41 +296,86 @@ pub(super) fn encode_commit(stream: &[u8], commit: &Commit, identity: &Identity)
     buf
 }
 
-/// Reads the data block that stands at `offset` of its segment.
-pub fn decode_block<'a>(bytes: &'a [u8], identity: &Identity, offset: u64) -> Result<Block<'a>, Fault> {
-    const WHAT: &str = "log block";
-    let (sum, body) = bytes.get(..BLOCK).and_then(<[u8]>::split_first_chunk::<8>).ok_or_else(|| short(WHAT, bytes))?;
-    let (expected, got) = (identity.checksum(body, offset), u64::from_le_bytes(*sum));
-    if expected != got {
-        return Err(checksum_fault(WHAT, bytes, expected, got));
+/// A data block's fields, as they stand there.
+struct BlockHead {
+    promised: u64,
+    first_seq: Seq,
+    records: u32,
+    blocks: u32,
+    index: u32,
+    used: u16,
+    reserved: u16,
+}
+
+impl BlockHead {
+    /// The fields behind a block's checksum, and what follows them.
+    fn read(body: &[u8]) -> Option<(Self, &[u8])> {
+        let mut fields = Fields(body);
+        let head = Self {
+            promised: fields.u64()?,
+            first_seq: fields.u64()?,
+            records: fields.u32()?,
+            blocks: fields.u32()?,
+            index: fields.u32()?,
+            used: fields.u16()?,
+            reserved: fields.u16()?,
+        };
+        Some((head, fields.0))
     }
-    let mut fields = Fields(body);
-    let mut read = || {
-        Some((fields.u64()?, fields.u64()?, fields.u32()?, fields.u32()?, fields.u32()?, fields.u16()?, fields.u16()?))
-    };
-    let (promised, first_seq, records, blocks, index, used, reserved) = read().ok_or_else(|| short(WHAT, bytes))?;
-    let payload = fields.0.get(..usize::from(used)).unwrap_or_default();
-    // `max`: a start that is no offset at all fails the bounds below.
-    let start = offset.checked_sub(u64::from(index) * BLOCK_BYTES).unwrap_or(u64::MAX);
+}
+
+/// The data block that stands at `offset` of its segment, if it is sound. Allocates nothing: this is the inner loop of
+/// every reader.
+pub(super) fn sound_block<'a>(bytes: &'a [u8], identity: &Identity, offset: u64) -> Option<Block<'a>> {
+    let (sum, body) = bytes.get(..BLOCK)?.split_first_chunk::<8>()?;
+    if identity.checksum(body, offset) != u64::from_le_bytes(*sum) {
+        return None;
+    }
+    let (BlockHead { promised, first_seq, records, blocks, index, used, reserved }, payload) = BlockHead::read(body)?;
+    let payload = payload.get(..usize::from(used))?;
+    let start = offset.checked_sub(u64::from(index) * BLOCK_BYTES)?;
     let commit = Commit { start, blocks, first_seq, records, promised };
     let last = index.checked_add(1) == Some(blocks);
     let sound = index < blocks
         && reserved == 0
         && (1..=MOST).contains(&first_seq)
         && records >= 1
-        && payload.len() == usize::from(used)
         && if last { !payload.is_empty() } else { payload.len() == PAYLOAD }
-        && (BLOCK_BYTES..=start).contains(&promised)
+        && (DATA_START..=start).contains(&promised)
         && promised.is_multiple_of(BLOCK_BYTES)
         && start - promised <= identity.window
         && commit.end() <= identity.segment_bytes;
-    if !sound {
-        let got = format!(
-            "block {index} of {blocks} with {used} bytes, {records} records from {first_seq}, promising {promised}"
-        );
-        return Err(Fault::new(WHAT, "consistent fields", got));
+    sound.then_some(Block { commit, index, payload })
+}
+
+/// What is wrong with a block that [`sound_block`] refuses.
+#[cold]
+pub(super) fn block_fault(bytes: &[u8], identity: &Identity, offset: u64) -> Fault {
+    const WHAT: &str = "log block";
+    let Some((sum, body)) = bytes.get(..BLOCK).and_then(<[u8]>::split_first_chunk::<8>) else {
+        return short(WHAT, bytes);
+    };
+    let (expected, got) = (identity.checksum(body, offset), u64::from_le_bytes(*sum));
+    if expected != got {
+        return checksum_fault(WHAT, bytes, expected, got);
     }
-    Ok(Block { commit, index, payload })
+    let Some((BlockHead { promised, first_seq, records, blocks, index, used, .. }, _)) = BlockHead::read(body) else {
+        return short(WHAT, bytes);
+    };
+    let got = format!(
+        "block {index} of {blocks} with {used} bytes, {records} records from {first_seq}, promising {promised}"
+    );
+    Fault::new(WHAT, "consistent fields", got)
+}
+
+/// Reads the data block that stands at `offset` of its segment.
+pub fn decode_block<'a>(bytes: &'a [u8], identity: &Identity, offset: u64) -> Result<Block<'a>, Fault> {
+    sound_block(bytes, identity, offset).ok_or_else(|| block_fault(bytes, identity, offset))
+}
+
+/// What a block says that it promises, sound or not: cheap to read where only a promise beyond some offset matters.
+pub(super) fn claimed_promise(bytes: &[u8]) -> u64 {
+    bytes.get(8..).and_then(<[u8]>::first_chunk).map_or(0, |field| u64::from_le_bytes(*field))
 }
 
 /// What stands before each record's payload.

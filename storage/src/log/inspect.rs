@@ -1,12 +1,16 @@
 //! Looking at a log without changing it or taking its lock.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use super::reader::{SegmentReader, Tail, find_tail};
+use bytes::Bytes;
+
+use super::format::{DATA_START, decode_header};
+use super::reader::SegmentReader;
 use super::segment::{self, Found};
+use super::source::{READ_AHEAD, ReadAhead, Source};
+use super::tail::{Tail, find_tail, tail_of};
 use super::{LogReport, Record, SegmentReport};
-use crate::disk::{Disk, File, OpenOptions};
+use crate::disk::{Disk, OpenOptions};
 use crate::{Damage, Error, Result};
 
 /// Reads the log in `dir` without changing it: headers and the newest segment, with `verify` every record. Damage is
@@ -55,14 +59,13 @@ pub fn inspect(disk: &dyn Disk, dir: &Path, verify: bool) -> Result<LogReport> {
         let tail = match successor {
             Some(next) => Some(Tail { end: next.prev_len, last_seq: next.first_seq - 1 }),
             None if newest == Some(found.header.segment) => {
-                let file = disk.open(&found.path, OpenOptions::READ)?;
-                note(&mut report.damage, find_tail(file, &found.path, &found.header))?
+                note(&mut report.damage, find_tail(disk, &found.path, &found.header))?
             }
             None => None,
         };
         if let Some(tail) = tail.filter(|_| verify) {
-            let file = disk.open(&found.path, OpenOptions::READ)?;
-            note(&mut report.damage, read_all(file, found, tail, |_| ()))?;
+            let reader = open_reader(disk, found, tail)?;
+            note(&mut report.damage, read_all(reader, |_| ()))?;
         }
         report.segments.push(SegmentReport {
             id: found.header.segment,
@@ -93,12 +96,18 @@ fn note<T>(damage: &mut Vec<Damage>, result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-fn read_all(file: Arc<dyn File>, found: &Found, tail: Tail, mut each: impl FnMut(Record)) -> Result<()> {
-    let mut reader = SegmentReader::new(file, &found.path, &found.header, tail);
+fn read_all(mut reader: SegmentReader, mut each: impl FnMut(Record)) -> Result<()> {
     while let Some(record) = reader.next(0)? {
         each(record);
     }
     Ok(())
+}
+
+/// A reader of a segment up to `tail`.
+pub(super) fn open_reader(disk: &dyn Disk, found: &Found, tail: Tail) -> Result<SegmentReader> {
+    let file = disk.open(&found.path, OpenOptions::READ_DIRECT)?;
+    let io = ReadAhead::new(disk, READ_AHEAD)?;
+    Ok(SegmentReader::new(Source::ahead(io, file, &found.path, DATA_START..tail.end), &found.header, tail))
 }
 
 /// The records of a segment file's bytes, as recovery of the newest segment and a scan of it would find them. For
@@ -109,54 +118,12 @@ fn read_all(file: Arc<dyn File>, found: &Found, tail: Tail, mut each: impl FnMut
 /// ```
 #[doc(hidden)]
 pub fn decode_segment(bytes: &[u8]) -> Result<Vec<Record>> {
-    let path = PathBuf::from("bytes");
-    let file: Arc<dyn File> = Arc::new(Image { path: path.clone(), bytes: bytes.into() });
-    let header = segment::header_of(&*file, &path)?;
-    let tail = find_tail(file.clone(), &path, &header)?;
-    let found = Found { path, file_len: bytes.len() as u64, header };
+    let path = Path::new("bytes");
+    let header = decode_header(bytes).map_err(|fault| fault.at(path, 0))?;
+    let bytes = Bytes::copy_from_slice(bytes);
+    let tail = tail_of(Source::memory(bytes.clone(), path, DATA_START..header.segment_bytes), &header)?;
+    let source = Source::memory(bytes, path, DATA_START..tail.end);
     let mut records = Vec::new();
-    read_all(file, &found, tail, |record| records.push(record))?;
+    read_all(SegmentReader::new(source, &header, tail), |record| records.push(record))?;
     Ok(records)
-}
-
-/// A file that is only read, in memory.
-#[derive(Debug)]
-struct Image {
-    path: PathBuf,
-    bytes: Box<[u8]>,
-}
-
-impl Image {
-    fn refuse(&self) -> Result<()> {
-        Err(Error::Invalid(format!("{} is in memory and only read", self.path.display())))
-    }
-}
-
-impl File for Image {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn len(&self) -> Result<u64> {
-        Ok(self.bytes.len() as u64)
-    }
-
-    fn set_len(&self, _len: u64) -> Result<()> {
-        self.refuse()
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
-        let from = usize::try_from(offset).ok().and_then(|at| self.bytes.get(at..)).unwrap_or_default();
-        let n = buf.len().min(from.len());
-        buf.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-        Ok(n)
-    }
-
-    fn write_at(&self, _buf: &[u8], _offset: u64) -> Result<()> {
-        self.refuse()
-    }
-
-    fn sync(&self) -> Result<()> {
-        self.refuse()
-    }
 }

@@ -1,7 +1,9 @@
 //! The segment log: numbered records in a chain of segment files, durable in groups.
 //!
 //! - `format`: the bytes; `docs/format.md` has the diagrams and the proof of recovery.
-//! - `segment`: the files; `recovery`: opening; `writer`: group commit; `reader` and `scan`: reading.
+//! - `segment`: the files; `recovery`: opening; `writer`: group commit.
+//! - `source` reads blocks ahead, `commits` follows them, `frames` finds their records: on these stand `reader` (a segment's
+//!   records), `scan` (a log's), `tail` (where the newest segment ends) and `inspect`.
 //!
 //! Invariants:
 //! 1. A record is acknowledged only once it and all before it are durable.
@@ -14,14 +16,18 @@
 //! Known limits: damage to the very last commits, which no later block proves to have been durable, looks like a torn
 //! tail. Segments are not recycled yet: a new one is written with zeros when the old one is full.
 
+mod commits;
 #[doc(hidden)]
 pub mod format;
+mod frames;
 mod inspect;
 mod options;
 mod reader;
 mod recovery;
 mod scan;
 mod segment;
+mod source;
+mod tail;
 mod writer;
 
 use std::borrow::Cow;
@@ -36,8 +42,9 @@ use zstd::bulk::Compressor;
 
 pub use inspect::{decode_segment, inspect};
 pub use options::{LogOptions, LogReport, LogStats, Record, SegmentReport, Seq};
-pub use scan::Scan;
+pub use scan::{Scan, ScanOptions};
 
+use self::scan::Part;
 use self::writer::{Buffer, Kept, Writer, lock};
 use crate::disk::Disk;
 use crate::{Error, Result};
@@ -372,16 +379,37 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn scan(&self, from: Seq) -> Result<Scan> {
+        self.scan_with(ScanOptions::from(from))
+    }
+
+    /// As [`Log::scan`], with a say in how it reads.
+    ///
+    /// ```
+    /// # use backstay_storage::log::{Log, LogOptions, ScanOptions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = LogOptions { segment_bytes: 1 << 16, ..LogOptions::default() };
+    /// # let log = Log::open(backstay_storage::disk::system(), dir.path(), 7, 1, options)?;
+    /// log.append_batch(&[b"a", b"b"])?;
+    /// log.commit()?;
+    /// let records = log.scan_with(ScanOptions { read_ahead: 8, ..ScanOptions::from(2) })?.collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(records[0].payload, "b");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn scan_with(&self, options: ScanOptions) -> Result<Scan> {
         self.check()?;
-        let from = from.max(1);
+        Ok(Scan::new(self.disk.clone(), self.parts_from(options.from.max(1))?.into(), options))
+    }
+
+    /// The segments that hold durable records from `from` on, as they are now.
+    fn parts_from(&self, from: Seq) -> Result<Vec<Part>> {
         let segments = lock(&self.segments);
         let first = segments.front().map_or(1, |s| s.header.first_seq);
         if from < first {
             return Err(Error::Invalid(format!("record {from} is no longer in the log: the first kept is {first}")));
         }
-        let parts = segments.iter().filter(|s| s.tail.last_seq >= from).cloned().collect();
-        drop(segments);
-        Ok(Scan::new(self.disk.clone(), parts, from))
+        let last = segments.len().saturating_sub(1);
+        let wanted = segments.iter().enumerate().filter(|(_, s)| s.tail.last_seq >= from);
+        Ok(wanted.map(|(i, s)| Part::of(Arc::new(s.clone()), i < last)).collect())
     }
 
     /// Drops the segments that hold only records before `seq`, oldest first. The one that is written stays.

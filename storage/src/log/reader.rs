@@ -1,172 +1,59 @@
-//! Reading a segment: blocks in file order, the records of blocks that must be sound, and the tail of the newest
-//! segment, which may be torn.
+//! Reading a segment: the records of blocks that must be sound.
+//!
+//! A chunk of blocks is checked as a whole, then its records are handed out as slices of it: none is copied unless it
+//! crosses blocks, and none is allocated for unless it crosses chunks or is compressed.
 //!
 //! Invariants:
-//! 1. Memory is bounded by one chunk of blocks and one record, whatever the segment's size.
-//! 2. Below a known end everything must be sound: the first thing that is not is a [`Damaged`](crate::Error::Damaged)
-//!    error, never a skipped record.
+//! 1. Memory is bounded by what the [`Source`] has in flight, one chunk and its list of records, and one record, whatever
+//!    the segment's size. What others hold of payloads comes on top: each pins its chunk.
+//! 2. Up to the end that was given everything must be sound: the first thing that is not is a
+//!    [`Damaged`](crate::Error::Damaged) error, after all records before it; never a skipped record.
+//! 3. Nothing beyond that end is read.
+//! 4. Nothing of a block is handed out before the block was checked.
 
 use std::fmt;
 use std::io::Read;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::format::{
-    BLOCK, BLOCK_BYTES, Commit, Fault, Header, Identity, PAYLOAD, RECORD_HEAD, RecordHead, decode_block,
-    decode_record_head,
-};
+use super::commits::{Commits, Refused};
+use super::format::{BLOCK, BLOCK_BYTES, DATA_START, Header, RecordHead};
+use super::frames::{Frames, Whole, block_offset};
+use super::source::{Chunk, Memory, ReadAhead, Source};
+use super::tail::Tail;
 use super::{Record, Seq};
-use crate::disk::File;
 use crate::{Error, Result};
 
-/// Blocks are read this many bytes at a time.
-const CHUNK: usize = 64 * BLOCK;
+/// A record as it is stored.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub head: RecordHead,
+    pub bytes: Bytes,
+    /// The block that its last byte lies in, as an offset in the file.
+    pub block: u64,
+}
 
-/// The blocks of a part of a file, in order.
-struct Blocks {
-    file: Arc<dyn File>,
-    path: PathBuf,
-    /// What is still to be read from the file.
-    rest: Range<u64>,
-    chunk: Vec<u8>,
-    /// Where in `chunk` the next block starts.
-    at: usize,
-    /// The next block's offset in the file.
+/// The chunk whose records are handed out.
+struct Ready {
     offset: u64,
-}
-
-impl Blocks {
-    fn new(file: Arc<dyn File>, path: &Path, part: Range<u64>) -> Self {
-        Self { file, path: path.into(), offset: part.start, rest: part, chunk: Vec::new(), at: 0 }
-    }
-
-    /// The next block and its offset.
-    fn next(&mut self) -> Result<Option<(u64, &[u8])>> {
-        if self.at >= self.chunk.len() {
-            if self.rest.is_empty() {
-                return Ok(None);
-            }
-            let len = CHUNK.min(usize::try_from(self.rest.end - self.rest.start).unwrap_or(CHUNK));
-            self.chunk.resize(len, 0);
-            let n = self.file.read_at(&mut self.chunk, self.rest.start)?;
-            if n < len {
-                let (here, expected) = (self.rest.start + n as u64, format!("a file of {} bytes", self.rest.end));
-                let got = format!("{here} bytes");
-                return Err(Error::damaged(&self.path, here, "log segment", expected, got));
-            }
-            self.rest.start += len as u64;
-            self.at = 0;
-        }
-        let Some(block) = self.chunk.get(self.at..self.at + BLOCK) else { return Ok(None) };
-        let offset = self.offset;
-        self.at += BLOCK;
-        self.offset += BLOCK_BYTES;
-        Ok(Some((offset, block)))
-    }
-}
-
-/// Where in a commit a reader stands.
-#[derive(Clone, Copy)]
-struct Place {
-    commit: Commit,
-    /// The next block's index.
-    next: u32,
-}
-
-/// Follows the commits of a segment over its blocks.
-struct Commits {
-    identity: Identity,
-    /// The commit that is not complete yet.
-    open: Option<Place>,
-    /// Where the last complete commit ends.
-    end: u64,
-    last_seq: Seq,
-}
-
-impl Commits {
-    fn new(header: &Header) -> Self {
-        Self { identity: Identity::of(header), open: None, end: BLOCK_BYTES, last_seq: header.first_seq - 1 }
-    }
-
-    /// Takes the next block; `Err(fault, false)` if it is not sound, `(fault, true)` if it is, but is out of place.
-    fn take<'b>(&mut self, offset: u64, bytes: &'b [u8]) -> Result<(Commit, &'b [u8]), (Fault, bool)> {
-        let block = decode_block(bytes, &self.identity, offset).map_err(|fault| (fault, false))?;
-        let (expected, index) = match self.open {
-            Some(place) => (place.commit, place.next),
-            // What a commit may choose is taken from the block; where it stands and starts is not.
-            None => (Commit { start: self.end, first_seq: self.last_seq.saturating_add(1), ..block.commit }, 0),
-        };
-        if (block.commit, block.index) != (expected, index) {
-            let fault = Fault::new("log block", describe(&expected, index), describe(&block.commit, block.index));
-            return Err((fault, true));
-        }
-        self.open = Some(Place { commit: expected, next: index + 1 });
-        if index + 1 == expected.blocks {
-            self.open = None;
-            self.end = expected.end();
-            self.last_seq = expected.last_seq();
-        }
-        Ok((expected, block.payload))
-    }
-}
-
-fn describe(commit: &Commit, index: u32) -> String {
-    let Commit { start, blocks, first_seq, records, promised } = commit;
-    format!(
-        "block {index} of {blocks} of the commit at {start} ({records} records from {first_seq}, promising {promised})"
-    )
-}
-
-/// Where the newest segment's sound part ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tail {
-    /// The end of the last whole commit, in bytes.
-    pub end: u64,
-    /// Its last record.
-    pub last_seq: Seq,
-}
-
-/// Finds the end of the newest segment. What lies behind it was in flight at the crash, never acknowledged; if any
-/// block of the segment promises otherwise, the first unsound block is damage (invariant 7 of the design).
-pub(super) fn find_tail(file: Arc<dyn File>, path: &Path, header: &Header) -> Result<Tail> {
-    let mut blocks = Blocks::new(file, path, BLOCK_BYTES..header.segment_bytes);
-    let mut commits = Commits::new(header);
-    let mut torn: Option<(u64, Fault)> = None;
-    while let Some((offset, bytes)) = blocks.next()? {
-        let Some((at, fault)) = &torn else {
-            match commits.take(offset, bytes) {
-                Ok(_) => {}
-                Err((fault, false)) => torn = Some((offset, fault)),
-                Err((fault, true)) => return Err(fault.at(path, offset)),
-            }
-            continue;
-        };
-        let Ok(block) = decode_block(bytes, &commits.identity, offset) else { continue };
-        let promised = block.commit.promised;
-        if promised > commits.end {
-            let proof = format!("{} (the block at {offset} proves {promised} bytes durable)", fault.got);
-            return Err(Fault { got: proof, ..fault.clone() }.at(path, *at));
-        }
-    }
-    Ok(Tail { end: commits.end, last_seq: commits.last_seq })
+    bytes: Bytes,
+    /// Whether each record is whole there.
+    compacted: bool,
+    /// How many of its records were taken.
+    taken: usize,
 }
 
 /// The records of a segment below a known end.
 pub(super) struct SegmentReader {
-    path: PathBuf,
-    blocks: Blocks,
+    source: Source,
     commits: Commits,
     epoch: u64,
-    /// The commit whose records are in `stream`.
-    commit: Option<Commit>,
-    /// Bytes of records that were read and not yet taken.
-    stream: Vec<u8>,
-    /// Where in `stream` the next record starts.
-    at: usize,
+    frames: Frames,
+    ready: Ready,
+    /// The number of the next record that is handed out.
     next_seq: Seq,
+    /// What is wrong behind the records that are ready.
+    fault: Option<Error>,
     /// What the segment must end with.
     expected: Tail,
     decompressor: Option<zstd::bulk::Decompressor<'static>>,
@@ -175,24 +62,28 @@ pub(super) struct SegmentReader {
 impl fmt::Debug for SegmentReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SegmentReader")
-            .field("path", &self.path)
+            .field("source", &self.source)
             .field("next_seq", &self.next_seq)
             .finish_non_exhaustive()
     }
 }
 
 impl SegmentReader {
-    /// Reads the segment of this header up to `tail`.
-    pub(super) fn new(file: Arc<dyn File>, path: &Path, header: &Header, tail: Tail) -> Self {
+    /// Reads the segment of this header up to `tail`, from a source of the blocks between [`DATA_START`] and there.
+    pub(super) fn new(source: Source, header: &Header, tail: Tail) -> Self {
+        Self::from_commit(source, header, tail, DATA_START, header.first_seq)
+    }
+
+    /// Reads from the commit at `start` on, whose first record is `first_seq`. The source begins there.
+    pub(super) fn from_commit(source: Source, header: &Header, tail: Tail, start: u64, first_seq: Seq) -> Self {
         Self {
-            path: path.into(),
-            blocks: Blocks::new(file, path, BLOCK_BYTES..tail.end),
-            commits: Commits::new(header),
+            source,
+            commits: Commits::new(header, start, first_seq),
             epoch: header.epoch,
-            commit: None,
-            stream: Vec::new(),
-            at: 0,
-            next_seq: header.first_seq,
+            frames: Frames::new(first_seq),
+            ready: Ready { offset: start, bytes: Bytes::new(), compacted: true, taken: 0 },
+            next_seq: first_seq,
+            fault: None,
             expected: tail,
             decompressor: None,
         }
@@ -200,121 +91,123 @@ impl SegmentReader {
 
     /// The next record from `from` on; those before it are checked and passed over.
     pub(super) fn next(&mut self, from: Seq) -> Result<Option<Record>> {
+        let Some(stored) = self.next_stored(from)? else { return Ok(None) };
+        let payload = self.payload(&stored)?;
+        Ok(Some(Record { seq: stored.head.seq, payload, epoch: self.epoch }))
+    }
+
+    /// The same, without decompressing it.
+    pub(super) fn next_stored(&mut self, from: Seq) -> Result<Option<Stored>> {
         loop {
-            if self.at == self.stream.len() && self.commits.open.is_none() {
-                if let Some(commit) = self.commit.take()
-                    && commit.last_seq().checked_add(1) != Some(self.next_seq)
-                {
-                    let got = format!("records up to {}", self.next_seq - 1);
-                    return Err(self.damaged(
-                        commit.start,
-                        "log commit",
-                        format!("records up to {}", commit.last_seq()),
-                        got,
-                    ));
-                }
-                if !self.read_block()? {
-                    return self.check_end().map(|()| None);
+            if let Some(Whole { head, stored, block }) = self.frames.front.take() {
+                self.next_seq = head.seq + 1;
+                if head.seq >= from {
+                    return Ok(Some(Stored { head, bytes: stored, block }));
                 }
             }
-            let head = self.head()?;
-            let stored = self.need(RECORD_HEAD, head.stored as usize)?;
-            let taken = RECORD_HEAD + stored.len();
-            let payload = match head.seq < from {
-                true => None,
-                false => Some(self.payload(head)?),
-            };
-            self.at += taken;
-            self.next_seq += 1;
-            if let Some(payload) = payload {
-                return Ok(Some(Record { seq: head.seq, payload, epoch: self.epoch }));
+            if let Some(stored) = self.take_ready(from) {
+                return Ok(Some(stored));
+            }
+            if let Some(fault) = self.fault.take() {
+                return Err(fault);
+            }
+            // The old chunk is let go before the next is asked for, so that its buffer can be read into.
+            self.ready.bytes = Bytes::new();
+            self.frames.list.clear();
+            match self.source.next()? {
+                Some(chunk) => self.check(chunk),
+                None => return self.check_end().map(|()| None),
             }
         }
     }
 
-    fn damaged(&self, offset: u64, what: &'static str, expected: impl Into<String>, got: impl Into<String>) -> Error {
-        Error::damaged(&self.path, offset, what, expected, got)
+    /// The next record from `from` on of those that are ready.
+    fn take_ready(&mut self, from: Seq) -> Option<Stored> {
+        let passed = usize::try_from(from.saturating_sub(self.next_seq)).unwrap_or(usize::MAX);
+        let passed = passed.min(self.frames.list.len().saturating_sub(self.ready.taken));
+        self.ready.taken += passed;
+        self.next_seq += passed as u64;
+        let frame = *self.frames.list.get(self.ready.taken)?;
+        let (at, end) = (frame.at as usize, (frame.at as usize).saturating_add(frame.stored as usize));
+        let bytes = if !self.ready.compacted && frame.crosses() {
+            self.frames.gathered(&self.ready.bytes, &frame)
+        } else if end <= self.ready.bytes.len() {
+            self.ready.bytes.slice(at..end)
+        } else {
+            return None;
+        };
+        let head = RecordHead { seq: self.next_seq, stored: frame.stored, raw: frame.raw, zstd: frame.zstd };
+        self.ready.taken += 1;
+        self.next_seq += 1;
+        Some(Stored { head, bytes, block: block_offset(self.ready.offset, frame.last_block()) })
     }
 
-    /// The block that was read last.
-    fn here(&self) -> u64 {
-        self.blocks.offset.saturating_sub(BLOCK_BYTES)
-    }
-
-    fn head(&mut self) -> Result<RecordHead> {
-        let head = decode_record_head(self.need(0, RECORD_HEAD)?).map_err(|fault| fault.at(&self.path, self.here()))?;
-        if head.seq != self.next_seq {
-            let (expected, got) = (format!("record {}", self.next_seq), format!("record {}", head.seq));
-            return Err(self.damaged(self.here(), "log record", expected, got));
-        }
-        Ok(head)
-    }
-
-    /// `len` bytes of the stream from `skip` bytes after the next record's start, reading blocks of its commit as needed.
-    fn need(&mut self, skip: usize, len: usize) -> Result<&[u8]> {
-        let end = |at: usize| at.saturating_add(skip).saturating_add(len);
-        while end(self.at) > self.stream.len() {
-            let blocks_left = self.commits.open.map_or(0, |place| (place.commit.blocks - place.next) as usize);
-            if end(self.at) - self.stream.len() > blocks_left.saturating_mul(PAYLOAD) {
-                let expected =
-                    format!("a record of at most {} bytes", self.stream.len() - self.at + blocks_left * PAYLOAD);
-                return Err(self.damaged(
-                    self.here(),
-                    "log record",
-                    expected,
-                    format!("{} bytes", skip.saturating_add(len)),
-                ));
+    /// Checks a chunk's blocks and finds their records, as far as they are sound.
+    fn check(&mut self, chunk: Chunk) {
+        let Chunk { offset, mut memory } = chunk;
+        self.ready = Ready { offset, bytes: Bytes::new(), compacted: false, taken: 0 };
+        self.fault = self.walk(offset, memory.bytes()).err();
+        let room = usize::try_from(self.source.end().saturating_sub(offset)).unwrap_or(usize::MAX);
+        self.frames.leave(memory.bytes(), room);
+        (self.ready.bytes, self.ready.compacted) = match memory {
+            Memory::Owned(ref mut pooled) => {
+                self.frames.compact(pooled.bytes_mut());
+                let Memory::Owned(pooled) = memory else { return };
+                (Bytes::from_owner(pooled), true)
             }
-            if !self.read_block()? {
-                let expected = format!("a commit that ends by {}", self.expected.end);
-                return Err(self.damaged(self.here(), "log commit", expected, "one that goes on"));
+            Memory::Shared(bytes) => (bytes, false),
+        };
+    }
+
+    fn walk(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let path = self.source.path();
+        let mut at = 0;
+        for block in bytes.chunks_exact(BLOCK) {
+            let here = offset + at as u64;
+            let (commit, payload) =
+                self.commits.take(here, block).map_err(Refused::into_fault).map_err(|fault| fault.at(path, here))?;
+            self.frames.block(path, at, here, payload, self.commits.bytes_left())?;
+            if !self.commits.is_open() {
+                self.frames.end_commit(path, here, &commit)?;
             }
+            at += BLOCK;
         }
-        Ok(self.stream.get(self.at + skip..end(self.at)).unwrap_or_default())
+        Ok(())
     }
 
-    /// Adds the next block's payload to the stream; `false` at the end.
-    fn read_block(&mut self) -> Result<bool> {
-        let Some((offset, bytes)) = self.blocks.next()? else { return Ok(false) };
-        let (commit, payload) = self.commits.take(offset, bytes).map_err(|(fault, _)| fault.at(&self.path, offset))?;
-        self.commit = Some(commit);
-        if self.at > 0 {
-            self.stream.drain(..self.at);
-            self.at = 0;
+    /// A record's payload, decompressed if it is compressed.
+    fn payload(&mut self, stored: &Stored) -> Result<Bytes> {
+        if !stored.head.zstd {
+            return Ok(stored.bytes.clone());
         }
-        self.stream.extend_from_slice(payload);
-        Ok(true)
-    }
-
-    /// The payload of the record at the stream's front, which has been read whole.
-    fn payload(&mut self, head: RecordHead) -> Result<Bytes> {
-        let start = self.at + RECORD_HEAD;
-        let stored = self.stream.get(start..start + head.stored as usize).unwrap_or_default();
-        if !head.zstd {
-            return Ok(Bytes::copy_from_slice(stored));
-        }
-        let raw = head.raw as usize;
-        let result = unzip(&mut self.decompressor, stored, raw);
-        let got = match result {
+        let raw = stored.head.raw as usize;
+        let got = match unzip(&mut self.decompressor, &stored.bytes, raw) {
             Ok(payload) if payload.len() == raw => return Ok(payload.into()),
             Ok(payload) => format!("{} bytes", payload.len()),
             Err(e) => e.to_string(),
         };
-        Err(self.damaged(self.here(), "log record", format!("{raw} bytes of zstd"), got))
+        Err(Error::damaged(self.source.path(), stored.block, "log record", format!("{raw} bytes of zstd"), got))
     }
 
     fn check_end(&self) -> Result<()> {
         let Tail { end, last_seq } = self.expected;
-        if (self.commits.end, self.commits.last_seq) == (end, last_seq) && self.commits.open.is_none() {
+        let path = self.source.path();
+        if self.commits.is_open() {
+            let last = self.source.end().saturating_sub(BLOCK_BYTES);
+            let expected = format!("a commit that ends by {end}");
+            return Err(Error::damaged(path, last, "log commit", expected, "one that goes on"));
+        }
+        if (self.commits.end, self.commits.last_seq) == (end, last_seq) {
             return Ok(());
         }
         let got = format!("whole commits up to {} with record {}", self.commits.end, self.commits.last_seq);
-        Err(self.damaged(
-            self.commits.end,
-            "log segment",
-            format!("whole commits up to {end} with record {last_seq}"),
-            got,
-        ))
+        let expected = format!("whole commits up to {end} with record {last_seq}");
+        Err(Error::damaged(path, self.commits.end, "log segment", expected, got))
+    }
+
+    /// What read ahead, for the next segment.
+    pub(super) fn into_read_ahead(self) -> Option<ReadAhead> {
+        self.source.into_read_ahead()
     }
 }
 

@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use super::LogOptions;
 use super::format::{BLOCK_BYTES, Header, Identity};
-use super::reader::{Tail, find_tail};
 use super::segment::{self, Found, Name};
+use super::tail::{Tail, find_tail};
 use super::writer::{Active, DEPTH, Kept, Writer};
 use crate::disk::{Create, Disk, OpenOptions};
 use crate::{Error, Result};
@@ -55,9 +55,7 @@ pub(super) fn open(disk: &dyn Disk, dir: &Path, store_id: u128, epoch: u64, opti
         None => None,
         Some(newest) => {
             check_owner(newest, store_id, epoch)?;
-            // Past the page cache: after a failed sync it may hold, as clean, what the device never got.
-            let file = disk.open(&newest.path, OpenOptions::READ_DIRECT)?;
-            Some((newest.header.segment, find_tail(file, &newest.path, &newest.header)?))
+            Some((newest.header.segment, find_tail(disk, &newest.path, &newest.header)?))
         }
     };
     let (prev, tail) = found.unwrap_or((0, Tail { end: 0, last_seq: 0 }));

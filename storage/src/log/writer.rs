@@ -19,8 +19,8 @@ use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::format::{BLOCK_BYTES, Commit, Header, Identity, RecordHead, blocks_for, encode_commit, encode_record};
-use super::reader::Tail;
 use super::recovery::segment_bytes;
+use super::tail::Tail;
 use super::{Log, Seq, segment};
 use crate::disk::{Completion, File, IoQueue, Op};
 use crate::{Error, Result};
