@@ -56,6 +56,8 @@ mod error;
 pub mod inspect;
 pub mod log;
 pub mod queue;
+#[doc(hidden)]
+pub mod sabotage;
 pub mod spine;
 mod store;
 

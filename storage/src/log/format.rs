@@ -4,20 +4,21 @@
 //! Invariants:
 //! 1. Decoding never panics and never allocates more than it was given, whatever the bytes.
 //! 2. A block decodes only in the place it was written for: store, segment, epoch and offset go into its checksum.
-//! 3. `promised <= start of its commit <= promised + window`, so that a block proves what was durable before it.
+//! 3. `promised <= start of its commit <= promised + window` (the link block not counted), so that a block proves what
+//!    was durable before it.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::Seq;
-use crate::disk::{ALIGN, AlignedBuf};
+use crate::disk::ALIGN;
+use crate::queue::striped::Stripes;
+use crate::sabotage::{Check, checked};
 use crate::{Error, Result};
 
-/// Bytes of a block; the header is one block too.
+/// Bytes of a block; header and link are one block each.
 pub const BLOCK: usize = ALIGN;
 /// The same, for offsets.
 pub const BLOCK_BYTES: u64 = BLOCK as u64;
-/// Where a segment's data blocks begin, in bytes: behind what describes the segment itself.
-pub const DATA_START: u64 = BLOCK_BYTES;
 /// Bytes of a data block's own header.
 pub const BLOCK_HEAD: usize = 40;
 /// Bytes of a data block that hold records.
@@ -25,7 +26,14 @@ pub const PAYLOAD: usize = BLOCK - BLOCK_HEAD;
 /// Bytes before each record's payload.
 pub const RECORD_HEAD: usize = 20;
 /// The format written and read here.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// Where in a segment the link block stands.
+pub const LINK_AT: u64 = BLOCK_BYTES;
+/// Where in a segment the first commit starts.
+pub const DATA_START: u64 = 2 * BLOCK_BYTES;
+
+/// How records lie in a buffer that is to be written: room for a link, then blocks with room for their heads.
+pub(crate) const STRIPES: Stripes = Stripes { front: BLOCK, block: BLOCK, head: BLOCK_HEAD };
 
 const MAGIC: &[u8; 8] = b"BKSTLOG1";
 /// Segment numbers, epochs and record numbers stay so far below the end of u64 that counting on never overflows.
@@ -60,7 +68,7 @@ impl Fault {
     }
 }
 
-/// What the header block of a segment says.
+/// What the header block of a segment says: who it is. Durable before the segment has its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The store that it belongs to.
@@ -73,6 +81,11 @@ pub struct Header {
     pub segment_bytes: u64,
     /// How far beyond what it promises a commit may start, in bytes.
     pub window: u64,
+}
+
+/// What the link block says: where the segment goes on from. A segment without one has not begun: it was made ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
     /// The number that its first record has, or would have.
     pub first_seq: Seq,
     /// How many bytes of the predecessor count; what it holds beyond is void. 0 for segment 1.
@@ -126,16 +139,17 @@ impl Header {
         block.extend_from_slice(&VERSION.to_le_bytes());
         block.extend_from_slice(&(BLOCK as u32).to_le_bytes());
         block.extend_from_slice(&self.store_id.to_le_bytes());
-        let (prev, prev_last) = (self.segment.saturating_sub(1), self.first_seq.saturating_sub(1));
-        for field in
-            [self.segment, self.epoch, self.segment_bytes, self.window, self.first_seq, prev, self.prev_len, prev_last]
-        {
+        for field in [self.segment, self.epoch, self.segment_bytes, self.window] {
             block.extend_from_slice(&field.to_le_bytes());
         }
         block.resize(BLOCK - 8, 0);
         block.extend_from_slice(&xxh3_64(&block).to_le_bytes());
         block
     }
+}
+
+fn whole(bytes: u64) -> bool {
+    bytes.is_multiple_of(BLOCK_BYTES)
 }
 
 /// Reads the header block of a segment.
@@ -155,26 +169,13 @@ pub fn decode_header(bytes: &[u8]) -> Result<Header, Fault> {
     }
     // Every version keeps magic and checksum where they are, so that a flipped bit is never taken for a new version.
     let (expected, got) = (xxh3_64(body), u64::from_le_bytes(*sum));
-    if expected != got {
+    if checked(Check::LogHeaderChecksum) && expected != got {
         return Err(checksum_fault(WHAT, bytes, expected, got));
     }
     let mut read = || {
-        Some((
-            fields.u32()?,
-            fields.u32()?,
-            fields.u128()?,
-            fields.u64()?,
-            fields.u64()?,
-            fields.u64()?,
-            fields.u64()?,
-            fields.u64()?,
-            fields.u64()?,
-            fields.u64()?,
-            fields.u64()?,
-        ))
+        Some((fields.u32()?, fields.u32()?, fields.u128()?, fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?))
     };
-    let (version, block, store_id, segment, epoch, segment_bytes, window, first_seq, prev, prev_len, prev_last) =
-        read().ok_or_else(|| short(WHAT, bytes))?;
+    let (version, block, store_id, segment, epoch, segment_bytes, window) = read().ok_or_else(|| short(WHAT, bytes))?;
     if version != VERSION {
         return Err(Fault {
             unsupported: true,
@@ -184,22 +185,46 @@ pub fn decode_header(bytes: &[u8]) -> Result<Header, Fault> {
     if block as usize != BLOCK {
         return Err(Fault { unsupported: true, ..Fault::new("log block size", BLOCK.to_string(), block.to_string()) });
     }
-    let whole = |bytes: u64| bytes.is_multiple_of(BLOCK_BYTES) && bytes >= BLOCK_BYTES;
-    let sound = (1..=MOST).contains(&segment)
-        && (1..=MOST).contains(&first_seq)
-        && epoch <= MOST
-        && prev == segment - 1
-        && prev_last == first_seq - 1
-        && whole(segment_bytes)
-        && if prev == 0 { prev_len == 0 && prev_last == 0 } else { whole(prev_len) };
+    let sound = (1..=MOST).contains(&segment) && epoch <= MOST && whole(segment_bytes) && segment_bytes >= DATA_START;
     if !sound {
-        let got = format!(
-            "segment {segment} of {segment_bytes} bytes from record {first_seq} after segment {prev} of {prev_len} \
-             bytes up to record {prev_last}"
-        );
+        let got = format!("segment {segment} of epoch {epoch} and {segment_bytes} bytes");
         return Err(Fault::new(WHAT, "consistent fields", got));
     }
-    Ok(Header { store_id, segment, epoch, segment_bytes, window, first_seq, prev_len })
+    Ok(Header { store_id, segment, epoch, segment_bytes, window })
+}
+
+impl Link {
+    /// The link block of the segment of this header.
+    pub(super) fn encode(&self, block: &mut [u8], header: &Header) {
+        block.fill(0);
+        let Some((sum, body)) = block.split_first_chunk_mut::<8>() else { return };
+        let fields = [self.first_seq, header.segment - 1, self.prev_len, self.first_seq.saturating_sub(1)];
+        body.iter_mut().zip(fields.into_iter().flat_map(u64::to_le_bytes)).for_each(|(to, from)| *to = from);
+        *sum = Identity::of(header).checksum(body, LINK_AT).to_le_bytes();
+    }
+}
+
+/// Reads the link block of the segment of this header.
+pub fn decode_link(bytes: &[u8], header: &Header) -> Result<Link, Fault> {
+    const WHAT: &str = "log segment link";
+    let (sum, body) = bytes.get(..BLOCK).and_then(<[u8]>::split_first_chunk::<8>).ok_or_else(|| short(WHAT, bytes))?;
+    let (expected, got) = (Identity::of(header).checksum(body, LINK_AT), u64::from_le_bytes(*sum));
+    if checked(Check::LogLinkChecksum) && expected != got {
+        return Err(checksum_fault(WHAT, bytes, expected, got));
+    }
+    let mut fields = Fields(body);
+    let mut read = || Some((fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?));
+    let (first_seq, prev, prev_len, prev_last) = read().ok_or_else(|| short(WHAT, bytes))?;
+    let sound = (1..=MOST).contains(&first_seq)
+        && prev == header.segment - 1
+        && prev_last == first_seq - 1
+        && whole(prev_len)
+        && if prev == 0 { prev_len == 0 && prev_last == 0 } else { prev_len >= DATA_START };
+    if !sound {
+        let got = format!("first record {first_seq} after segment {prev} of {prev_len} bytes up to record {prev_last}");
+        return Err(Fault::new(WHAT, "consistent fields", got));
+    }
+    Ok(Link { first_seq, prev_len })
 }
 
 /// What a data block's place adds to its checksum, and the bounds of what it may say.
@@ -215,13 +240,16 @@ impl Identity {
     pub fn of(header: &Header) -> Self {
         let mut bytes = Vec::with_capacity(32);
         bytes.extend_from_slice(&header.store_id.to_le_bytes());
-        bytes.extend_from_slice(&header.segment.to_le_bytes());
-        bytes.extend_from_slice(&header.epoch.to_le_bytes());
+        if checked(Check::LogBlockIdentity) {
+            bytes.extend_from_slice(&header.segment.to_le_bytes());
+            bytes.extend_from_slice(&header.epoch.to_le_bytes());
+        }
         Self { seed: xxh3_64(&bytes), segment_bytes: header.segment_bytes, window: header.window }
     }
 
     /// The checksum of the block at `offset`, of what follows the checksum itself.
     fn checksum(&self, body: &[u8], offset: u64) -> u64 {
+        let offset = if checked(Check::LogBlockPlace) { offset } else { 0 };
         xxh3_64_with_seed(body, self.seed.wrapping_add((offset / BLOCK_BYTES).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
     }
 }
@@ -269,31 +297,36 @@ pub(super) fn blocks_for(stream: usize) -> u64 {
     stream.div_ceil(PAYLOAD) as u64
 }
 
-/// The blocks of a commit whose records are `stream` (see [`encode_record`]), ready to be written at `commit.start`.
-pub(super) fn encode_commit(stream: &[u8], commit: &Commit, identity: &Identity) -> AlignedBuf {
-    let mut buf = AlignedBuf::zeroed(stream.len().div_ceil(PAYLOAD) * BLOCK);
-    let (mut index, mut offset) = (0_u32, commit.start);
-    for (block, part) in buf.chunks_exact_mut(BLOCK).zip(stream.chunks(PAYLOAD)) {
+/// Turns blocks whose payload parts hold `stream` bytes of records (see [`encode_record_head`]) into a commit: fills in the
+/// blocks' heads, and zeros behind the stream.
+pub(super) fn stamp(blocks: &mut [u8], stream: usize, commit: &Commit, identity: &Identity) {
+    let (mut index, mut offset, mut left) = (0_u32, commit.start, stream);
+    for block in blocks.chunks_exact_mut(BLOCK) {
+        let used = left.min(PAYLOAD);
+        left -= used;
+        if let Some(padding) = block.get_mut(BLOCK_HEAD + used..) {
+            padding.fill(0);
+        }
         let Some((sum, body)) = block.split_first_chunk_mut::<8>() else { continue };
-        let fields = commit
-            .promised
-            .to_le_bytes()
-            .into_iter()
-            .chain(commit.first_seq.to_le_bytes())
-            .chain(commit.records.to_le_bytes())
-            .chain(commit.blocks.to_le_bytes())
-            .chain(index.to_le_bytes())
-            .chain((part.len() as u16).to_le_bytes())
-            .chain([0; 2]);
-        body.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
-        if let Some(payload) = body.get_mut(BLOCK_HEAD - 8..).and_then(|p| p.get_mut(..part.len())) {
-            payload.copy_from_slice(part);
+        let fields: [&[u8]; 7] = [
+            &commit.promised.to_le_bytes(),
+            &commit.first_seq.to_le_bytes(),
+            &commit.records.to_le_bytes(),
+            &commit.blocks.to_le_bytes(),
+            &index.to_le_bytes(),
+            &(used as u16).to_le_bytes(),
+            &[0; 2],
+        ];
+        let mut rest = &mut *body;
+        for field in fields {
+            let Some((to, behind)) = rest.split_at_mut_checked(field.len()) else { break };
+            to.copy_from_slice(field);
+            rest = behind;
         }
         *sum = identity.checksum(body, offset).to_le_bytes();
         index += 1;
         offset += BLOCK_BYTES;
     }
-    buf
 }
 
 /// A data block's fields, as they stand there.
@@ -328,7 +361,7 @@ impl BlockHead {
 /// every reader.
 pub(super) fn sound_block<'a>(bytes: &'a [u8], identity: &Identity, offset: u64) -> Option<Block<'a>> {
     let (sum, body) = bytes.get(..BLOCK)?.split_first_chunk::<8>()?;
-    if identity.checksum(body, offset) != u64::from_le_bytes(*sum) {
+    if identity.checksum(body, offset) != u64::from_le_bytes(*sum) && checked(Check::LogBlockChecksum) {
         return None;
     }
     let (BlockHead { promised, first_seq, records, blocks, index, used, reserved }, payload) = BlockHead::read(body)?;
@@ -341,9 +374,10 @@ pub(super) fn sound_block<'a>(bytes: &'a [u8], identity: &Identity, offset: u64)
         && (1..=MOST).contains(&first_seq)
         && records >= 1
         && if last { !payload.is_empty() } else { payload.len() == PAYLOAD }
-        && (DATA_START..=start).contains(&promised)
+        && (LINK_AT..=start).contains(&promised)
         && promised.is_multiple_of(BLOCK_BYTES)
-        && start - promised <= identity.window
+        && start >= DATA_START
+        && start - promised.max(DATA_START) <= identity.window
         && commit.end() <= identity.segment_bytes;
     sound.then_some(Block { commit, index, payload })
 }
@@ -391,13 +425,19 @@ pub struct RecordHead {
     pub zstd: bool,
 }
 
-/// Appends a record to a commit's stream.
-pub(super) fn encode_record(stream: &mut Vec<u8>, head: RecordHead, stored: &[u8]) {
-    stream.extend_from_slice(&head.stored.to_le_bytes());
-    stream.extend_from_slice(&if head.zstd { ZSTD } else { 0 }.to_le_bytes());
-    stream.extend_from_slice(&head.seq.to_le_bytes());
-    stream.extend_from_slice(&head.raw.to_le_bytes());
-    stream.extend_from_slice(stored);
+/// What stands before a record's payload in a commit's stream.
+pub(super) fn encode_record_head(head: RecordHead) -> [u8; RECORD_HEAD] {
+    let mut bytes = [0; RECORD_HEAD];
+    let flags = if head.zstd { ZSTD } else { 0 };
+    let fields: [&[u8]; 4] =
+        [&head.stored.to_le_bytes(), &flags.to_le_bytes(), &head.seq.to_le_bytes(), &head.raw.to_le_bytes()];
+    let mut rest = &mut bytes[..];
+    for field in fields {
+        let Some((to, behind)) = rest.split_at_mut_checked(field.len()) else { break };
+        to.copy_from_slice(field);
+        rest = behind;
+    }
+    bytes
 }
 
 /// Reads what stands before a record's payload.
@@ -416,6 +456,24 @@ pub fn decode_record_head(bytes: &[u8]) -> Result<RecordHead, Fault> {
         ));
     }
     Ok(RecordHead { seq, stored, raw, zstd })
+}
+
+/// A commit of these records, framed by [`encode_record`].
+#[cfg(test)]
+pub(super) fn encode_commit(stream: &[u8], commit: &Commit, identity: &Identity) -> Vec<u8> {
+    let mut blocks = vec![0xaa; stream.len().div_ceil(PAYLOAD) * BLOCK];
+    for (block, part) in blocks.chunks_mut(BLOCK).zip(stream.chunks(PAYLOAD)) {
+        block[BLOCK_HEAD..BLOCK_HEAD + part.len()].copy_from_slice(part);
+    }
+    stamp(&mut blocks, stream.len(), commit, identity);
+    blocks
+}
+
+/// Appends a record to a commit's stream.
+#[cfg(test)]
+pub(super) fn encode_record(stream: &mut Vec<u8>, head: RecordHead, stored: &[u8]) {
+    stream.extend_from_slice(&encode_record_head(head));
+    stream.extend_from_slice(stored);
 }
 
 #[cfg(test)]

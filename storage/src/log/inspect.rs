@@ -4,11 +4,11 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::format::{DATA_START, decode_header};
+use super::format::{BLOCK, DATA_START, LINK_AT, decode_header, decode_link};
 use super::reader::SegmentReader;
-use super::segment::{self, Found};
+use super::segment::{self, Front, Head, Kept, Listing};
 use super::source::{READ_AHEAD, ReadAhead, Source};
-use super::tail::{Tail, find_tail, tail_of};
+use super::tail::{Tail, find_tail, proof_of, tail_of};
 use super::{LogReport, Record, SegmentReport};
 use crate::disk::{Disk, OpenOptions};
 use crate::{Damage, Error, Result};
@@ -38,50 +38,65 @@ pub fn inspect(disk: &dyn Disk, dir: &Path, verify: bool) -> Result<LogReport> {
     }
     let Some(listing) = note(&mut report.damage, segment::list(disk, dir))? else { return Ok(report) };
     report.bytes = listing.segments.iter().map(|s| s.file_len).sum();
+    report.spare_bytes = listing.free.iter().map(|s| s.file_len).sum();
+    note(&mut report.damage, listing.check_numbers(dir))?;
     let newest = listing.segments.last().map(|s| s.id);
-    let mut chain: Vec<Found> = Vec::new();
-    // Whether the one before was read: else there is no link to check, and the damage is noted already.
-    let mut linked = true;
-    for name in listing.segments {
-        let Some(found) = note(&mut report.damage, segment::read_header(disk, name))? else {
-            linked = false;
-            continue;
-        };
-        if let Some(prev) = chain.last().filter(|_| linked) {
-            note(&mut report.damage, segment::check_link(prev, &found))?;
-        }
-        linked = true;
-        chain.push(found);
-    }
-    for (i, found) in chain.iter().enumerate() {
-        // Only the segment right after knows where this one ends.
-        let successor = chain.get(i + 1).map(|next| &next.header).filter(|h| h.segment == found.header.segment + 1);
-        let tail = match successor {
-            Some(next) => Some(Tail { end: next.prev_len, last_seq: next.first_seq - 1 }),
-            None if newest == Some(found.header.segment) => {
-                note(&mut report.damage, find_tail(disk, &found.path, &found.header))?
-            }
-            None => None,
+    let (kept, made_ahead) = begun(disk, &mut report.damage, listing)?;
+    for (i, segment) in kept.iter().enumerate() {
+        let head = segment.head(disk)?;
+        let tail = match kept.get(i + 1) {
+            // Only the segment right after knows where this one ends.
+            Some(next) if next.id == segment.id + 1 => note(&mut report.damage, segment.sealed_tail(disk, next))?,
+            // Of a newer one nothing could be read: this one's end is not known.
+            _ if newest.is_some_and(|newest| newest > segment.id && made_ahead != Some(newest)) => None,
+            Some(_) => None,
+            None => note(&mut report.damage, find_tail(disk, &segment.path, head))?,
         };
         if let Some(tail) = tail.filter(|_| verify) {
-            let reader = open_reader(disk, found, tail)?;
+            let reader = open_reader(disk, segment, tail)?;
             note(&mut report.damage, read_all(reader, |_| ()))?;
         }
         report.segments.push(SegmentReport {
-            id: found.header.segment,
-            file: found.path.clone(),
-            epoch: found.header.epoch,
-            first_seq: found.header.first_seq,
+            id: segment.id,
+            file: segment.path.clone(),
+            epoch: head.header.epoch,
+            first_seq: head.link.first_seq,
             last_seq: tail.map(|t| t.last_seq),
-            bytes: found.file_len,
+            bytes: segment.file_len,
             used: tail.map_or(0, |t| t.end),
         });
     }
-    let last = report.segments.last().filter(|s| Some(s.id) == newest);
+    let last = report.segments.last().filter(|s| newest == Some(s.id) || made_ahead.is_some());
     report.last_seq = last.and_then(|s| s.last_seq).unwrap_or(0);
     let first = report.segments.first().map_or(0, |s| s.first_seq);
     report.first_seq = if first > report.last_seq { 0 } else { first };
     Ok(report)
+}
+
+/// The segments that have begun, with their fronts read, and the one that was made ahead. What is wrong with others is
+/// noted.
+fn begun(disk: &dyn Disk, damage: &mut Vec<Damage>, listing: Listing) -> Result<(Vec<Kept>, Option<u64>)> {
+    let mut made_ahead = None;
+    let newest = listing.segments.last().map(|s| s.id);
+    let mut kept = Vec::new();
+    for name in listing.segments {
+        let Some(front) = note(damage, segment::read_front(disk, &name, true))? else { continue };
+        let Front { header, link } = front;
+        let fault = match link {
+            Ok(link) => {
+                kept.push(Kept::new(name, Some(Head { header, link })));
+                continue;
+            }
+            Err(fault) => fault,
+        };
+        // The newest may have been made ahead.
+        let proof = if newest == Some(name.id) { proof_of(disk, &name.path, &header)? } else { Some(String::new()) };
+        match proof {
+            Some(_) => drop(note::<()>(damage, Err(fault.at(&name.path, LINK_AT)))?),
+            None => made_ahead = Some(name.id),
+        }
+    }
+    Ok((kept, made_ahead))
 }
 
 /// Puts damage aside; any other error stays one.
@@ -104,10 +119,11 @@ fn read_all(mut reader: SegmentReader, mut each: impl FnMut(Record)) -> Result<(
 }
 
 /// A reader of a segment up to `tail`.
-pub(super) fn open_reader(disk: &dyn Disk, found: &Found, tail: Tail) -> Result<SegmentReader> {
-    let file = disk.open(&found.path, OpenOptions::READ_DIRECT)?;
+pub(super) fn open_reader(disk: &dyn Disk, segment: &Kept, tail: Tail) -> Result<SegmentReader> {
+    let file = disk.open(&segment.path, OpenOptions::READ_DIRECT)?;
     let io = ReadAhead::new(disk, READ_AHEAD)?;
-    Ok(SegmentReader::new(Source::ahead(io, file, &found.path, DATA_START..tail.end), &found.header, tail))
+    let source = Source::ahead(io, file, &segment.path, DATA_START..tail.end);
+    Ok(SegmentReader::new(source, segment.head(disk)?, tail))
 }
 
 /// The records of a segment file's bytes, as recovery of the newest segment and a scan of it would find them. For
@@ -120,10 +136,12 @@ pub(super) fn open_reader(disk: &dyn Disk, found: &Found, tail: Tail) -> Result<
 pub fn decode_segment(bytes: &[u8]) -> Result<Vec<Record>> {
     let path = Path::new("bytes");
     let header = decode_header(bytes).map_err(|fault| fault.at(path, 0))?;
+    let link = decode_link(bytes.get(BLOCK..).unwrap_or_default(), &header).map_err(|fault| fault.at(path, LINK_AT))?;
+    let head = Head { header, link };
     let bytes = Bytes::copy_from_slice(bytes);
-    let tail = tail_of(Source::memory(bytes.clone(), path, DATA_START..header.segment_bytes), &header)?;
+    let tail = tail_of(Source::memory(bytes.clone(), path, DATA_START..head.header.segment_bytes), &head)?;
     let source = Source::memory(bytes, path, DATA_START..tail.end);
     let mut records = Vec::new();
-    read_all(SegmentReader::new(source, &header, tail), |record| records.push(record))?;
+    read_all(SegmentReader::new(source, &head, tail), |record| records.push(record))?;
     Ok(records)
 }

@@ -1,9 +1,12 @@
 //! The segment log: numbered records in a chain of segment files, durable in groups.
 //!
 //! - `format`: the bytes; `docs/format.md` has the diagrams and the proof of recovery.
-//! - `segment`: the files; `recovery`: opening; `writer`: group commit.
+//! - `segment`: the files; `maker` and `ahead` make the next one; `recovery`: opening.
+//! - `append` puts records into a shared buffer; `core` lets one of those who wait lead; `writer` is what the leader
+//!   does; `keeper` is the log's thread, for what nobody waits in; `task` waits without blocking.
 //! - `source` reads blocks ahead, `commits` follows them, `frames` finds their records: on these stand `reader` (a segment's
-//!   records), `scan` (a log's), `tail` (where the newest segment ends) and `inspect`.
+//!   records), `scan` (a log's) and `follow` (those that are still to come), `tail` (where the newest segment ends) and
+//!   `inspect`.
 //!
 //! Invariants:
 //! 1. A record is acknowledged only once it and all before it are durable.
@@ -13,14 +16,24 @@
 //!    offset, expected and got.
 //! 4. After a failed write or sync every call answers [`Poisoned`](crate::Error::Poisoned).
 //!
+//! Memory: four buffers of [`LogOptions::buffer_bytes`] for the log's life, what large records take until they are written,
+//! and 4 MiB for each scan.
+//!
 //! Known limits: damage to the very last commits, which no later block proves to have been durable, looks like a torn
-//! tail. Segments are not recycled yet: a new one is written with zeros when the old one is full.
+//! tail.
 
+mod ahead;
+mod append;
 mod commits;
+mod core;
+mod counters;
+mod follow;
 #[doc(hidden)]
 pub mod format;
 mod frames;
 mod inspect;
+mod keeper;
+mod maker;
 mod options;
 mod reader;
 mod recovery;
@@ -28,34 +41,39 @@ mod scan;
 mod segment;
 mod source;
 mod tail;
+mod task;
 mod writer;
 
-use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use zstd::bulk::Compressor;
-
+pub use follow::Follower;
 pub use inspect::{decode_segment, inspect};
 pub use options::{LogOptions, LogReport, LogStats, Record, SegmentReport, Seq};
 pub use scan::{Scan, ScanOptions};
+pub use task::WhenDurable;
 
-use self::scan::Part;
-use self::writer::{Buffer, Kept, Writer, lock};
+use self::core::Core;
+use self::keeper::Keeper;
+use self::scan::{End, Part};
+use self::segment::Kept;
 use crate::disk::Disk;
 use crate::{Error, Result};
 
-/// zstd's fastest standard level: the log is written at the speed of the input.
-const ZSTD_LEVEL: i32 = 1;
+/// The most bytes of one record.
+pub const MOST_RECORD: usize = 1 << 30;
+
+/// Locks what holds no invariant across a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// An append-only log of records in one directory.
 ///
-/// Any number of threads append; each waits for durability only when it asks for it. There is no thread inside: one
-/// of those who wait writes for all.
+/// Any number of threads append, without a lock; each waits for durability only when it asks for it. One of those who wait
+/// writes for all. The log's own thread makes segments ahead of their need, and works for those who wait in a future.
 ///
 /// ```
 /// use backstay_storage::log::{Log, LogOptions};
@@ -73,39 +91,14 @@ const ZSTD_LEVEL: i32 = 1;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Log {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    options: LogOptions,
-    /// Locked for a copy only. Taken alone, or while `writer` is held.
-    buffer: Mutex<Buffer>,
-    /// Locked for as long as its holder waits for the disk.
-    writer: Mutex<Writer>,
-    /// Oldest first, the last is written. Locked for moments, last of all.
-    segments: Mutex<VecDeque<Kept>>,
-    /// Held by a trim from start to end.
-    trimming: Mutex<()>,
-    durable: AtomicU64,
-    /// Someone wants what is buffered to be written soon.
-    wanted: AtomicBool,
-    /// Why nothing works any more.
-    poison: OnceLock<String>,
-    compressors: Mutex<Vec<Compressor<'static>>>,
-    counters: Counters,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    records: AtomicU64,
-    payload_bytes: AtomicU64,
-    commits: AtomicU64,
-    commit_bytes: AtomicU64,
-    segments_created: AtomicU64,
-    segments_trimmed: AtomicU64,
+    core: Arc<Core>,
+    /// Ends the thread, if there is one, when the log is dropped.
+    _keeper: Option<Keeper>,
 }
 
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log").field("dir", &self.dir).field("durable", &self.durable()).finish_non_exhaustive()
+        f.debug_struct("Log").field("dir", &self.core.dir).field("durable", &self.durable()).finish_non_exhaustive()
     }
 }
 
@@ -115,14 +108,7 @@ pub(crate) fn store_id(disk: &dyn Disk, dir: &Path) -> Result<Option<u128>> {
         return Ok(None);
     }
     let newest = segment::list(disk, dir)?.segments.pop();
-    newest.map(|name| Ok(segment::read_header(disk, name)?.header.store_id)).transpose()
-}
-
-/// A payload as it will be stored.
-struct Stored<'a> {
-    bytes: Cow<'a, [u8]>,
-    raw: u32,
-    zstd: bool,
+    newest.map(|name| Ok(segment::read_front(disk, &name, false)?.header.store_id)).transpose()
 }
 
 impl Log {
@@ -145,24 +131,13 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, store_id: u128, epoch: u64, options: LogOptions) -> Result<Log> {
-        let opened = recovery::open(&*disk, dir, store_id, epoch, &options)?;
-        Ok(Self {
-            disk,
-            dir: dir.into(),
-            options,
-            buffer: Mutex::new(Buffer::new(opened.last_seq + 1)),
-            writer: Mutex::new(opened.writer),
-            segments: Mutex::new(opened.segments),
-            trimming: Mutex::default(),
-            durable: AtomicU64::new(opened.last_seq),
-            wanted: AtomicBool::new(false),
-            poison: OnceLock::new(),
-            compressors: Mutex::default(),
-            counters: Counters { segments_created: AtomicU64::new(1), ..Counters::default() },
-        })
+        let opened = recovery::open(&disk, dir, store_id, epoch, &options)?;
+        let core = Arc::new(Core::new(disk, dir.into(), options, opened)?);
+        let keeper = core.mail.clone().map(|mail| Keeper::start(core.clone(), mail)).transpose()?;
+        Ok(Self { core, _keeper: keeper })
     }
 
-    /// The largest epoch named in any segment header; 0 if there is no log. Reads only.
+    /// The epoch of the newest segment, which is the largest of any; 0 if there is no log. Reads only.
     ///
     /// ```
     /// use backstay_storage::log::Log;
@@ -174,16 +149,17 @@ impl Log {
         if disk.metadata(dir)?.is_none() {
             return Ok(0);
         }
-        let chain = segment::read_chain(disk, segment::list(disk, dir)?.segments)?;
-        Ok(chain.iter().map(|s| s.header.epoch).max().unwrap_or(0))
+        let newest = segment::list(disk, dir)?.segments.pop();
+        let front = newest.map(|name| segment::read_front(disk, &name, false)).transpose()?;
+        Ok(front.map_or(0, |front| front.header.epoch))
     }
 
     /// Buffers a record and returns its number. It is durable after [`Log::wait_durable`] or [`Log::commit`].
     ///
-    /// Does not wait for the disk unless more than [`LogOptions::buffer_bytes`] are buffered.
+    /// Takes no lock, and does not wait for the disk unless all buffers are full.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a payload of 4 GiB or more.
+    /// [`Error::Invalid`] for a payload of more than [`MOST_RECORD`] bytes.
     ///
     /// ```
     /// # use backstay_storage::log::{Log, LogOptions};
@@ -195,7 +171,8 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn append(&self, payload: &[u8]) -> Result<Seq> {
-        self.append_batch(&[payload]).map(|seqs| seqs.start)
+        self.core.check()?;
+        self.core.append(payload)
     }
 
     /// Buffers records that become durable together: after a crash all of them are there, or none.
@@ -209,52 +186,15 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn append_batch(&self, payloads: &[&[u8]]) -> Result<Range<Seq>> {
-        self.check()?;
-        // Outside of the lock: compression is what takes time.
-        let stored = payloads.iter().map(|payload| self.stored(payload)).collect::<Result<Vec<_>>>()?;
-        self.make_room()?;
-        let mut buffer = lock(&self.buffer);
-        if !buffer.takes(stored.len()) {
-            return Err(Error::Invalid(format!(
-                "{} records are too many for one commit; commit more often",
-                stored.len()
-            )));
-        }
-        let first = buffer.next_seq;
-        for Stored { bytes, raw, zstd } in &stored {
-            buffer.push(bytes, *raw, *zstd);
-        }
-        let next = buffer.next_seq;
-        drop(buffer);
-        self.counters.records.fetch_add(next - first, Ordering::Relaxed);
-        self.counters.payload_bytes.fetch_add(payloads.iter().map(|p| p.len() as u64).sum(), Ordering::Relaxed);
-        Ok(first..next)
-    }
-
-    /// A payload as it is stored: compressed if it is long and that makes it smaller.
-    fn stored<'a>(&self, payload: &'a [u8]) -> Result<Stored<'a>> {
-        let raw = u32::try_from(payload.len()).map_err(|_| {
-            Error::Invalid(format!("a record of {} bytes is too large: the limit is {} bytes", payload.len(), u32::MAX))
-        })?;
-        let plain = Stored { bytes: Cow::Borrowed(payload), raw, zstd: false };
-        if self.options.compress_over.is_none_or(|over| payload.len() <= over) {
-            return Ok(plain);
-        }
-        let kept = lock(&self.compressors).pop();
-        // A compressor that cannot be made, or fails, costs space only.
-        let Some(mut compressor) = kept.or_else(|| Compressor::new(ZSTD_LEVEL).ok()) else { return Ok(plain) };
-        let compressed = compressor.compress(payload);
-        lock(&self.compressors).push(compressor);
-        Ok(match compressed {
-            Ok(bytes) if bytes.len() < payload.len() => Stored { bytes: Cow::Owned(bytes), raw, zstd: true },
-            _ => plain,
-        })
+        self.core.check()?;
+        self.core.append_batch(payloads)
     }
 
     /// Starts writing what is buffered, without waiting for it, so that the caller's work overlaps the disk's.
     ///
     /// If as much is in flight as [`LogOptions::window`] allows, the write starts when some of it has ended and a
-    /// caller waits for or submits something. Only a full segment makes this call wait: for its successor to be made.
+    /// caller waits for or submits something. Only a full segment makes this call wait: for what is in flight, and for
+    /// its successor if that is not there yet.
     ///
     /// ```
     /// # use backstay_storage::log::{Log, LogOptions};
@@ -269,9 +209,8 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn submit(&self) -> Result<()> {
-        self.check()?;
-        self.wanted.store(true, Ordering::Relaxed);
-        self.run_wanted()
+        self.core.check()?;
+        self.core.submit()
     }
 
     /// Waits until record `seq` and all before it are durable, writing what is needed.
@@ -290,12 +229,39 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wait_durable(&self, seq: Seq) -> Result<()> {
-        self.check()?;
+        self.check_appended(seq)?;
+        self.core.wait_durable(seq)
+    }
+
+    fn check_appended(&self, seq: Seq) -> Result<()> {
+        self.core.check()?;
         let next = self.next_seq();
         if seq >= next {
             return Err(Error::Invalid(format!("record {seq} was not appended: the next is {next}")));
         }
-        self.drive(seq)
+        Ok(())
+    }
+
+    /// As [`Log::wait_durable`], without blocking the thread: a future that ends when record `seq` is durable.
+    ///
+    /// ```
+    /// # use backstay_storage::log::{Log, LogOptions};
+    /// # use std::task::{Context, Poll, Waker};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = LogOptions { segment_bytes: 1 << 16, ..LogOptions::default() };
+    /// # let log = Log::open(backstay_storage::disk::system(), dir.path(), 7, 1, options)?;
+    /// let seq = log.append(b"x")?;
+    /// let mut durable = std::pin::pin!(log.when_durable(seq)?);
+    /// // any executor will do; this is the simplest
+    /// while durable.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+    ///     std::thread::yield_now();
+    /// }
+    /// assert_eq!(log.durable(), seq);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn when_durable(&self, seq: Seq) -> Result<WhenDurable> {
+        self.check_appended(seq)?;
+        Ok(WhenDurable::new(self.core.clone(), seq))
     }
 
     /// Makes everything appended so far durable and returns the last record's number (0 for an empty log).
@@ -310,9 +276,9 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn commit(&self) -> Result<Seq> {
-        self.check()?;
-        let last = self.next_seq() - 1;
-        self.drive(last)?;
+        self.core.check()?;
+        let last = self.next_seq().saturating_sub(1);
+        self.core.wait_durable(last)?;
         Ok(last)
     }
 
@@ -328,7 +294,7 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn durable(&self) -> Seq {
-        self.durable.load(Ordering::Acquire)
+        self.core.durable()
     }
 
     /// The number that the next record gets.
@@ -343,7 +309,7 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn next_seq(&self) -> Seq {
-        lock(&self.buffer).next_seq
+        self.core.gather.next_seq()
     }
 
     /// The oldest record that is kept, or what the next one gets if none is.
@@ -357,7 +323,9 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn first_seq(&self) -> Seq {
-        lock(&self.segments).front().map_or(1, |s| s.header.first_seq)
+        // Known since the log was opened, or since the segment was looked at to trim the one before.
+        let oldest = lock(&self.core.segments).kept.front().cloned();
+        oldest.and_then(|s| s.first_seq(&*self.core.disk).ok()).unwrap_or(1)
     }
 
     /// Reads the records from `from` (0 is taken as 1) up to what is durable now.
@@ -396,20 +364,57 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn scan_with(&self, options: ScanOptions) -> Result<Scan> {
-        self.check()?;
-        Ok(Scan::new(self.disk.clone(), self.parts_from(options.from.max(1))?.into(), options))
+        self.core.check()?;
+        Ok(Scan::new(self.core.disk.clone(), self.parts_from(options.from.max(1))?.into(), options))
+    }
+
+    /// A reader of the records from `from` on (0 is taken as 1) that goes on with those still to come.
+    ///
+    /// ```
+    /// # use backstay_storage::log::{Log, LogOptions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = LogOptions { segment_bytes: 1 << 16, ..LogOptions::default() };
+    /// # let log = Log::open(backstay_storage::disk::system(), dir.path(), 7, 1, options)?;
+    /// let mut follower = log.follow(1);
+    /// assert!(follower.try_next()?.is_none());
+    /// log.append(b"a")?;
+    /// log.commit()?;
+    /// assert_eq!(follower.try_next()?.map(|r| r.payload), Some("a".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn follow(&self, from: Seq) -> Follower<'_> {
+        Follower::new(self.core.disk.clone(), self, from)
     }
 
     /// The segments that hold durable records from `from` on, as they are now.
     fn parts_from(&self, from: Seq) -> Result<Vec<Part>> {
-        let segments = lock(&self.segments);
-        let first = segments.front().map_or(1, |s| s.header.first_seq);
-        if from < first {
+        let disk = &*self.core.disk;
+        let (kept, tail) = {
+            let segments = lock(&self.core.segments);
+            (segments.kept.iter().cloned().collect::<Vec<_>>(), segments.tail)
+        };
+        if let Some(oldest) = kept.first()
+            && oldest.first_seq(disk)? > from
+        {
+            let first = oldest.first_seq(disk)?;
             return Err(Error::Invalid(format!("record {from} is no longer in the log: the first kept is {first}")));
         }
-        let last = segments.len().saturating_sub(1);
-        let wanted = segments.iter().enumerate().filter(|(_, s)| s.tail.last_seq >= from);
-        Ok(wanted.map(|(i, s)| Part::of(Arc::new(s.clone()), i < last)).collect())
+        if tail.last_seq < from {
+            return Ok(Vec::new());
+        }
+        let start = last_that(&kept, |s| Ok(s.first_seq(disk)? <= from))?;
+        let mut parts: Vec<Part> = kept
+            .windows(2)
+            .skip(start)
+            .filter_map(|pair| match pair {
+                [kept, next] => Some(Part { kept: kept.clone(), end: End::Sealed(next.clone()) }),
+                _ => None,
+            })
+            .collect();
+        if let Some(newest) = kept.last().filter(|_| tail.end > format::DATA_START) {
+            parts.push(Part { kept: newest.clone(), end: End::Tail(tail) });
+        }
+        Ok(parts)
     }
 
     /// Drops the segments that hold only records before `seq`, oldest first. The one that is written stays.
@@ -428,26 +433,24 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn trim_before(&self, seq: Seq) -> Result<()> {
-        self.check()?;
-        let _trimming = lock(&self.trimming);
+        let core = &self.core;
+        core.check()?;
+        let _trimming = lock(&core.trimming);
         loop {
-            let oldest = {
-                let mut segments = lock(&self.segments);
-                // A successor's first record tells that all before it lie in older segments.
-                match segments.get(1).is_some_and(|next| next.header.first_seq <= seq) {
-                    true => segments.pop_front(),
-                    false => None,
-                }
-            };
-            let Some(oldest) = oldest else { return Ok(()) };
-            // Each removal is durable before the next: the numbers on disk never have a hole.
-            self.disk.remove(&oldest.path).map_err(|e| self.fail(e))?;
-            self.disk.sync_dir(&self.dir).map_err(|e| self.fail(e))?;
-            self.counters.segments_trimmed.fetch_add(1, Ordering::Relaxed);
+            let second = lock(&core.segments).kept.get(1).cloned();
+            // A successor's first record tells that all before it lie in older segments.
+            match second {
+                Some(second) if second.first_seq(&*core.disk)? <= seq => {}
+                _ => return Ok(()),
+            }
+            let Some(oldest) = lock(&core.segments).kept.pop_front() else { return Ok(()) };
+            core.retire(oldest).map_err(|e| core.fail(e))?;
+            core.counters.trimmed();
         }
     }
 
-    /// Bytes on disk: the lengths of all segment files.
+    /// Bytes on disk that hold records or will: the lengths of the segments that have begun. At most
+    /// [`LogOptions::spare_segments`] more wait to be used again, and one is made ahead.
     ///
     /// ```
     /// # use backstay_storage::log::{Log, LogOptions};
@@ -458,7 +461,7 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn bytes(&self) -> u64 {
-        lock(&self.segments).iter().map(|s| s.file_len).sum()
+        self.core.bytes()
     }
 
     /// Counters since it was opened.
@@ -474,16 +477,42 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn stats(&self) -> LogStats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        LogStats {
-            records: read(&self.counters.records),
-            payload_bytes: read(&self.counters.payload_bytes),
-            commits: read(&self.counters.commits),
-            commit_bytes: read(&self.counters.commit_bytes),
-            segments_created: read(&self.counters.segments_created),
-            segments_trimmed: read(&self.counters.segments_trimmed),
-        }
+        self.core.counters.snapshot()
     }
+}
+
+impl Core {
+    /// Takes the oldest segment off the disk: its file becomes a free one if it may, or is removed. Each is durable before
+    /// the next: the numbers on disk never have a hole.
+    fn retire(&self, oldest: Arc<Kept>) -> Result<()> {
+        let wanted = recovery::segment_bytes(&self.options, 0);
+        let spares = lock(&self.segments).free.len();
+        // Nobody can come to hold it any more: it is not on the list.
+        let pinned = Arc::strong_count(&oldest) > 1;
+        if pinned || oldest.file_len != wanted || spares >= self.options.spare_segments {
+            self.disk.remove(&oldest.path)?;
+            return self.disk.sync_dir(&self.dir);
+        }
+        let name = segment::Name { id: oldest.id, path: oldest.path.clone(), file_len: oldest.file_len };
+        let free = segment::put_aside(&*self.disk, &self.dir, name)?;
+        lock(&self.segments).free.extend(free);
+        Ok(())
+    }
+}
+
+/// The last of these, in order, for which `is` holds; the first if it holds for none.
+fn last_that(kept: &[Arc<Kept>], is: impl Fn(&Kept) -> Result<bool>) -> Result<usize> {
+    // The newest is asked for most.
+    let (mut low, mut high) = (0, kept.len());
+    let mut at = high.saturating_sub(1);
+    while low < high {
+        match kept.get(at) {
+            Some(kept) if is(kept)? => low = at + 1,
+            _ => high = at,
+        }
+        at = low + (high - low) / 2;
+    }
+    Ok(low.saturating_sub(1))
 }
 
 #[cfg(test)]

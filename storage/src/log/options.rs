@@ -19,21 +19,31 @@ pub type Seq = u64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogOptions {
     /// Size of a segment file in bytes, header included; rounded up to whole blocks. A commit that
-    /// does not fit gets a segment of its own size. Default 16 MiB.
+    /// does not fit gets a segment of its own size. Opening reads one segment or two. Default 32 MiB.
     pub segment_bytes: u64,
     /// Payloads longer than this many bytes are compressed with zstd (kept so only if smaller);
     /// `None` never compresses. Default 4096.
     pub compress_over: Option<usize>,
-    /// How far beyond the durable offset a write may start, in bytes: bounds what is in flight at
-    /// once (plus one commit). 0 means one write at a time. Default 1 MiB.
+    /// How far beyond the durable offset a write may start, in bytes: bounds what is in flight, or written and not yet
+    /// synced, at once (plus one commit), and so what a crash can tear. 0 means one write at a time. Default 8 MiB.
     pub window: u64,
-    /// Once this many bytes are buffered, an append first writes them out. Default 8 MiB.
+    /// Bytes of each of the four buffers that records are gathered in, locked in memory where the disk is io_uring. A
+    /// record that does not fit one gets a buffer of its own until it is written. Default 2 MiB.
     pub buffer_bytes: usize,
+    /// How many trimmed segments are kept as files to make new ones of: a new file has to be written with zeros first.
+    /// Default 2.
+    pub spare_segments: usize,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { segment_bytes: 16 << 20, compress_over: Some(4096), window: 1 << 20, buffer_bytes: 8 << 20 }
+        Self {
+            segment_bytes: 32 << 20,
+            compress_over: Some(4096),
+            window: 8 << 20,
+            buffer_bytes: 2 << 20,
+            spare_segments: 2,
+        }
     }
 }
 
@@ -55,12 +65,16 @@ pub struct LogStats {
     pub records: u64,
     /// Their bytes, before compression.
     pub payload_bytes: u64,
-    /// Durable writes started: one for each group of appends.
+    /// Writes started: one for each group of appends.
     pub commits: u64,
     /// Bytes of those writes, whole blocks.
     pub commit_bytes: u64,
-    /// Segments created, the one made by opening included.
+    /// Syncs of what was written without anybody waiting for it.
+    pub syncs: u64,
+    /// Segments made from nothing, the one made by opening included.
     pub segments_created: u64,
+    /// Segments made of trimmed ones.
+    pub segments_recycled: u64,
     /// Segments removed by trimming.
     pub segments_trimmed: u64,
 }
@@ -93,8 +107,10 @@ pub struct LogReport {
     pub first_seq: Seq,
     /// The newest record (0 if there is none, or it could not be read).
     pub last_seq: Seq,
-    /// Bytes on disk.
+    /// Bytes of the segments, the one that was made ahead included.
     pub bytes: u64,
+    /// Bytes of files that wait to become segments again.
+    pub spare_bytes: u64,
     /// Every damage found. Without `verify` only headers and the newest segment are looked at.
     pub damage: Vec<Damage>,
 }

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use super::commits::{Commits, Refused};
 use super::format::{BLOCK, BLOCK_BYTES, DATA_START, Header, RecordHead};
 use super::frames::{Frames, Whole, block_offset};
+use super::segment::Head;
 use super::source::{Chunk, Memory, ReadAhead, Source};
 use super::tail::Tail;
 use super::{Record, Seq};
@@ -70,8 +71,8 @@ impl fmt::Debug for SegmentReader {
 
 impl SegmentReader {
     /// Reads the segment of this header up to `tail`, from a source of the blocks between [`DATA_START`] and there.
-    pub(super) fn new(source: Source, header: &Header, tail: Tail) -> Self {
-        Self::from_commit(source, header, tail, DATA_START, header.first_seq)
+    pub(super) fn new(source: Source, head: &Head, tail: Tail) -> Self {
+        Self::from_commit(source, &head.header, tail, DATA_START, head.link.first_seq)
     }
 
     /// Reads from the commit at `start` on, whose first record is `first_seq`. The source begins there.
@@ -87,6 +88,12 @@ impl SegmentReader {
             expected: tail,
             decompressor: None,
         }
+    }
+
+    /// Lets it go on to `tail`, which is not before the one that it had.
+    pub(super) fn extend(&mut self, tail: Tail) {
+        self.source.extend(tail.end);
+        self.expected = tail;
     }
 
     /// The next record from `from` on; those before it are checked and passed over.
@@ -234,3 +241,6 @@ fn unzip(
     decompressor.decompress_to_buffer(stored, &mut payload)?;
     Ok(payload)
 }
+
+#[cfg(test)]
+mod tests;

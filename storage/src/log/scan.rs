@@ -2,23 +2,21 @@
 //!
 //! Invariant: a scan holds a pin on each segment that it has still to read, so that none of them is recycled under it.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::format::{DATA_START, Header};
+use super::format::{DATA_START, LINK_AT};
 use super::reader::SegmentReader;
-use super::segment::header_of;
+use super::segment::Kept;
 use super::source::{READ_AHEAD, ReadAhead, Source};
 use super::tail::Tail;
-use super::writer::Kept;
 use super::{Record, Seq};
-use crate::disk::{AlignedBuf, Disk, File, OpenOptions};
+use crate::disk::{Disk, OpenOptions};
 use crate::{Error, Result};
 
 /// How a log is scanned.
@@ -32,8 +30,8 @@ use crate::{Error, Result};
 pub struct ScanOptions {
     /// The first record wanted; 0 is taken as 1.
     pub from: Seq,
-    /// Whether finished segments are held in memory whole while they are read, instead of being read past the page
-    /// cache in pieces. The one that is still written is always read in pieces. Default false.
+    /// Whether finished segments are mapped into memory: best for what was read a short time ago, or will be again.
+    /// Otherwise they are read past the page cache, as the one that is still written always is. Default false.
     pub mapped: bool,
     /// Reads in flight, of 1 MiB each; at least one. Default 4.
     pub read_ahead: usize,
@@ -45,70 +43,68 @@ impl From<Seq> for ScanOptions {
     }
 }
 
-/// A segment to read: all of it, or what is durable of the newest.
+/// A segment to read. It pins the segment: its file does not become another one while this is held.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
-    /// Its number.
-    pub segment: u64,
-    pub path: PathBuf,
-    /// What its header says, if that is known: then the file must say the same.
-    pub header: Option<Header>,
-    /// What of it may be read.
-    pub tail: Tail,
-    /// Whether nothing is written to it any more.
-    pub sealed: bool,
-    /// Keeps the segment from being recycled.
-    #[expect(dead_code, reason = "held for its drop")]
-    pub pin: Pin,
+    pub kept: Arc<Kept>,
+    pub end: End,
 }
 
-/// Keeps a segment from being recycled for as long as it is held.
-#[derive(Clone)]
-pub(super) struct Pin(#[expect(dead_code, reason = "held for its drop")] pub Arc<dyn Any + Send + Sync>);
-
-impl fmt::Debug for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pin")
-    }
+/// What of a segment may be read.
+#[derive(Clone, Debug)]
+pub(super) enum End {
+    /// What its successor says: nothing is written to it any more.
+    Sealed(Arc<Kept>),
+    /// What is durable of the newest.
+    Tail(Tail),
 }
 
 impl Part {
-    /// The segment as it is kept now.
-    pub(super) fn of(kept: Arc<Kept>, sealed: bool) -> Self {
-        let (path, header) = (kept.path.clone(), kept.header.clone());
-        Self { segment: header.segment, path, header: Some(header), tail: kept.tail, sealed, pin: Pin(kept) }
+    fn is_sealed(&self) -> bool {
+        matches!(self.end, End::Sealed(_))
+    }
+
+    pub(super) fn tail(&self, disk: &dyn Disk) -> Result<Tail> {
+        match &self.end {
+            End::Sealed(next) => self.kept.sealed_tail(disk, next),
+            End::Tail(tail) => Ok(*tail),
+        }
     }
 
     /// Opens it for reading up to its tail. `wanted` is the record that is asked for, for the error if it is gone.
     pub(super) fn open(&self, disk: &dyn Disk, wanted: Seq, mapped: bool, io: ReadAhead) -> Result<SegmentReader> {
-        let options = if mapped && self.sealed { OpenOptions::READ } else { OpenOptions::READ_DIRECT };
-        let file = disk.open(&self.path, options).map_err(|e| self.gone(wanted, e))?;
-        let header = self.checked_header(&*file)?;
-        let part = DATA_START..self.tail.end;
-        let source = match mapped && self.sealed {
-            true => Source::memory(in_memory(&*file, self.tail.end)?, &self.path, part),
-            false => Source::ahead(io, file, &self.path, part),
-        };
-        Ok(SegmentReader::new(source, &header, self.tail))
+        self.read(disk, wanted, mapped, io).map_err(|e| self.gone(wanted, e))
     }
 
-    fn checked_header(&self, file: &dyn File) -> Result<Header> {
-        let header = header_of(file, &self.path)?;
-        let wrong = |expected, got| Err(Error::damaged(&self.path, 0, "log segment header", expected, got));
-        match &self.header {
-            Some(known) if *known != header => wrong(format!("{known:?}"), format!("{header:?}")),
-            _ if header.segment != self.segment => {
-                wrong(format!("segment {}", self.segment), format!("segment {}", header.segment))
-            }
-            _ => Ok(header),
+    fn read(&self, disk: &dyn Disk, wanted: Seq, mapped: bool, io: ReadAhead) -> Result<SegmentReader> {
+        let mapped = mapped && self.is_sealed();
+        let options = if mapped { OpenOptions::READ } else { OpenOptions::READ_DIRECT };
+        let path = &self.kept.path;
+        let file = disk.open(path, options)?;
+        let head = self.kept.head(disk)?;
+        self.kept.check_front(&*file)?;
+        if head.link.first_seq > wanted {
+            let (expected, got) = (format!("a first record of at most {wanted}"), head.link.first_seq.to_string());
+            return Err(Error::damaged(path, LINK_AT, "log segment link", expected, got));
         }
+        let tail = self.tail(disk)?;
+        let part = DATA_START..tail.end;
+        let source = match mapped {
+            true => {
+                // A file that is too short is found, as damage, once all that it has was read.
+                let map = disk.map(&file, tail.end.min(file.len()?))?;
+                Source::memory(Bytes::from_owner(map), path, part)
+            }
+            false => Source::ahead(io, file, path, part),
+        };
+        Ok(SegmentReader::new(source, head, tail))
     }
 
     /// The error for a segment that has no file any more.
     fn gone(&self, wanted: Seq, error: Error) -> Error {
         match error {
             Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                gone(wanted, self.segment, &self.path)
+                gone(wanted, self.kept.id, &self.kept.path)
             }
             other => other,
         }
@@ -120,19 +116,6 @@ fn gone(wanted: Seq, segment: u64, path: &Path) -> Error {
     Error::Invalid(format!(
         "record {wanted} is no longer in the log: its segment {segment} ({file}) was trimmed meanwhile"
     ))
-}
-
-/// The first `len` bytes of a file.
-fn in_memory(file: &dyn File, len: u64) -> Result<Bytes> {
-    let mut buf = AlignedBuf::zeroed(usize::try_from(len).unwrap_or(usize::MAX));
-    let n = file.read_at(&mut buf, 0)?;
-    struct Owner(AlignedBuf);
-    impl AsRef<[u8]> for Owner {
-        fn as_ref(&self) -> &[u8] {
-            &self.0
-        }
-    }
-    Ok(Bytes::from_owner(Owner(buf)).slice(..n))
 }
 
 /// The records that [`Log::scan`](super::Log::scan) asked for, in order. It ends after the first error.

@@ -215,6 +215,15 @@ impl Source {
         self.end
     }
 
+    /// Lets it go on to `end`, which is not before the end that it had. Memory does not grow.
+    pub(super) fn extend(&mut self, end: u64) {
+        match &mut self.kind {
+            Kind::Ahead(ahead) => ahead.rest.end = end,
+            Kind::Memory(_, rest) => rest.end = end,
+        }
+        self.end = end;
+    }
+
     /// The next chunk; `None` at the end of the part.
     pub(super) fn next(&mut self) -> Result<Option<Chunk>> {
         if let Some(error) = self.failed.take() {

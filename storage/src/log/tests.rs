@@ -3,7 +3,10 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::format::{BLOCK, BLOCK_BYTES, Commit, Header, Identity, RecordHead, encode_commit, encode_record};
+use super::format::{
+    BLOCK, BLOCK_BYTES, Commit, DATA_START, Identity, LINK_AT, RecordHead, encode_commit, encode_record,
+};
+use super::segment::Head;
 use super::{Log, LogOptions, Record, Seq, decode_segment, inspect, segment};
 use crate::disk::{Create, Disk, OpenOptions, PosixDisk};
 use crate::{Error, Result};
@@ -15,7 +18,7 @@ fn disk() -> Arc<dyn Disk> {
 }
 
 fn small() -> LogOptions {
-    LogOptions { segment_bytes: 8 * BLOCK_BYTES, ..LogOptions::default() }
+    LogOptions { segment_bytes: 9 * BLOCK_BYTES, ..LogOptions::default() }
 }
 
 fn open(dir: &Path, epoch: u64) -> Log {
@@ -195,7 +198,7 @@ fn opening_again_and_again_takes_little_room() {
     let dir = filled(1);
     for epoch in 2..30 {
         let log = open(dir.path(), epoch);
-        let expected = 3 * BLOCK_BYTES + (epoch - 2) * BLOCK_BYTES + small().segment_bytes;
+        let expected = 3 * BLOCK_BYTES + (epoch - 2) * DATA_START + small().segment_bytes;
         assert!(log.bytes() <= expected, "{} bytes at epoch {epoch}, more than {expected}", log.bytes());
     }
 }
@@ -241,12 +244,12 @@ fn every_flipped_byte_below_the_end_is_named() {
 fn damage_in_a_sealed_segment_ends_a_scan() {
     let dir = filled(60);
     let log = open(dir.path(), 2);
-    flip(dir.path(), 2, BLOCK_BYTES + 100);
+    flip(dir.path(), 2, DATA_START + 100);
     let results: Vec<_> = log.scan(1).unwrap().collect();
     let (last, good) = results.split_last().unwrap();
     assert!(!good.is_empty() && good.iter().all(Result::is_ok));
     let error = last.as_ref().unwrap_err().to_string();
-    assert!(error.contains("0000000000000002.seg, offset 4096: expected checksum"), "{error}");
+    assert!(error.contains("0000000000000002.seg, offset 8192: expected checksum"), "{error}");
 }
 
 #[test]
@@ -300,53 +303,74 @@ fn a_torn_last_commit_is_cut_off_whole() {
 #[test]
 fn damage_of_headers_holes_and_lost_bytes_is_named() {
     let dir = filled(60);
-    flip(dir.path(), 2, 20);
-    let error = Log::open(disk(), dir.path(), ID, 2, small()).unwrap_err();
-    assert_eq!(damage(error), ("0000000000000002.seg".into(), 0));
-    flip(dir.path(), 2, 20);
+    for (at, block) in [(20, 0), (LINK_AT + 20, LINK_AT)] {
+        flip(dir.path(), 2, at);
+        // Opening looks at both ends of the log only.
+        let log = open(dir.path(), if block == 0 { 2 } else { 3 });
+        let error = log.scan(1).and_then(|mut scan| scan.find_map(Result::err).map_or(Ok(()), Err)).unwrap_err();
+        assert_eq!(damage(error), ("0000000000000002.seg".into(), block));
+        assert!(inspect(&*disk(), dir.path(), false).unwrap().damage.iter().any(|d| d.offset == block));
+        flip(dir.path(), 2, at);
+    }
 
     let (from, to) = (segment::path_of(dir.path(), 2), dir.path().join("kept"));
     disk().rename(&from, &to).unwrap();
-    let error = Log::open(disk(), dir.path(), ID, 2, small()).unwrap_err();
+    let error = first_error(dir.path(), 4);
     assert!(error.to_string().contains("expected the segment between 1 and 3, got no such file"), "{error}");
-    // Another segment under its name.
-    disk().rename(&segment::path_of(dir.path(), 3), &from).unwrap();
-    let error = Log::open(disk(), dir.path(), ID, 2, small()).unwrap_err();
-    assert!(error.to_string().contains("expected segment 2, got segment 3"), "{error}");
-    disk().rename(&from, &segment::path_of(dir.path(), 3)).unwrap();
     disk().rename(&to, &from).unwrap();
-
+    let bytes = |id| {
+        let file = disk().open(&segment::path_of(dir.path(), id), OpenOptions::READ).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    // Another segment under its name.
     let file = disk().open(&from, OpenOptions { write: true, create: Create::Never, direct: false }).unwrap();
-    file.set_len(2 * BLOCK_BYTES).unwrap();
-    let error = Log::open(disk(), dir.path(), ID, 2, small()).unwrap_err();
-    assert_eq!(damage(error), ("0000000000000002.seg".into(), 2 * BLOCK_BYTES));
+    let (mine, other) = (bytes(2), bytes(3));
+    file.write_at(&other, 0).unwrap();
+    let error = first_error(dir.path(), 4);
+    assert!(error.to_string().contains("expected segment 2, got segment 3"), "{error}");
+    file.write_at(&mine, 0).unwrap();
+    file.set_len(DATA_START + BLOCK_BYTES).unwrap();
+    assert_eq!(damage(first_error(dir.path(), 5)), ("0000000000000002.seg".into(), DATA_START + BLOCK_BYTES));
 }
 
-/// Puts another sound header into a segment.
-fn forge(dir: &Path, id: u64, change: impl FnOnce(&mut Header)) {
+/// Puts another sound front into a segment.
+fn forge(dir: &Path, id: u64, change: impl FnOnce(&mut Head)) {
     let options = OpenOptions { write: true, create: Create::Never, direct: false };
     let file = disk().open(&segment::path_of(dir, id), options).unwrap();
-    let mut header = segment::header_of(&*file, file.path()).unwrap();
-    change(&mut header);
-    file.write_at(&header.encode(), 0).unwrap();
+    let mut head = segment::front_of(&*file, file.path()).unwrap().begun(file.path()).unwrap();
+    change(&mut head);
+    file.write_at(&head.header.encode(), 0).unwrap();
+    let mut link = vec![0; BLOCK];
+    head.link.encode(&mut link, &head.header);
+    file.write_at(&link, LINK_AT).unwrap();
+}
+
+/// What opening the log, or else reading all of it, finds.
+fn first_error(dir: &Path, epoch: u64) -> Error {
+    match Log::open(disk(), dir, ID, epoch, small()) {
+        Ok(log) => log.scan(1).and_then(|mut scan| scan.find_map(Result::err).map_or(Ok(()), Err)).unwrap_err(),
+        Err(e) => e,
+    }
 }
 
 #[test]
-fn sound_headers_that_do_not_chain_are_damage() {
-    type Change = fn(&mut Header);
-    let changes: [(u64, Change, &str); 5] = [
-        (3, |h| h.store_id += 1, "expected store"),
-        (3, |h| h.epoch = 0, "expected an epoch of at least 1"),
-        (3, |h| h.first_seq = 1, "expected a first record of at least"),
-        (3, |h| h.prev_len = 9 * BLOCK_BYTES, "expected a predecessor of at most 32768 bytes"),
-        (2, |h| h.segment = 3, "expected segment 2, got segment 3"),
+fn sound_fronts_that_do_not_chain_are_damage() {
+    type Change = fn(&mut Head);
+    let changes: [(Change, &str); 5] = [
+        (|h| h.header.store_id += 1, "expected store"),
+        (|h| h.header.epoch = 0, "expected an epoch of at least 1"),
+        (|h| h.link.first_seq = 1, "(1 records from 1, promising 4096), got block 0"),
+        (|h| h.link.prev_len = 10 * BLOCK_BYTES, "expected a predecessor of at most 36864 bytes"),
+        (|h| h.header.segment = 2, "expected segment 3, got segment 2"),
     ];
-    for (id, change, expected) in changes {
+    for (change, expected) in changes {
         let dir = filled(60);
-        forge(dir.path(), id, change);
-        let error = Log::open(disk(), dir.path(), ID, 2, small()).unwrap_err();
+        forge(dir.path(), 3, change);
+        let error = first_error(dir.path(), 2);
         assert!(error.to_string().contains(expected), "{error}");
-        assert_eq!(damage(error), (format!("{id:016x}.seg"), 0));
+        assert_eq!(damage(error).0, "0000000000000003.seg");
     }
 }
 
@@ -354,14 +378,14 @@ fn sound_headers_that_do_not_chain_are_damage() {
 fn a_header_that_changes_while_the_log_is_open_is_damage() {
     let dir = filled(60);
     let log = open(dir.path(), 2);
-    forge(dir.path(), 1, |h| h.window += BLOCK_BYTES);
+    forge(dir.path(), 1, |h| h.header.window += BLOCK_BYTES);
     let error = log.scan(1).unwrap().find_map(Result::err).unwrap();
     assert_eq!(damage(error), ("0000000000000001.seg".into(), 0));
 }
 
 #[test]
 fn a_segment_must_end_where_its_successor_says() {
-    let changes: [fn(&mut Header); 2] = [|h| h.first_seq += 5, |h| h.prev_len -= BLOCK_BYTES];
+    let changes: [fn(&mut Head); 2] = [|h| h.link.first_seq += 5, |h| h.link.prev_len -= BLOCK_BYTES];
     for change in changes {
         let dir = filled(60);
         forge(dir.path(), 3, change);
@@ -378,10 +402,10 @@ fn a_sound_commit_that_contradicts_the_one_before_is_damage() {
     let path = segment::path_of(dir.path(), 1);
     let options = OpenOptions { write: true, create: Create::Never, direct: false };
     let file = disk().open(&path, options).unwrap();
-    let header = segment::header_of(&*file, &path).unwrap();
+    let header = segment::front_of(&*file, &path).unwrap().header;
     let mut stream = Vec::new();
     encode_record(&mut stream, RecordHead { seq: 3, stored: 1, raw: 1, zstd: false }, b"x");
-    let commit = Commit { start: 2 * BLOCK_BYTES, blocks: 1, first_seq: 3, records: 1, promised: 2 * BLOCK_BYTES };
+    let commit = Commit { start: DATA_START + BLOCK_BYTES, blocks: 1, first_seq: 3, records: 1, promised: DATA_START };
     file.write_at(&encode_commit(&stream, &commit, &Identity::of(&header)), commit.start).unwrap();
     let error = Log::open(disk(), dir.path(), ID, 2, small()).unwrap_err();
     assert!(error.to_string().contains("records from 2"), "{error}");
@@ -396,10 +420,10 @@ fn a_compressed_record_must_have_the_length_it_says() {
         let path = segment::path_of(dir.path(), 1);
         let options = OpenOptions { write: true, create: Create::Never, direct: false };
         let file = disk().open(&path, options).unwrap();
-        let header = segment::header_of(&*file, &path).unwrap();
+        let header = segment::front_of(&*file, &path).unwrap().header;
         let mut stream = Vec::new();
         encode_record(&mut stream, RecordHead { seq: 1, stored: zeros.len() as u32, raw, zstd: true }, &zeros);
-        let commit = Commit { start: BLOCK_BYTES, blocks: 1, first_seq: 1, records: 1, promised: BLOCK_BYTES };
+        let commit = Commit { start: DATA_START, blocks: 1, first_seq: 1, records: 1, promised: DATA_START };
         file.write_at(&encode_commit(&stream, &commit, &Identity::of(&header)), commit.start).unwrap();
         let found = open(dir.path(), 2).scan(1).unwrap().next().unwrap();
         assert_eq!(found.is_ok(), sound, "{raw}: {found:?}");
@@ -417,10 +441,10 @@ fn records_that_contradict_their_commit_are_damage() {
         let path = segment::path_of(dir.path(), 1);
         let options = OpenOptions { write: true, create: Create::Never, direct: false };
         let file = disk().open(&path, options).unwrap();
-        let header = segment::header_of(&*file, &path).unwrap();
+        let header = segment::front_of(&*file, &path).unwrap().header;
         let mut stream = Vec::new();
         seqs.iter().for_each(|seq| record(&mut stream, *seq));
-        let commit = Commit { start: BLOCK_BYTES, blocks: 1, first_seq: 1, records, promised: BLOCK_BYTES };
+        let commit = Commit { start: DATA_START, blocks: 1, first_seq: 1, records, promised: DATA_START };
         file.write_at(&encode_commit(&stream, &commit, &Identity::of(&header)), commit.start).unwrap();
         let log = open(dir.path(), 2);
         let error = log.scan(1).unwrap().find_map(Result::err);
@@ -436,11 +460,11 @@ fn an_unfinished_segment_is_removed_and_foreign_files_are_left() {
         let options = OpenOptions { write: true, create: Create::New, direct: false };
         disk().open(&dir.path().join(name), options).unwrap().write_at(b"junk", 0).unwrap();
     };
-    create("0000000000000002.seg.new");
+    create("0000000000000009.seg.new");
     create("README");
     assert_eq!(open(dir.path(), 2).durable(), 2);
     let names: Vec<_> = disk().list(dir.path()).unwrap().into_iter().map(|e| e.name).collect();
-    assert_eq!(names, ["0000000000000001.seg", "0000000000000002.seg", "README"]);
+    assert!(names.iter().all(|name| !name.ends_with(".new")) && names.contains(&"README".into()), "{names:?}");
     create("3.seg");
     let error = Log::open(disk(), dir.path(), ID, 3, small()).unwrap_err();
     assert!(error.to_string().contains("3.seg, offset 0: expected a number of 16 hexadecimal digits"), "{error}");
@@ -458,7 +482,7 @@ fn an_inspection_tells_what_is_there() {
     let report = inspect(&*disk(), dir.path(), true).unwrap();
     assert_eq!((report.first_seq, report.last_seq, report.bytes), (1, 2, log.bytes()));
     let segments: Vec<_> = report.segments.iter().map(|s| (s.id, s.epoch, s.first_seq, s.last_seq, s.used)).collect();
-    assert_eq!(segments, [(1, 5, 1, Some(2), 2 * BLOCK_BYTES), (2, 6, 3, Some(2), BLOCK_BYTES)]);
+    assert_eq!(segments, [(1, 5, 1, Some(2), 3 * BLOCK_BYTES), (2, 6, 3, Some(2), DATA_START)]);
 }
 
 #[test]
@@ -474,7 +498,7 @@ fn any_bytes_decode_to_records_or_an_error() {
     // Records that lie, in blocks that do not: the checksum is put right after each change.
     let header = super::format::decode_header(&good).unwrap();
     let identity = super::format::Identity::of(&header);
-    let block = super::format::decode_block(&good[BLOCK..2 * BLOCK], &identity, BLOCK_BYTES).unwrap();
+    let block = super::format::decode_block(&good[2 * BLOCK..3 * BLOCK], &identity, DATA_START).unwrap();
     let (commit, stream) = (block.commit, block.payload.to_vec());
     for at in 0..super::format::RECORD_HEAD {
         for value in [0, 1, 0x7f, 0xff] {
@@ -483,7 +507,7 @@ fn any_bytes_decode_to_records_or_an_error() {
                 continue;
             }
             stream[at] = value;
-            let mut bad = good[..BLOCK].to_vec();
+            let mut bad = good[..2 * BLOCK].to_vec();
             bad.extend_from_slice(&super::format::encode_commit(&stream, &commit, &identity));
             bad.resize(good.len(), 0);
             assert!(decode_segment(&bad).is_err(), "byte {at} = {value}");

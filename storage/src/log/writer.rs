@@ -1,74 +1,55 @@
-//! Group commit without a thread: whoever waits for the disk writes for all.
-//!
-//! Appends go to a buffer under a mutex that is held for a copy only. The thread that gets the writer takes all that
-//! is buffered, as one commit and one durable write. While it waits for the disk, others append; the next to get the
-//! writer takes all of theirs.
+//! The writing half of the log, in the hands of whoever leads: takes what was gathered, makes commits of it, keeps
+//! several in flight, and goes on in the next segment when one is full.
 //!
 //! Invariants:
 //! 1. A block is written once. A commit starts where the one before ends.
-//! 2. Several commits may be in flight; the durable end moves over a contiguous prefix of them only, so `durable`
-//!    never passes a write that has not ended.
+//! 2. The durable end moves over a contiguous prefix of commits only: a commit counts once it and all before it have
+//!    completed, and were durable writes or have been synced since.
 //! 3. A commit starts at most `window` bytes behind the durable end that its blocks promise.
-//! 4. The first failed call poisons the log. No write or sync is tried again (invariant 6 of the design).
+//! 4. A segment begins only when all of the one before is durable; its link is part of its first commit's write.
+//! 5. The first failed call poisons the log. No write or sync is tried again (invariant 6 of the design).
 //!
-//! Known limit: a full segment's successor is made, zeros and all, by the thread that needs it.
+//! Two ways to durability. Who waits for a record gets durable writes, one for each group, as long as nothing before it
+//! is unsynced. Who only needs room gets plain writes, and one sync for many of them when somebody asks or the window
+//! is half used: bulk appends cost what the device writes at.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
-use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 
-use super::format::{BLOCK_BYTES, Commit, Header, Identity, RecordHead, blocks_for, encode_commit, encode_record};
-use super::recovery::segment_bytes;
+use super::ahead::Ahead;
+use super::core::{Core, Led};
+use super::format::{BLOCK, BLOCK_BYTES, Commit, Header, Identity, LINK_AT, Link, STRIPES, blocks_for, stamp};
+use super::segment::{Kept, Name, short_write};
 use super::tail::Tail;
-use super::{Log, Seq, segment};
-use crate::disk::{Completion, File, IoQueue, Op};
+use super::{Seq, lock};
+use crate::disk::{AlignedBuf, Completion, File, IoQueue, Op};
+use crate::queue::gather::{Sealed, Sealer};
+use crate::queue::striped::Striped;
 use crate::{Error, Result};
 
-/// Most writes in flight at once.
+/// Most writes in flight at once. More than the buffers: large records have their own.
 pub(super) const DEPTH: usize = 16;
+/// The token of the one sync in flight.
+const SYNC: u64 = u64::MAX;
 
-/// A segment that is kept.
-#[derive(Clone, Debug)]
-pub(super) struct Kept {
-    pub path: PathBuf,
-    pub header: Header,
-    pub file_len: u64,
-    /// What of it may be read: all that counts, or what is durable of the newest.
-    pub tail: Tail,
+/// Records that are to become one commit.
+pub(super) struct Ready {
+    pub buf: AlignedBuf,
+    pub first_seq: Seq,
+    pub records: u32,
+    /// Bytes of records, framed.
+    pub stream: usize,
 }
 
-impl Kept {
-    pub(super) fn new(path: PathBuf, header: Header, file_len: u64, tail: Tail) -> Self {
-        Self { path, header, file_len, tail }
-    }
-}
-
-/// Records that no write has taken yet.
-#[derive(Debug)]
-pub(super) struct Buffer {
-    /// The records, framed.
-    pub stream: Vec<u8>,
-    records: u32,
-    pub next_seq: Seq,
-}
-
-impl Buffer {
-    pub(super) fn new(next_seq: Seq) -> Self {
-        Self { stream: Vec::new(), records: 0, next_seq }
-    }
-
-    /// Whether `more` records may be added to the commit that is being gathered.
-    pub(super) fn takes(&self, more: usize) -> bool {
-        u32::try_from(more).is_ok_and(|more| self.records.checked_add(more).is_some())
-    }
-
-    /// Adds a record whose payload is stored as `stored`.
-    pub(super) fn push(&mut self, stored: &[u8], raw: u32, zstd: bool) {
-        let head = RecordHead { seq: self.next_seq, stored: stored.len() as u32, raw, zstd };
-        encode_record(&mut self.stream, head, stored);
-        self.records += 1;
-        self.next_seq += 1;
+impl Ready {
+    fn of(sealed: Sealed<Striped>) -> Self {
+        Self {
+            buf: sealed.buffer.into_buf(),
+            first_seq: sealed.first_seq,
+            // A buffer is far smaller than so many records.
+            records: sealed.records as u32,
+            stream: sealed.bytes,
+        }
     }
 }
 
@@ -78,9 +59,11 @@ pub(super) struct Active {
     pub file: Arc<dyn File>,
     pub header: Header,
     pub identity: Identity,
+    /// To be written before the first commit, with it.
+    pub link: Option<Link>,
     /// Where the next commit starts.
     pub next: u64,
-    /// Below this all is durable.
+    /// Below this all is durable; [`LINK_AT`] while the link is not.
     pub durable: u64,
 }
 
@@ -88,223 +71,297 @@ pub(super) struct Active {
 #[derive(Debug)]
 struct Write {
     token: u64,
-    end: u64,
-    last_seq: Seq,
+    tail: Tail,
+    durable: bool,
     done: bool,
 }
 
-/// Who holds it does the I/O.
-#[derive(Debug)]
+/// Who leads has it.
 pub(super) struct Writer {
-    queue: Box<dyn IoQueue>,
-    active: Active,
+    pub queue: Box<dyn IoQueue>,
+    pub sealer: Sealer<Striped>,
+    /// Empty buffers.
+    pub spare: Vec<AlignedBuf>,
+    /// Sealed and not started.
+    ready: VecDeque<Ready>,
+    pub active: Active,
     in_flight: VecDeque<Write>,
+    /// What was written without a gap.
+    written: Tail,
     /// The last record that a write was started for.
     submitted: Seq,
+    /// What the sync in flight makes durable.
+    syncing: Option<Tail>,
+    /// Operations to be handed to the queue with the next wait.
+    ops: Vec<(u64, Op)>,
     next_token: u64,
-    /// An empty buffer to swap for the full one.
-    spare: Vec<u8>,
+    /// The segment after the active one.
+    pub ahead: Ahead,
+}
+
+/// What the leader is after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Somebody waits: durable writes.
+    Durable,
+    /// Only the buffer was full.
+    Bulk,
 }
 
 impl Writer {
-    pub(super) fn new(queue: Box<dyn IoQueue>, active: Active, last_seq: Seq) -> Self {
-        Self { queue, active, in_flight: VecDeque::new(), submitted: last_seq, next_token: 0, spare: Vec::new() }
+    pub(super) fn new(
+        queue: Box<dyn IoQueue>,
+        sealer: Sealer<Striped>,
+        spare: Vec<AlignedBuf>,
+        active: Active,
+        last_seq: Seq,
+    ) -> Self {
+        Self {
+            queue,
+            sealer,
+            spare,
+            ready: VecDeque::new(),
+            written: Tail { end: active.durable, last_seq },
+            active,
+            in_flight: VecDeque::new(),
+            submitted: last_seq,
+            syncing: None,
+            ops: Vec::new(),
+            next_token: 0,
+            ahead: Ahead::Idle,
+        }
     }
 
-    /// Whether another commit may be started (invariant 3).
+    /// Whether a commit may be started (invariant 3).
     fn has_room(&self) -> bool {
-        let ahead = self.active.next - self.active.durable;
-        self.in_flight.is_empty() || (self.in_flight.len() < DEPTH && ahead <= self.active.header.window)
+        // The link counts as nothing: a segment's first commits may follow it at once.
+        let ahead = self.active.next.saturating_sub(self.active.durable.max(super::format::DATA_START));
+        self.in_flight.len() < DEPTH && ahead <= self.active.header.window
+    }
+
+    /// Whether something is written, or was, that no durable write vouches for.
+    fn is_unsynced(&self) -> bool {
+        self.written.end > self.active.durable || self.in_flight.iter().any(|w| !w.durable)
+    }
+
+    fn has_work(&self) -> bool {
+        !self.ready.is_empty() || !self.sealer.is_empty()
     }
 }
 
-/// Locks what holds no invariant across a panic.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Log {
-    /// Fails if something failed before.
-    pub(super) fn check(&self) -> Result<()> {
-        match self.poison.get() {
-            Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
-            None => Ok(()),
-        }
-    }
-
-    /// Poisons the log with a failure of its own.
-    pub(super) fn fail(&self, error: Error) -> Error {
-        // Only the first is kept: what comes after may be its consequence.
-        let _ = self.poison.set(error.to_string());
-        error
-    }
-
-    fn panicked(&self) -> Error {
-        self.fail(Error::Poisoned { cause: "a thread panicked while it wrote the log".into() })
-    }
-
-    fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
-        let writer = self.writer.lock().map_err(|_| self.panicked())?;
-        self.check()?;
-        Ok(writer)
-    }
-
-    /// The writer, unless another thread has it.
-    fn try_writer(&self) -> Result<Option<MutexGuard<'_, Writer>>> {
-        let writer = match self.writer.try_lock() {
-            Ok(writer) => writer,
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Poisoned(_)) => return Err(self.panicked()),
-        };
-        self.check()?;
-        Ok(Some(writer))
-    }
-
-    /// Writes out the buffer if it holds more than it should.
-    pub(super) fn make_room(&self) -> Result<()> {
-        let full = || lock(&self.buffer).stream.len() > self.options.buffer_bytes;
-        if !full() {
-            return Ok(());
-        }
-        let mut writer = self.writer()?;
-        // Another thread may have done it while this one waited for the writer.
-        if full() {
-            while !writer.has_room() {
-                self.harvest(&mut writer, 1)?;
-            }
-            self.start(&mut writer)?;
-        }
-        drop(writer);
-        self.run_wanted()
-    }
-
-    /// Starts a write of what is buffered if the writer is free; else its holder does, or finds it done.
-    pub(super) fn run_wanted(&self) -> Result<()> {
-        loop {
-            // The flag was set, or the writer was let go, before this fence; the flag is read, or the writer is tried,
-            // behind it. So of a caller of submit and the writer's holder, one sees what the other did.
-            fence(Ordering::SeqCst);
-            if !self.wanted.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            let Some(mut writer) = self.try_writer()? else { return Ok(()) };
-            self.harvest(&mut writer, 0)?;
-            if !writer.has_room() {
-                // Whoever waits for the writes in flight looks at the flag too.
-                return Ok(());
-            }
-            if self.wanted.swap(false, Ordering::Relaxed) {
-                self.start(&mut writer)?;
+impl Core {
+    /// Works until record `seq`, which was appended, is durable.
+    pub(super) fn lead_to_durable(&self, writer: &mut Led<'_>, seq: Seq) -> Result<()> {
+        while self.durable() < seq {
+            self.start_all(writer, Pace::Durable)?;
+            if self.durable() < seq {
+                self.sync_if(writer, |w| w.written.last_seq >= seq || w.in_flight.is_empty())?;
+                self.harvest(writer, 1)?;
             }
         }
-    }
-
-    /// Waits until `seq`, which was appended, is durable.
-    pub(super) fn drive(&self, seq: Seq) -> Result<()> {
-        let durable = || self.durable.load(Ordering::Acquire) >= seq;
-        if durable() {
-            return Ok(());
-        }
-        let mut writer = self.writer()?;
-        while !durable() {
-            if writer.has_room() && (writer.submitted < seq || self.wanted.swap(false, Ordering::Relaxed)) {
-                self.start(&mut writer)?;
-            }
-            self.harvest(&mut writer, 1)?;
-        }
-        drop(writer);
-        // A failure here is not this caller's: its record is durable. The next call will tell of it.
-        let _ = self.run_wanted();
         Ok(())
     }
 
-    /// Takes what is buffered as one commit and starts its write. There must be room.
-    fn start(&self, writer: &mut Writer) -> Result<()> {
-        let (stream, records, first_seq) = {
-            let mut buffer = lock(&self.buffer);
-            let records = std::mem::take(&mut buffer.records);
-            let stream = std::mem::replace(&mut buffer.stream, std::mem::take(&mut writer.spare));
-            (stream, records, buffer.next_seq - u64::from(records))
-        };
-        if records == 0 {
-            writer.spare = stream;
-            return Ok(());
+    /// Works until appenders have an empty buffer again, after `seals` seals.
+    pub(super) fn lead_to_room(&self, writer: &mut Led<'_>, seals: u64) -> Result<()> {
+        while self.gather.seals() <= seals {
+            if !self.start(writer, Pace::Bulk)? {
+                self.sync_if(writer, |w| w.in_flight.is_empty() || w.half_window())?;
+                self.harvest(writer, 1)?;
+            }
         }
-        let blocks = blocks_for(stream.len());
+        self.sync_if(writer, Writer::half_window)?;
+        self.harvest(writer, 0)
+    }
+
+    /// Starts what can be started.
+    pub(super) fn start_all(&self, writer: &mut Writer, pace: Pace) -> Result<()> {
+        while self.start(writer, pace)? {}
+        Ok(())
+    }
+
+    /// Takes the next commit and starts its write. False if there is none, or no room for it.
+    fn start(&self, writer: &mut Writer, pace: Pace) -> Result<bool> {
+        if !writer.has_work() || !writer.has_room() {
+            return Ok(false);
+        }
+        let ready = match writer.ready.pop_front() {
+            Some(ready) => ready,
+            None => match writer.spare.pop() {
+                Some(next) => Ready::of(writer.sealer.seal(Striped::new(next, STRIPES), 0)),
+                None => return Ok(false),
+            },
+        };
+        self.write(writer, ready, pace)?;
+        Ok(true)
+    }
+
+    /// Seals what was gathered, leaves out the numbers of `records` records of another buffer, and puts both in line.
+    /// Gives the first of those numbers.
+    pub(super) fn queue_large(&self, writer: &mut Writer, records: u32) -> Result<Seq> {
+        // An empty buffer is needed to seal the open one, which may be empty too.
+        let next = loop {
+            if let Some(next) = writer.spare.pop() {
+                break next;
+            }
+            self.start_all(writer, Pace::Bulk)?;
+            self.sync_if(writer, |w| w.in_flight.is_empty())?;
+            self.harvest(writer, 1)?;
+        };
+        let sealed = writer.sealer.seal(Striped::new(next, STRIPES), u64::from(records));
+        let first = sealed.first_seq + sealed.records;
+        match sealed.records {
+            0 => writer.spare.push(sealed.buffer.into_buf()),
+            _ => writer.ready.push_back(Ready::of(sealed)),
+        }
+        Ok(first)
+    }
+
+    /// Puts the commit of large records in line and starts its write, and those before it: large buffers do not pile up.
+    pub(super) fn start_large(&self, writer: &mut Writer, ready: Ready) -> Result<()> {
+        writer.ready.push_back(ready);
+        loop {
+            self.start_all(writer, Pace::Bulk)?;
+            if writer.ready.is_empty() {
+                return self.harvest(writer, 0);
+            }
+            self.sync_if(writer, |w| w.in_flight.is_empty() || w.half_window())?;
+            self.harvest(writer, 1)?;
+        }
+    }
+
+    /// Starts the write of a commit.
+    fn write(&self, writer: &mut Writer, ready: Ready, pace: Pace) -> Result<()> {
+        let Ready { mut buf, first_seq, records, stream } = ready;
+        let blocks = blocks_for(stream);
         let bytes = blocks * BLOCK_BYTES;
         if writer.active.next + bytes > writer.active.header.segment_bytes {
             self.roll(writer, bytes)?;
         }
-        let Active { file, identity, next, durable, .. } = &mut writer.active;
         let blocks = u32::try_from(blocks).map_err(|_| {
             self.fail(Error::Invalid(format!("a commit of {bytes} bytes is too large; commit more often")))
         })?;
-        let commit = Commit { start: *next, blocks, first_seq, records, promised: *durable };
-        let buf = encode_commit(&stream, &commit, identity);
-        let (token, end, last_seq) = (writer.next_token, commit.end(), commit.last_seq());
-        let op = Op::Write { file: file.clone(), offset: *next, buf, durable: true };
-        *next = end;
+        let durable = pace == Pace::Durable && !writer.is_unsynced();
+        let Active { file, header, identity, link, next, durable: promised } = &mut writer.active;
+        let commit = Commit { start: *next, blocks, first_seq, records, promised: *promised };
+        buf.widen();
+        let end = BLOCK + bytes as usize;
+        if let Some(blocks) = buf.get_mut(BLOCK..end) {
+            stamp(blocks, stream, &commit, identity);
+        }
+        let (mut from, mut offset) = (BLOCK, commit.start);
+        if let Some(link) = link.take() {
+            if let Some(front) = buf.get_mut(..BLOCK) {
+                link.encode(front, header);
+            }
+            (from, offset) = (0, LINK_AT);
+        }
+        buf.narrow(from..end).map_err(|e| self.fail(e))?;
+        let tail = Tail { end: commit.end(), last_seq: commit.last_seq() };
+        writer.ops.push((writer.next_token, Op::Write { file: file.clone(), offset, buf, durable }));
+        *next = tail.end;
+        writer.in_flight.push_back(Write { token: writer.next_token, tail, durable, done: false });
         writer.next_token += 1;
-        writer.submitted = last_seq;
-        writer.in_flight.push_back(Write { token, end, last_seq, done: false });
-        writer.queue.submit(vec![(token, op)]).map_err(|e| self.fail(e))?;
-        self.counters.commits.fetch_add(1, Ordering::Relaxed);
-        self.counters.commit_bytes.fetch_add(bytes, Ordering::Relaxed);
-        writer.spare = stream;
-        writer.spare.clear();
-        writer.spare.shrink_to(self.options.buffer_bytes.saturating_mul(2));
+        writer.submitted = tail.last_seq;
+        self.counters.commit(bytes);
+        self.prepare_next(writer)
+    }
+
+    /// Starts a sync of what was written, if none is in flight, something is unsynced, and `now` says so.
+    fn sync_if(&self, writer: &mut Writer, now: impl Fn(&Writer) -> bool) -> Result<()> {
+        if writer.syncing.is_none() && writer.written.end > writer.active.durable && now(writer) {
+            writer.syncing = Some(writer.written);
+            writer.ops.push((SYNC, Op::Sync { file: writer.active.file.clone() }));
+            self.counters.sync();
+        }
         Ok(())
     }
 
-    /// Waits for `at_least` writes to end and moves the durable end over those that have no gap before them.
-    fn harvest(&self, writer: &mut Writer, at_least: usize) -> Result<()> {
-        for Completion { token, buf, result } in writer.queue.wait(at_least).map_err(|e| self.fail(e))? {
-            let (written, len) = (result.map_err(|e| self.fail(e))?, buf.map_or(0, |b| b.len()));
+    /// Hands the queue what was started, waits for at least so many operations to end, and moves the durable end.
+    pub(super) fn harvest(&self, writer: &mut Writer, at_least: usize) -> Result<()> {
+        let ops = std::mem::take(&mut writer.ops);
+        let completions = writer.queue.submit_and_wait(ops, at_least).map_err(|e| self.fail(e))?;
+        for Completion { token, buf, result } in completions {
+            let (written, len) = (result.map_err(|e| self.fail(e))?, buf.as_ref().map_or(0, |b| b.len()));
+            if token == SYNC {
+                // It covers what had completed when it was started.
+                if let Some(tail) = writer.syncing.take() {
+                    self.durable_to(writer, tail);
+                }
+                continue;
+            }
             if written != len {
-                return Err(self.fail(segment::short_write(writer.active.file.path(), written, len)));
+                return Err(self.fail(short_write(writer.active.file.path(), written, len)));
             }
             if let Some(write) = writer.in_flight.iter_mut().find(|w| w.token == token) {
                 write.done = true;
             }
-        }
-        let mut tail = None;
-        while let Some(write) = writer.in_flight.pop_front_if(|w| w.done) {
-            tail = Some(Tail { end: write.end, last_seq: write.last_seq });
-        }
-        if let Some(tail) = tail {
-            writer.active.durable = tail.end;
-            // First what a scan may see, then the number that lets callers go and scan.
-            if let Some(kept) = lock(&self.segments).back_mut() {
-                kept.tail = tail;
+            // A buffer of another size was one large record's.
+            if let Some(mut buf) = buf.filter(|b| b.capacity() == self.buffer_capacity) {
+                buf.widen();
+                writer.spare.push(buf);
             }
-            self.durable.store(tail.last_seq, Ordering::Release);
+        }
+        while let Some(write) = writer.in_flight.pop_front_if(|w| w.done) {
+            let unsynced = writer.written.end > writer.active.durable;
+            writer.written = write.tail;
+            if write.durable && !unsynced {
+                self.durable_to(writer, write.tail);
+            }
         }
         Ok(())
     }
 
-    /// Goes on in a new segment with room for a commit of `commit` bytes.
-    fn roll(&self, writer: &mut Writer, commit: u64) -> Result<()> {
-        // The new header fixes the old length for ever, so everything before it has to be durable first.
-        while !writer.in_flight.is_empty() {
+    /// All up to `tail` is durable.
+    fn durable_to(&self, writer: &mut Writer, tail: Tail) {
+        writer.active.durable = tail.end;
+        // First what a scan may see, then the number that lets callers go and scan.
+        lock(&self.segments).tail = tail;
+        self.set_durable(tail.last_seq);
+    }
+
+    /// Waits until all that was started is durable.
+    fn settle(&self, writer: &mut Writer) -> Result<()> {
+        while !writer.in_flight.is_empty() || !writer.ops.is_empty() || writer.is_unsynced() {
+            self.sync_if(writer, |w| w.in_flight.is_empty())?;
             self.harvest(writer, 1)?;
         }
-        let old = &writer.active;
-        let header = Header {
-            segment: old.header.segment + 1,
-            segment_bytes: segment_bytes(&self.options, commit),
-            window: self.options.window,
-            first_seq: self.durable.load(Ordering::Acquire) + 1,
-            prev_len: old.durable,
-            ..old.header
-        };
-        let file =
-            segment::create(&*self.disk, &mut *writer.queue, DEPTH, &self.dir, &header).map_err(|e| self.fail(e))?;
-        let path = segment::path_of(&self.dir, header.segment);
-        let empty = Tail { end: BLOCK_BYTES, last_seq: header.first_seq - 1 };
-        lock(&self.segments).push_back(Kept::new(path, header.clone(), header.segment_bytes, empty));
-        writer.active =
-            Active { file, identity: Identity::of(&header), header, next: BLOCK_BYTES, durable: BLOCK_BYTES };
-        self.counters.segments_created.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Goes on in the next segment, which has room for a commit of `commit` bytes.
+    fn roll(&self, writer: &mut Writer, commit: u64) -> Result<()> {
+        // Invariant 4.
+        self.settle(writer)?;
+        let made = self.next_segment(writer, commit)?;
+        let link = Link { first_seq: self.durable() + 1, prev_len: writer.active.durable };
+        let old = std::mem::replace(&mut writer.active, Active::begun(made.file, made.header.clone(), Some(link)));
+        writer.queue.forget(&old.file).map_err(|e| self.fail(e))?;
+        writer.written = Tail { end: LINK_AT, last_seq: self.durable() };
+        let name = Name { id: made.header.segment, path: made.path, file_len: made.header.segment_bytes };
+        self.begin(name, made.header, link);
+        Ok(())
+    }
+
+    /// Notes that a segment has begun: from here on a scan knows it, and the old one's end is known by it.
+    fn begin(&self, name: Name, header: Header, link: Link) {
+        let kept = Arc::new(Kept::new(name, Some(super::segment::Head { header, link })));
+        let mut segments = lock(&self.segments);
+        segments.tail = Tail { end: super::format::DATA_START, last_seq: link.first_seq - 1 };
+        segments.kept.push_back(kept);
+    }
+}
+
+impl Writer {
+    fn half_window(&self) -> bool {
+        self.written.end.saturating_sub(self.active.durable) > self.active.header.window / 2
+    }
+}
+
+impl Active {
+    /// A segment at its beginning; without a link to write, that is durable already.
+    pub(super) fn begun(file: Arc<dyn File>, header: Header, link: Option<Link>) -> Self {
+        let durable = if link.is_some() { LINK_AT } else { super::format::DATA_START };
+        Self { file, identity: Identity::of(&header), header, link, next: super::format::DATA_START, durable }
     }
 }

@@ -146,8 +146,8 @@ impl<T, W: Copy> Lead<T, W> {
 
     /// The lead, if nobody has it.
     pub(crate) fn try_lead(&self) -> Option<Guard<'_, T, W>> {
-        // A swap, not a load: it reads the latest value, on which the argument above rests.
-        (!self.held.swap(true, Ordering::Acquire)).then_some(Guard { lead: self })
+        // `then`, since a guard that is made and dropped lets go. A swap, not a load: it reads the latest value, on which the argument above rests.
+        (!self.held.swap(true, Ordering::Acquire)).then(|| Guard { lead: self })
     }
 
     /// Whether a leader panicked.
@@ -222,11 +222,16 @@ impl<T, W: Copy> Lead<T, W> {
 }
 
 impl<T, W: Copy> Guard<'_, T, W> {
+    /// Puts the notes that were left on the list.
+    pub(crate) fn read_notes(&mut self) {
+        let notes = self.lead.inbox.take();
+        self.led_mut(|led| led.waiting.extend(notes));
+    }
+
     /// Wakes those whose wish is met.
     pub(crate) fn wake(&mut self, goal: &impl Goal<Wish = W>) {
-        let notes = self.lead.inbox.take();
+        self.read_notes();
         self.led_mut(|led| {
-            led.waiting.extend(notes);
             led.waiting.retain(|waiter| {
                 if waiter.gone.load(Ordering::Relaxed) {
                     return false;

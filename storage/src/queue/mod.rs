@@ -18,6 +18,7 @@ pub(crate) mod gather;
 pub(crate) mod inbox;
 pub(crate) mod lead;
 mod ring;
+pub(crate) mod striped;
 mod sync;
 
 pub use channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, channel};

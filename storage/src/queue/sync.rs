@@ -12,8 +12,8 @@ pub(super) use loom::{
 pub(super) use self::std_cell::UnsafeCell;
 #[cfg(not(loom))]
 pub(super) use std::{
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence},
     sync::Arc,
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence},
     thread::{self, Thread},
 };
 

@@ -17,11 +17,17 @@ fn dir() -> &'static Path {
 }
 
 fn options(window: u64) -> LogOptions {
-    LogOptions { segment_bytes: 8 * BLOCK, compress_over: Some(3000), window, ..LogOptions::default() }
+    LogOptions { segment_bytes: 9 * BLOCK, compress_over: Some(3000), window, ..LogOptions::default() }
 }
 
 fn open(disk: &SimDisk, epoch: u64, window: u64) -> Result<Log> {
     Log::open(Arc::new(disk.clone()), dir(), ID, epoch, options(window))
+}
+
+/// A log whose first segment lasts: every operation after opening is the commits' own.
+fn open_roomy(disk: &SimDisk, epoch: u64) -> Result<Log> {
+    let options = LogOptions { segment_bytes: 128 * BLOCK, ..options(0) };
+    Log::open(Arc::new(disk.clone()), dir(), ID, epoch, options)
 }
 
 /// A byte that does not compress.
@@ -124,7 +130,10 @@ impl Model {
         self.append(log, life, 2, 4100)?;
         log.submit()?;
         let stats = log.stats();
-        assert!(stats.segments_created > 2 && stats.segments_trimmed > 0, "the life is too short: {stats:?}");
+        assert!(
+            stats.segments_created + stats.segments_recycled > 2 && stats.segments_trimmed > 0,
+            "the life is too short: {stats:?}"
+        );
         Ok(())
     }
 }
@@ -251,49 +260,46 @@ fn what_a_killed_process_wrote_is_synced_before_it_is_trusted() {
     assert!(error.contains("lost or made up") || error.contains("damaged"), "{error}");
 }
 
-/// A process is killed after each operation of its opening, the next one loses power after each of its own.
-fn killed_opening(sabotage: Option<Sabotage>) -> Result<(), String> {
-    let prepare = || {
+/// A process is killed while it trims, after the name has changed and before that is durable; the next one loses power
+/// after each operation of its opening, in which it makes a new segment of the trimmed one.
+fn killed_trim(sabotage: Option<Sabotage>) -> Result<(), String> {
+    for op in 1.. {
         let disk = SimDisk::new(1);
         let mut model = Model::default();
         let log = open(&disk, 1, 0).unwrap();
-        model.append(&log, 1, 1, 10).unwrap();
-        model.acknowledged = log.commit().unwrap();
+        for _ in 0..2 {
+            model.append(&log, 1, 1, 20_000).unwrap();
+            model.acknowledged = log.commit().unwrap();
+        }
+        model.trimmed = 2;
+        disk.fail_at(disk.ops() + 2, Fault::Io);
+        log.trim_before(2).unwrap_err();
         drop(log);
-        (disk, model)
-    };
-    let (disk, _) = prepare();
-    let before = disk.ops();
-    drop(open(&disk, 2, 0).unwrap());
-    for killed_at in before + 1..=disk.ops() {
-        for op in 1.. {
-            let (disk, model) = prepare();
-            disk.fail_at(killed_at, Fault::Io);
-            drop(open(&disk, 2, 0));
-            sabotage.iter().for_each(|rule| disk.sabotage(rule.clone()));
-            disk.crash_at(disk.ops() + op);
-            drop(open(&disk, 3, 0));
-            let plans = disk
-                .crash_plans(6)
-                .map_or_else(|| (0..32).map(CrashPlan::Seeded).collect(), Iterator::collect::<Vec<_>>);
-            for plan in plans {
-                let after = model.clone().recover(&disk.power_cycle(plan), 4, 0).map(drop);
-                after.map_err(|e| format!("killed at {killed_at}, power loss {op} later, {plan:?}: {e}"))?;
-            }
-            if !disk.is_down() {
-                break;
-            }
+        sabotage.iter().for_each(|rule| disk.sabotage(rule.clone()));
+        disk.crash_at(disk.ops() + op);
+        let opened = open(&disk, 2, 0);
+        let recycled = opened.as_ref().is_ok_and(|log| log.stats().segments_recycled > 0);
+        drop(opened);
+        let plans =
+            disk.crash_plans(6).map_or_else(|| (0..32).map(CrashPlan::Seeded).collect(), Iterator::collect::<Vec<_>>);
+        for plan in plans {
+            let after = model.clone().recover(&disk.power_cycle(plan), 3, 0).map(drop);
+            after.map_err(|e| format!("power loss at operation {op} of the opening, {plan:?}: {e}"))?;
+        }
+        if !disk.is_down() {
+            assert!(recycled, "the trimmed segment was not used again");
+            return Ok(());
         }
     }
-    Ok(())
+    unreachable!()
 }
 
 #[test]
-fn names_that_a_killed_process_left_are_synced_before_more_are_made() {
-    killed_opening(None).unwrap();
+fn names_that_a_killed_process_left_are_synced_before_they_are_relied_on() {
+    killed_trim(None).unwrap();
     let rule = Sabotage { kind: SyncKind::Dir, path: "/store/log".into(), nth: Some(1) };
-    let error = killed_opening(Some(rule)).unwrap_err();
-    assert!(error.contains("no such file"), "{error}");
+    let error = killed_trim(Some(rule)).unwrap_err();
+    assert!(error.contains("damaged"), "{error}");
 }
 
 fn trim_with_crashes(sabotage: Option<Sabotage>) -> Result<(), String> {
@@ -366,7 +372,7 @@ fn after_a_failed_write_or_sync_every_call_is_refused() {
     for fault in [Fault::Io, Fault::ShortWrite, Fault::NoSpace] {
         let disk = SimDisk::new(1);
         let mut model = Model::default();
-        let log = open(&disk, 1, 0).unwrap();
+        let log = open_roomy(&disk, 1).unwrap();
         model.append(&log, 1, 1, 10).unwrap();
         model.acknowledged = log.commit().unwrap();
         model.append(&log, 1, 1, 6000).unwrap();
@@ -470,27 +476,30 @@ fn rot_is_found_in_headers_sealed_segments_and_below_a_promise() {
 
 #[test]
 fn a_misdirected_commit_is_not_read_as_another() {
-    let disk = SimDisk::new(1);
-    let mut model = Model::default();
-    let log = open(&disk, 1, 0).unwrap();
-    for _ in 0..2 {
+    // Over the link, over the commit before, and to where nothing is yet: what was durable is missed in each case.
+    for (elsewhere, damaged) in [(BLOCK, BLOCK), (3 * BLOCK, 3 * BLOCK), (9 * BLOCK, 4 * BLOCK)] {
+        let disk = SimDisk::new(1);
+        let mut model = Model::default();
+        let log = open_roomy(&disk, 1).unwrap();
+        for _ in 0..2 {
+            model.append(&log, 1, 1, 10).unwrap();
+            log.commit().unwrap();
+        }
+        model.append(&log, 1, 1, 10).unwrap();
+        disk.fail_at(disk.ops() + 1, Fault::Misdirect(elsewhere));
+        log.commit().unwrap();
         model.append(&log, 1, 1, 10).unwrap();
         log.commit().unwrap();
+        drop(log);
+        let error = open(&disk, 2, 0).unwrap_err().to_string();
+        assert!(error.contains(&format!("0000000000000001.seg, offset {damaged}: expected checksum")), "{error}");
     }
-    model.append(&log, 1, 1, 10).unwrap();
-    disk.fail_at(disk.ops() + 1, Fault::Misdirect(BLOCK));
-    log.commit().unwrap();
-    model.append(&log, 1, 1, 10).unwrap();
-    log.commit().unwrap();
-    drop(log);
-    let error = open(&disk, 2, 0).unwrap_err().to_string();
-    assert!(error.contains("0000000000000001.seg, offset 4096: expected checksum"), "{error}");
 }
 
 #[test]
 fn a_commit_is_one_durable_write_and_no_sync() {
     let disk = SimDisk::new(1);
-    let log = open(&disk, 1, 0).unwrap();
+    let log = open_roomy(&disk, 1).unwrap();
     let before = disk.stats();
     for _ in 0..5 {
         log.append_batch(&[b"a", b"b"]).unwrap();

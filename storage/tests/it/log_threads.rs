@@ -14,8 +14,13 @@ const THREADS: u64 = 4;
 const LIVES: u64 = 6;
 
 fn open(disk: &SimDisk, life: u64) -> backstay_storage::Result<Log> {
-    let options =
-        LogOptions { segment_bytes: 6 * 4096, compress_over: None, window: 8192 * (life % 3), buffer_bytes: 12_000 };
+    let options = LogOptions {
+        segment_bytes: 6 * 4096,
+        compress_over: None,
+        window: 8192 * (life % 3),
+        buffer_bytes: 12_000,
+        spare_segments: 1,
+    };
     Log::open(Arc::new(disk.clone()), Path::new("/log"), 7, life, options)
 }
 

@@ -5,15 +5,23 @@ fn header() -> Header {
         store_id: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
         segment: 2,
         epoch: 3,
-        segment_bytes: 4 * BLOCK_BYTES,
+        segment_bytes: 5 * BLOCK_BYTES,
         window: BLOCK_BYTES,
-        first_seq: 5,
-        prev_len: 2 * BLOCK_BYTES,
     }
 }
 
+fn link() -> Link {
+    Link { first_seq: 5, prev_len: 3 * BLOCK_BYTES }
+}
+
+fn link_block(link: Link) -> Vec<u8> {
+    let mut block = vec![0xaa; BLOCK];
+    link.encode(&mut block, &header());
+    block
+}
+
 fn commit(start: u64, blocks: u32) -> Commit {
-    Commit { start, blocks, first_seq: 5, records: 1, promised: BLOCK_BYTES }
+    Commit { start, blocks, first_seq: 5, records: 1, promised: LINK_AT }
 }
 
 /// A record of `len` bytes, framed.
@@ -30,6 +38,33 @@ fn a_header_is_read_back() {
 }
 
 #[test]
+fn a_link_is_read_back_in_its_own_segment_only() {
+    let block = link_block(link());
+    assert_eq!(decode_link(&block, &header()), Ok(link()));
+    for other in
+        [Header { epoch: 4, ..header() }, Header { segment: 3, ..header() }, Header { store_id: 1, ..header() }]
+    {
+        assert!(decode_link(&block, &other).is_err_and(|f| f.expected.starts_with("checksum")), "{other:?}");
+    }
+    for bit in 0..BLOCK * 8 {
+        let mut bad = block.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        decode_link(&bad, &header()).expect_err(&format!("bit {bit}"));
+    }
+    let wrong = [
+        Link { first_seq: 0, ..link() },
+        Link { first_seq: u64::MAX, ..link() },
+        Link { prev_len: 0, ..link() },
+        Link { prev_len: BLOCK_BYTES, ..link() },
+        Link { prev_len: 13_000, ..link() },
+    ];
+    for link in wrong {
+        let fault = decode_link(&link_block(link), &header()).expect_err("a link that cannot be");
+        assert_eq!(fault.expected, "consistent fields", "{link:?}");
+    }
+}
+
+#[test]
 fn every_flipped_bit_of_a_header_is_found() {
     let good = header().encode();
     for bit in 0..BLOCK * 8 {
@@ -43,13 +78,13 @@ fn every_flipped_bit_of_a_header_is_found() {
 #[test]
 fn a_header_of_another_version_is_not_damage() {
     let mut bytes = header().encode();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let sum = xxh3_64(&bytes[..BLOCK - 8]).to_le_bytes();
     bytes[BLOCK - 8..].copy_from_slice(&sum);
     let error = decode_header(&bytes).unwrap_err().at("x.seg".as_ref(), 0);
     assert_eq!(
         error.to_string(),
-        "x.seg has log format version 2, this version reads 1; use the version that wrote it"
+        "x.seg has log format version 3, this version reads 2; use the version that wrote it"
     );
 }
 
@@ -61,11 +96,7 @@ fn a_header_that_says_what_cannot_be_is_refused() {
         Header { epoch: u64::MAX, ..header() },
         Header { segment_bytes: 0, ..header() },
         Header { segment_bytes: BLOCK_BYTES + 1, ..header() },
-        Header { first_seq: 0, ..header() },
-        Header { first_seq: u64::MAX, ..header() },
-        Header { prev_len: 0, ..header() },
-        Header { prev_len: 5000, ..header() },
-        Header { segment: 1, ..header() },
+        Header { segment_bytes: BLOCK_BYTES, ..header() },
     ];
     for header in wrong {
         assert!(decode_header(&header.encode()).is_err_and(|f| f.expected == "consistent fields"), "{header:?}");
@@ -75,11 +106,11 @@ fn a_header_that_says_what_cannot_be_is_refused() {
 #[test]
 fn blocks_are_read_back() {
     let (identity, stream) = (Identity::of(&header()), stream(PAYLOAD));
-    let commit = commit(2 * BLOCK_BYTES, 2);
+    let commit = commit(3 * BLOCK_BYTES, 2);
     let bytes = encode_commit(&stream, &commit, &identity);
     assert_eq!(bytes.len(), 2 * BLOCK);
     let mut back = Vec::new();
-    for (index, (block, offset)) in bytes.chunks(BLOCK).zip([2 * BLOCK_BYTES, 3 * BLOCK_BYTES]).enumerate() {
+    for (index, (block, offset)) in bytes.chunks(BLOCK).zip([3 * BLOCK_BYTES, 4 * BLOCK_BYTES]).enumerate() {
         let block = decode_block(block, &identity, offset).unwrap();
         assert_eq!((block.commit, block.index), (commit, index as u32));
         back.extend_from_slice(block.payload);
@@ -94,12 +125,12 @@ fn blocks_are_read_back() {
 #[test]
 fn every_flipped_bit_of_a_block_is_found() {
     let identity = Identity::of(&header());
-    let good = encode_commit(&stream(9), &commit(BLOCK_BYTES, 1), &identity);
-    decode_block(&good, &identity, BLOCK_BYTES).unwrap();
+    let good = encode_commit(&stream(9), &commit(DATA_START, 1), &identity);
+    decode_block(&good, &identity, DATA_START).unwrap();
     for bit in 0..BLOCK * 8 {
         let mut bad = good.to_vec();
         bad[bit / 8] ^= 1 << (bit % 8);
-        decode_block(&bad, &identity, BLOCK_BYTES).expect_err(&format!("bit {bit}"));
+        decode_block(&bad, &identity, DATA_START).expect_err(&format!("bit {bit}"));
     }
 }
 
@@ -124,12 +155,14 @@ fn a_block_is_sound_only_in_its_place() {
 #[test]
 fn a_block_that_says_what_cannot_be_is_refused() {
     let identity = Identity::of(&header());
-    let good = commit(2 * BLOCK_BYTES, 1);
+    let good = commit(3 * BLOCK_BYTES, 1);
+    decode_block(&encode_commit(&stream(9), &good, &identity), &identity, good.start).unwrap();
     let wrong = [
-        ("promises more than its start", Commit { promised: 3 * BLOCK_BYTES, ..good }),
+        ("promises more than its start", Commit { promised: 4 * BLOCK_BYTES, ..good }),
         ("promises less than the header", Commit { promised: 0, ..good }),
         ("promises part of a block", Commit { promised: BLOCK_BYTES + 1, ..good }),
-        ("starts beyond the window", Commit { start: 3 * BLOCK_BYTES, ..good }),
+        ("starts where the link stands", Commit { start: LINK_AT, ..good }),
+        ("starts beyond the window", Commit { start: 4 * BLOCK_BYTES, ..good }),
         ("ends beyond the segment", Commit { blocks: 3, ..good }),
         ("has no records", Commit { records: 0, ..good }),
         ("has no first record", Commit { first_seq: 0, ..good }),
@@ -147,7 +180,8 @@ fn short_input_is_refused_and_never_panics() {
     let identity = Identity::of(&header());
     for len in 0..BLOCK {
         assert!(decode_header(&header_bytes[..len]).is_err());
-        assert!(decode_block(&header_bytes[..len], &identity, BLOCK_BYTES).is_err());
+        assert!(decode_block(&header_bytes[..len], &identity, DATA_START).is_err());
+        assert!(decode_link(&header_bytes[..len], &header()).is_err());
     }
     for len in 0..RECORD_HEAD {
         assert!(decode_record_head(&header_bytes[..len]).is_err());
@@ -157,19 +191,22 @@ fn short_input_is_refused_and_never_panics() {
     }
 }
 
-/// The bytes of format version 1. If this fails, the format has changed: give it a new version and read both.
+/// The bytes of format version 2. If this fails, the format has changed: give it a new version and read both.
 #[test]
 fn golden_bytes() {
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let encoded = header().encode();
     assert_eq!(
         hex(&encoded[..104]),
-        "424b53544c4f473101000000001000\
-         00ffeeddccbbaa9988776655443322110002000000000000000300000000000000004000000000000000100000000000000500000000000000\
-         010000000000000000200000000000000400000000000000\
+        "424b53544c4f473102000000001000\
+         00ffeeddccbbaa9988776655443322110002000000000000000300000000000000005000000000000000100000000000000000000000000000\
+         000000000000000000000000000000000000000000000000\
          0000000000000000"
     );
-    assert_eq!(hex(&encoded[BLOCK - 8..]), "22f6f53bbe8b43ff");
+    let link = link_block(link());
+    assert_eq!(hex(&link[..8]), "c3a98fddbf591a43");
+    assert_eq!(hex(&link[8..48]), "05000000000000000100000000000000003000000000000004000000000000000000000000000000");
+    assert_eq!(hex(&encoded[BLOCK - 8..]), "718f80d757ed32fd");
     let mut stream = Vec::new();
     for (seq, payload, zstd) in [(5, &b"hello"[..], false), (6, b"", false), (7, b"\x28\xb5", true)] {
         let head =

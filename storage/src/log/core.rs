@@ -1,0 +1,237 @@
+//! What the threads of a log share, and how those who wait for it come to lead.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use zstd::bulk::Compressor;
+
+use super::counters::Counters;
+use super::format::STRIPES;
+use super::keeper::Mail;
+use super::recovery::Opened;
+use super::segment::Segments;
+use super::writer::{DEPTH, Pace, Writer};
+use super::{LogOptions, Seq, lock};
+use crate::disk::{ALIGN, Disk, Slab};
+use crate::queue::gather::{Gather, gather};
+use crate::queue::lead::{self, Goal};
+use crate::queue::striped::Striped;
+use crate::{Error, Result};
+
+/// How many buffers records are gathered in: one is filled while the others are written.
+pub(super) const BUFFERS: usize = 4;
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// This record is durable.
+    Durable(Seq),
+    /// A buffer was sealed after so many.
+    Sealed(u64),
+    /// The lead itself.
+    Lead,
+}
+
+/// The lead over a log's writer, held.
+pub(super) type Led<'a> = lead::Guard<'a, Writer, Wish>;
+
+pub(super) struct Core {
+    pub disk: Arc<dyn Disk>,
+    pub dir: PathBuf,
+    pub options: LogOptions,
+    pub gather: Gather<Striped>,
+    /// Bytes of a buffer.
+    pub buffer_capacity: usize,
+    lead: lead::Lead<Writer, Wish>,
+    /// Locked for moments, and never while something else of the log is locked.
+    pub segments: Mutex<Segments>,
+    /// Held by a trim from start to end.
+    pub trimming: Mutex<()>,
+    durable: AtomicU64,
+    /// Why nothing works any more.
+    poison: OnceLock<String>,
+    pub compressors: Mutex<Vec<Compressor<'static>>>,
+    pub counters: Counters,
+    /// The log's thread, where it has one.
+    pub mail: Option<Arc<Mail>>,
+}
+
+impl Goal for Core {
+    type Wish = Wish;
+
+    fn met(&self, wish: Wish) -> bool {
+        self.poison.get().is_some()
+            || match wish {
+                Wish::Durable(seq) => self.durable() >= seq,
+                Wish::Sealed(seals) => self.gather.seals() > seals,
+                Wish::Lead => false,
+            }
+    }
+
+    fn can_meet(&self, wish: Wish) -> bool {
+        match wish {
+            Wish::Durable(seq) => seq < self.gather.next_seq(),
+            Wish::Sealed(_) | Wish::Lead => true,
+        }
+    }
+
+    fn tasks_wait(&self) {
+        if let Some(mail) = &self.mail {
+            mail.lead();
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: LogOptions, opened: Opened) -> Result<Self> {
+        let capacity = STRIPES.buffer(options.buffer_bytes.max(1));
+        let (slab, mut buffers) = Slab::new(capacity, BUFFERS);
+        // One more for the sync beside the writes.
+        let mut queue = disk.queue(DEPTH + 1)?;
+        queue.register(&slab)?;
+        let first = buffers.pop().unwrap_or_default();
+        let (gather, sealer) = gather(opened.last_seq + 1, Striped::new(first, STRIPES));
+        let writer = Writer::new(queue, sealer, buffers, opened.active, opened.last_seq);
+        let mail = disk.threads().then(Arc::default);
+        Ok(Self {
+            disk,
+            dir,
+            options,
+            gather,
+            buffer_capacity: capacity.next_multiple_of(ALIGN),
+            lead: lead::Lead::new(writer),
+            segments: Mutex::new(opened.segments),
+            trimming: Mutex::default(),
+            durable: AtomicU64::new(opened.last_seq),
+            poison: OnceLock::new(),
+            compressors: Mutex::default(),
+            counters: Counters::opened(opened.recycled),
+            mail,
+        })
+    }
+
+    pub(super) fn durable(&self) -> Seq {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_durable(&self, seq: Seq) {
+        self.durable.store(seq, Ordering::Release);
+    }
+
+    /// Fails if something failed before.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.poison.get() {
+            Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Poisons the log with a failure of its own, and wakes all who wait.
+    pub(super) fn fail(&self, error: Error) -> Error {
+        // Only the first is kept: what comes after may be its consequence.
+        let _ = self.poison.set(error.to_string());
+        self.lead.wake(self);
+        error
+    }
+
+    /// Does `work` with the lead, then starts what others wait for, and hands over.
+    fn with<T>(&self, mut led: Led<'_>, work: impl FnOnce(&mut Led<'_>) -> Result<T>) -> Result<T> {
+        if self.lead.is_broken() {
+            let _ = self.poison.set("a thread panicked while it wrote the log".into());
+        }
+        let result = self.check().and_then(|()| work(&mut led));
+        // The device works while those are woken whose records are durable. A failure here is not this caller's: its own
+        // wish is met. The next call will tell of it.
+        led.read_notes();
+        if self.check().is_ok() && led.any_waits(|wish| self.can_meet(wish) && !self.met(wish)) {
+            let _ = self.start_all(&mut led, Pace::Durable).and_then(|()| self.harvest(&mut led, 0));
+        }
+        led.hand_over(self);
+        result
+    }
+
+    /// Waits until `seq`, which was appended, is durable.
+    pub(super) fn wait_durable(&self, seq: Seq) -> Result<()> {
+        loop {
+            if self.durable() >= seq {
+                return Ok(());
+            }
+            self.check()?;
+            if let Some(led) = self.lead.wait(self, Wish::Durable(seq)) {
+                return self.with(led, |led| self.lead_to_durable(led, seq));
+            }
+        }
+    }
+
+    /// Waits until a buffer was sealed after so many.
+    pub(super) fn wait_for_room(&self, seals: u64) -> Result<()> {
+        loop {
+            self.check()?;
+            if self.gather.seals() > seals {
+                return Ok(());
+            }
+            if let Some(led) = self.lead.wait(self, Wish::Sealed(seals)) {
+                return self.with(led, |led| self.lead_to_room(led, seals));
+            }
+        }
+    }
+
+    /// Waits for the lead, and does `work` with it.
+    pub(super) fn lead<T>(&self, work: impl FnOnce(&mut Led<'_>) -> Result<T>) -> Result<T> {
+        loop {
+            self.check()?;
+            if let Some(led) = self.lead.wait(self, Wish::Lead) {
+                return self.with(led, work);
+            }
+        }
+    }
+
+    /// Starts what can be started, without waiting: here, or by whoever leads now.
+    pub(super) fn submit(&self) -> Result<()> {
+        let seals = self.gather.seals();
+        let led = self.lead.try_lead().or_else(|| {
+            // The leader starts it for this note, which nobody needs to be told of.
+            self.lead.note_task(Wish::Sealed(seals), std::task::Waker::noop().clone());
+            self.lead.try_lead()
+        });
+        match led {
+            Some(led) => self.with(led, |led| {
+                self.start_all(led, Pace::Durable)?;
+                self.harvest(led, 0)
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves a note of a task that waits for a record. The caller looks again, and then calls [`Core::lead_for_tasks`] or
+    /// has it called.
+    pub(super) fn note(&self, seq: Seq, waker: std::task::Waker) -> Arc<lead::Waiter<Wish>> {
+        self.lead.note_task(Wish::Durable(seq), waker)
+    }
+
+    /// Makes durable what was appended, for tasks that wait for it.
+    pub(super) fn lead_for_tasks(&self) {
+        let last = self.gather.next_seq().saturating_sub(1);
+        // A failure has poisoned the log, of which the tasks are told.
+        let _ = self.wait_durable(last);
+        self.lead.wake(self);
+    }
+
+    /// Leads for the tasks that wait, if any do.
+    pub(super) fn release_tasks(&self) {
+        if let Some(mut led) = self.lead.try_lead() {
+            led.read_notes();
+            let waits = led.any_waits(|wish| self.can_meet(wish));
+            led.hand_over(self);
+            if waits {
+                self.lead_for_tasks();
+            }
+        }
+    }
+
+    /// Bytes of the segments that are kept.
+    pub(super) fn bytes(&self) -> u64 {
+        lock(&self.segments).kept.iter().map(|s| s.file_len).sum()
+    }
+}
