@@ -7,7 +7,18 @@
 //! 3. A sync that follows a write is submitted after the write's completion: entries of a ring are not ordered, and
 //!    linked ones break on short writes.
 //!
-//! Known limits: buffers and data files are not registered with the ring yet; no polling.
+//! 4. A queue that is told of a slab ([`IoQueue::register`]) registers it, and from then on the last four files that it
+//!    used, beside the locks. Others do not: to keep a file open, they would have to be told when its life ends
+//!    ([`IoQueue::forget`]). Where the kernel refuses, plain buffers and descriptors do the same.
+//!
+//! Decision: a queue may be used by one thread after another, each under the owner's lock (the log's is), so that one thread
+//! submits what another waits for. Rings are set up for that:
+//! - no `SINGLE_ISSUER` and `DEFER_TASKRUN`, which bind a ring to one thread;
+//! - no `COOP_TASKRUN`: it leaves an answer to be delivered when the thread that submitted next enters the kernel. If that
+//!   thread computes meanwhile, another that waits gets it at the next timer tick (4 ms at 250 Hz, for a write of 0.1 ms),
+//!   and `wait(0)`, which asks without a system call, never earlier. A thread that submits and waits gains nothing from it.
+//!
+//! Known limits: no polling. An answer interrupts the thread that submitted, also when another waits for it.
 
 mod files;
 mod queue;
