@@ -267,3 +267,69 @@ impl IoQueue for FencedQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::sim::Fault;
+    use crate::disk::{ALIGN, AlignedBuf, QuotaDisk, SimDisk};
+
+    const RW: OpenOptions = OpenOptions { write: true, create: Create::IfAbsent, direct: true };
+
+    /// A fence over a quota over a simulated disk, with a file.
+    fn fenced() -> (SimDisk, Arc<Fence>, FencedDisk, Arc<dyn File>) {
+        let sim = SimDisk::new(3);
+        let fence = Arc::new(Fence::new(sim.lock_dir(Path::new("/")).unwrap()));
+        let quota = QuotaDisk::new(Arc::new(sim.clone()), Path::new("/"), 1 << 20).unwrap();
+        let disk = FencedDisk::new(Arc::new(quota), Arc::clone(&fence));
+        let file = disk.open(Path::new("/a"), RW).unwrap();
+        file.write_at(&[1; ALIGN], 0).unwrap();
+        (sim, fence, disk, file)
+    }
+
+    fn write(file: &Arc<dyn File>) -> Op {
+        Op::Write { file: Arc::clone(file), offset: 0, buf: AlignedBuf::zeroed(ALIGN), durable: true }
+    }
+
+    fn read(file: &Arc<dyn File>) -> Op {
+        Op::Read { file: Arc::clone(file), offset: 0, buf: AlignedBuf::zeroed(ALIGN) }
+    }
+
+    #[test]
+    fn a_write_that_fails_in_submit_and_wait_poisons() {
+        let (sim, fence, disk, file) = fenced();
+        let mut queue = disk.queue(4).unwrap();
+        assert!(queue.submit_and_wait(vec![(1, write(&file))], 1).unwrap()[0].result.is_ok());
+        sim.fail_at(sim.ops() + 1, Fault::Io);
+        assert!(queue.submit_and_wait(vec![(2, read(&file))], 1).unwrap()[0].result.is_err());
+        assert_eq!(fence.cause(), None, "a failed read is not the store's end");
+        sim.fail_at(sim.ops() + 1, Fault::Io);
+        assert!(queue.submit_and_wait(vec![(3, write(&file))], 1).unwrap()[0].result.is_err());
+        assert!(fence.cause().is_some());
+        let e = queue.submit_and_wait(vec![(4, read(&file)), (5, write(&file))], 1).unwrap_err();
+        assert!(matches!(e, Error::Poisoned { .. }), "{e}");
+        assert!(queue.submit_and_wait(vec![(6, read(&file))], 1).unwrap()[0].result.is_ok(), "reads go on");
+    }
+
+    #[test]
+    fn a_write_submitted_before_is_looked_at_too() {
+        let (sim, fence, disk, file) = fenced();
+        let mut queue = disk.queue(4).unwrap();
+        sim.fail_at(sim.ops() + 1, Fault::Io);
+        queue.submit(vec![(1, write(&file))]).unwrap();
+        queue.submit_and_wait(Vec::new(), 1).unwrap();
+        assert!(fence.cause().is_some());
+    }
+
+    #[test]
+    fn the_rest_reaches_the_disk_through_both_wrappers() {
+        let (_, fence, disk, file) = fenced();
+        let mut queue = disk.queue(4).unwrap();
+        queue.register(&Slab::new(ALIGN, 1).0).unwrap();
+        queue.forget(&file).unwrap();
+        assert_eq!(&disk.map(&file, 3).unwrap()[..], [1; 3]);
+        assert!(disk.map(&file, 1 << 20).is_err());
+        assert_eq!(fence.cause(), None, "a map is a read");
+        assert!(!disk.threads());
+    }
+}

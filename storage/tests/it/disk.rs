@@ -1,9 +1,12 @@
-//! What every disk must do, run against each of them: posix, io_uring, simulated, and a quota over posix.
+//! What every disk must do, run against each of them: posix, io_uring, simulated, and a quota over the real ones.
 #![expect(clippy::disallowed_methods, reason = "the tests look at real files from outside")]
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+mod buffers;
+mod maps;
 
 use backstay_storage::Error;
 use backstay_storage::disk::{
@@ -27,6 +30,11 @@ fn on_each_disk(test: impl Fn(&str, Arc<dyn Disk>, &Path)) {
     let dir = new_dir();
     let quota = QuotaDisk::new(Arc::new(PosixDisk::new()), dir.path(), 1 << 30).unwrap();
     test("quota", Arc::new(quota), dir.path());
+    let dir = new_dir();
+    if let Ok(disk) = UringDisk::new() {
+        let quota = QuotaDisk::new(Arc::new(disk), dir.path(), 1 << 30).unwrap();
+        test("quota over io_uring", Arc::new(quota), dir.path());
+    }
     for seed in 0..8 {
         let sim = SimDisk::new(seed);
         sim.create_dir_all(Path::new("/sim/dir")).unwrap();
@@ -429,6 +437,25 @@ fn probing_leaves_nothing_behind() {
 }
 
 #[test]
+fn what_a_killed_probe_left_is_no_obstacle() {
+    on_each_disk(|name, disk, dir| {
+        if name.starts_with("sim") {
+            return; // it has nothing to probe
+        }
+        std::fs::write(dir.join(".probe"), [7; 100]).unwrap();
+        disk.probe(dir).unwrap();
+        assert_eq!(disk.list(dir).unwrap(), [], "{name}");
+    });
+}
+
+#[test]
+fn only_the_simulated_disk_forbids_threads() {
+    on_each_disk(|name, disk, _| assert_eq!(disk.threads(), !name.starts_with("sim"), "{name}"));
+    let quota = QuotaDisk::new(Arc::new(SimDisk::new(1)), Path::new("/"), 0).unwrap();
+    assert!(!quota.threads());
+}
+
+#[test]
 fn quota_refuses_growth_and_nothing_else() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let at = |name: &str| -> PathBuf { dir.path().join(name) };
@@ -446,6 +473,11 @@ fn quota_refuses_growth_and_nothing_else() {
         queue.submit((0..3).map(|i| (i, write(&file, i * ALIGN as u64, &[7; ALIGN], true))).collect()).unwrap();
         let done = finish(&mut *queue);
         assert!(done[0].result.is_ok() && done[1].result.is_ok(), "{done:?}");
+        let again =
+            vec![(3, write(&file, 2 * ALIGN as u64, &[7; ALIGN], true)), (4, write(&file, 0, &[7; ALIGN], true))];
+        let mut told = queue.submit_and_wait(again, 2).unwrap();
+        told.sort_by_key(|c| c.token);
+        assert!(matches!(&told[..], [c, d] if c.result.is_err() && c.buf.is_some() && d.result.is_ok()), "{told:?}");
         let e = done[2].result.as_ref().unwrap_err();
         assert!(matches!(e, Error::NoSpace { path, detail } if *path == at("a") && detail.contains("13192")), "{e}");
         assert_eq!((disk.used(), file.len().unwrap()), (13_192, 8192));

@@ -298,31 +298,4 @@ impl fmt::Debug for UringQueue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::disk::{ALIGN, AlignedBuf, Create, Disk, OpenOptions, UringDisk};
-
-    const RW: OpenOptions = OpenOptions { write: true, create: Create::IfAbsent, direct: false };
-
-    #[test]
-    fn durable_writes_without_dsync() {
-        let Ok(disk) = UringDisk::new() else {
-            eprintln!("skipped: no io_uring here");
-            return;
-        };
-        let shared = Arc::new(Shared::default());
-        shared.no_dsync.store(true, Ordering::Relaxed);
-        let dir = tempfile::tempdir().unwrap();
-        let file = disk.open(&dir.path().join("a"), RW).unwrap();
-        let mut queue = UringQueue::new(&shared, 3).unwrap();
-        let write = |i: u64| {
-            let buf = AlignedBuf::from_slice(&[i as u8; ALIGN]);
-            (i, Op::Write { file: Arc::clone(&file), offset: i * ALIGN as u64, buf, durable: true })
-        };
-        queue.submit((0..10).map(write).collect()).unwrap();
-        let done = queue.wait(10).unwrap();
-        assert!(done.len() == 10 && done.iter().all(|c| matches!(c.result, Ok(ALIGN))), "{done:?}");
-        assert_eq!(shared.counters.snapshot().durable_writes, 10);
-        assert_eq!(shared.counters.snapshot().syncs, 0);
-    }
-}
+mod tests;
