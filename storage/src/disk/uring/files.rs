@@ -44,7 +44,7 @@ struct Entry {
 /// A use of a registered file, to be given back when the operation has ended.
 #[derive(Debug)]
 pub(super) struct Place {
-    at: usize,
+    pub(super) at: usize,
     /// The index in the ring's table.
     pub(super) index: i32,
 }

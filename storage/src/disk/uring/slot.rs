@@ -172,4 +172,32 @@ mod tests {
         slot.step = Step::Sync;
         assert!(matches!(slot.answered(-libc::EINTR), Next::End(Err(_))), "a failed sync is never repeated");
     }
+    #[test]
+    fn entries_say_what_is_registered_and_keep_the_flags() {
+        /// Opcode, flags, descriptor, rw_flags and buffer index, by their places in `struct io_uring_sqe`.
+        fn fields(entry: &squeue::Entry) -> (u8, u8, i32, i32, u16) {
+            // SAFETY: a test's: an entry is the kernel's 64 bytes and nothing else, all of them set at its making.
+            let b: [u8; 64] = unsafe { std::mem::transmute_copy(entry) };
+            let int = |at: usize| i32::from_ne_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
+            (b[0], b[1], int(4), int(28), u16::from_ne_bytes([b[40], b[41]]))
+        }
+        let fixed_file = squeue::Flags::FIXED_FILE.bits();
+        for (step, flags, plain, fixed) in [
+            (Step::Read, 0, opcode::Read::CODE, opcode::ReadFixed::CODE),
+            (Step::Write, 0, opcode::Write::CODE, opcode::WriteFixed::CODE),
+            (Step::WriteDsync, libc::RWF_DSYNC, opcode::Write::CODE, opcode::WriteFixed::CODE),
+            (Step::WriteThenSync, 0, opcode::Write::CODE, opcode::WriteFixed::CODE),
+        ] {
+            let (_dir, mut slot) = slot(step, 1, 0);
+            assert_eq!(fields(&slot.entry()), (plain, 0, slot.fd, flags, 0), "{step:?}");
+            slot.registered = true;
+            assert_eq!(fields(&slot.entry()), (fixed, 0, slot.fd, flags, SLAB), "{step:?}");
+            slot.place = Some(Place { at: 1, index: 3 });
+            assert_eq!(fields(&slot.entry()), (fixed, fixed_file, 3, flags, SLAB), "{step:?}");
+        }
+        let (_dir, mut slot) = slot(Step::Sync, 0, 0);
+        slot.place = Some(Place { at: 1, index: 3 });
+        let datasync = FsyncFlags::DATASYNC.bits() as i32;
+        assert_eq!(fields(&slot.entry()), (opcode::Fsync::CODE, fixed_file, 3, datasync, 0));
+    }
 }
