@@ -50,7 +50,7 @@ fn durable_writes_without_dsync() {
 fn what_is_registered_is_used() {
     let Some(disk) = disk() else { return };
     let dir = tempfile::tempdir().unwrap();
-    let _lock = disk.lock_dir(dir.path()).unwrap(); // its place comes before the files'
+    let _lock = disk.lock_dir(dir.path()).unwrap();
     let file = disk.open(&dir.path().join("a"), RW).unwrap();
     let mut queue = UringQueue::new(&disk.posix.shared, 8).unwrap();
     let (slab, mut buffers) = Slab::new(ALIGN, 2);
@@ -67,6 +67,10 @@ fn what_is_registered_is_used() {
     assert_eq!(submit(&mut queue, AlignedBuf::zeroed(ALIGN)), [(true, false)]);
     assert_eq!(submit(&mut queue, Slab::new(ALIGN, 1).1.pop().unwrap()), [(true, false)]);
     assert_eq!(disk.info().note, None);
+    queue.submit(vec![(0, write(&file, AlignedBuf::zeroed(ALIGN)))]).unwrap();
+    let places: Vec<_> = queue.slots.iter().flatten().filter_map(|s| s.place.as_ref()).map(|p| p.index).collect();
+    assert_eq!(places, [1], "place 0 is the lock's");
+    finish(&mut queue);
     let weak = Arc::downgrade(&slab);
     drop(slab);
     assert!(weak.upgrade().is_some(), "the ring has the memory registered");
