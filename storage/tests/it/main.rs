@@ -4,4 +4,6 @@ mod disk;
 mod log;
 mod log_threads;
 mod sim_disk;
+mod sim_faults;
+mod sim_outcomes;
 mod store;

@@ -1,17 +1,15 @@
 //! What a test tells a simulated disk and asks of it. None of these calls counts as an operation.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::SimDisk;
-use super::content::{self, Content};
-use super::crash::CrashPlan;
+use super::crash::{CrashPlan, Remains};
 use super::fault::{Fault, Sabotage};
 use super::names::Node;
 use super::rng::Rng;
-use super::state::{State, failed, key};
+use super::state::{State, key};
+use crate::Result;
 use crate::disk::shared::lock;
-use crate::{Error, Result};
 
 impl SimDisk {
     /// How many operations were begun: every call that reads, writes, syncs or changes names, and every operation that
@@ -68,42 +66,24 @@ impl SimDisk {
     pub fn power_cycle(&self, plan: impl Into<CrashPlan>) -> SimDisk {
         let plan = plan.into();
         let state = lock(&self.shared.state);
-        let (dirs, files) = state.after_crash(plan);
-        let drawn = if let CrashPlan::Seeded(seed) = plan { seed } else { 0 };
+        let Remains { dirs, files, graves } = state.after_crash(plan);
+        let drawn = match plan {
+            CrashPlan::Seeded(seed) | CrashPlan::Sectors { seed, .. } | CrashPlan::Fates { seed, .. } => seed,
+            _ => 0,
+        };
         let seed = Rng::new(self.seed ^ drawn.rotate_left(32)).next();
         let new = State {
             dirs,
             files,
+            graves,
             next_id: state.next_id,
             capacity: state.capacity,
+            show_stale: state.show_stale,
             sabotage: state.sabotage.clone(),
             sabotaged: state.sabotaged,
             ..State::new(seed)
         };
         Self::with_state(seed, new)
-    }
-
-    /// How many units ([`CrashPlan`]) a power loss would decide on now.
-    ///
-    /// ```
-    /// # use backstay_storage::disk::SimDisk;
-    /// assert_eq!(SimDisk::new(7).pending_units(), 0);
-    /// ```
-    pub fn pending_units(&self) -> usize {
-        lock(&self.shared.state).pending_units()
-    }
-
-    /// Every plan that keeps some subset of the pending units, if there are at most `limit` (and at most 24) of them.
-    ///
-    /// ```
-    /// # use std::path::Path;
-    /// # use backstay_storage::disk::{Disk, SimDisk};
-    /// let disk = SimDisk::new(7);
-    /// assert_eq!(disk.crash_plans(8).map(|plans| plans.count()), Some(1));
-    /// ```
-    pub fn crash_plans(&self, limit: usize) -> Option<impl Iterator<Item = CrashPlan> + use<>> {
-        let units = self.pending_units();
-        (units <= limit.min(24)).then(|| (0..1u128 << units).map(CrashPlan::Subset))
     }
 
     /// Makes operation `op`, counted as by [`SimDisk::ops`] from 1, go wrong.
@@ -157,65 +137,6 @@ impl SimDisk {
         lock(&self.shared.state).sabotaged
     }
 
-    /// Flips one bit (0–7) of the byte at `offset`, in what readers see and in what is durable. Fails if neither has
-    /// that byte.
-    ///
-    /// ```
-    /// # use std::path::Path;
-    /// # use backstay_storage::disk::{Disk, OpenOptions, SimDisk};
-    /// let disk = SimDisk::new(7);
-    /// disk.overwrite("/a", 0, b"a")?;
-    /// disk.flip_bit("/a", 0, 1)?;
-    /// assert_eq!(disk.read_file("/a")?, b"c");
-    /// # Ok::<(), backstay_storage::Error>(())
-    /// ```
-    pub fn flip_bit(&self, path: impl AsRef<Path>, offset: u64, bit: u8) -> Result<()> {
-        let path = key(path.as_ref());
-        let mut state = lock(&self.shared.state);
-        let id = state.file_id("flip a bit of", &path)?;
-        let content = state.content("flip a bit of", &path, id)?;
-        let at = usize::try_from(offset).unwrap_or(usize::MAX);
-        let bytes: Vec<&mut u8> =
-            [content.live.get_mut(at), content.durable.get_mut(at)].into_iter().flatten().collect();
-        if bytes.is_empty() || bit > 7 {
-            return Err(Error::Invalid(format!("{} has no bit {bit} at offset {offset}", path.display())));
-        }
-        for byte in bytes {
-            *byte ^= 1 << bit;
-        }
-        Ok(())
-    }
-
-    /// Puts bytes into a file, durably and without any trace of a write, as damage does. A file that is not there is
-    /// created durably, if its directory is.
-    ///
-    /// ```
-    /// # use backstay_storage::disk::{SimDisk, sim::CrashPlan};
-    /// let disk = SimDisk::new(7);
-    /// disk.overwrite("/a", 1, b"x")?;
-    /// assert_eq!(disk.power_cycle(CrashPlan::KeepNone).read_file("/a")?, b"\0x");
-    /// # Ok::<(), backstay_storage::Error>(())
-    /// ```
-    pub fn overwrite(&self, path: impl AsRef<Path>, offset: u64, bytes: &[u8]) -> Result<()> {
-        let path = key(path.as_ref());
-        let mut state = lock(&self.shared.state);
-        if state.node(&path).is_none() {
-            let id = state.next_id;
-            let (dir, name) = state.place("overwrite", &path)?;
-            dir.live.insert(name.clone(), Node::File(id));
-            dir.durable.insert(name, Node::File(id));
-            state.files.insert(id, Content::default());
-            state.next_id += 1;
-        }
-        let id = state.file_id("overwrite", &path)?;
-        let content = state.content("overwrite", &path, id)?;
-        let at = usize::try_from(offset).ok().filter(|at| *at < 1 << 40);
-        let at = at.ok_or_else(|| failed("overwrite", &path, io::ErrorKind::FileTooLarge))?;
-        content::put(&mut content.live, at, bytes);
-        content::put(&mut content.durable, at, bytes);
-        Ok(())
-    }
-
     /// The bytes of a file as readers see them, also when the power is gone.
     ///
     /// ```
@@ -226,7 +147,7 @@ impl SimDisk {
         let path = key(path.as_ref());
         let mut state = lock(&self.shared.state);
         let id = state.file_id("read", &path)?;
-        Ok(state.content("read", &path, id)?.live.clone())
+        Ok(state.content("read", &path, id)?.live.bytes(0, usize::MAX))
     }
 
     /// The paths of all files, sorted, as callers see them, also when the power is gone.

@@ -5,15 +5,24 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It fails with EIO and changes nothing. A failed sync of a file loses what was pending: readers go on seeing it,
-    /// a later sync does not bring it to the device, and after a power loss it is gone.
+    /// It fails with EIO and changes nothing. A failed sync of a file loses what was pending: the page cache goes on
+    /// showing it, a direct read does not ([`crate::disk::OpenOptions::direct`]), a later sync does not bring it to the
+    /// device, and after a power loss it is gone.
     Io,
     /// It fails as on a full disk and changes nothing.
     NoSpace,
     /// A write puts half of its sectors down, then fails with EIO.
     ShortWrite,
+    /// A write puts half of its sectors down, then fails as on a full disk.
+    ShortNoSpace,
     /// A write or read succeeds at this byte offset of the file instead of the one asked for.
     Misdirect(u64),
+    /// A write succeeds, a durable one too, and its bytes never come to the device: only the file's length. The page
+    /// cache shows them until it is dropped ([`super::SimDisk::drop_caches`]) or the power goes; a file that was opened
+    /// for direct I/O has none.
+    LostWrite,
+    /// A read gives what each 4096-byte page that it touches held before it was last written, if it was.
+    StaleRead,
 }
 
 /// Which promise a [`Sabotage`] breaks.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Shared;
-use super::content::SECTOR;
 use super::fault::{Fault, SyncKind};
+use super::image::SECTOR;
 use super::state::{Gate, State, eio, failed, power_loss};
 use crate::Result;
 use crate::disk::File;
@@ -18,6 +18,8 @@ pub(super) struct SimFile {
     pub(super) id: u64,
     pub(super) path: PathBuf,
     pub(super) writable: bool,
+    /// Whether it passes the page cache by.
+    pub(super) direct: bool,
 }
 
 /// A byte position as an index. The simulation keeps files in memory, so what does not fit cannot be there.
@@ -40,16 +42,20 @@ impl SimFile {
         let gate = state.begin("write", path)?;
         let mut bytes = buf;
         let mut outcome = Ok(());
+        let mut lost = false;
         match gate {
             Gate::Open => {}
             Gate::PowerLoss => outcome = Err(power_loss("write", path)),
             Gate::Fault(Fault::Misdirect(elsewhere)) => at = index("write", path, elsewhere)?,
-            Gate::Fault(Fault::ShortWrite) => {
+            Gate::Fault(fault @ (Fault::ShortWrite | Fault::ShortNoSpace)) => {
                 let half = (buf.len() / 2).next_multiple_of(SECTOR).min(buf.len().saturating_sub(1));
                 bytes = buf.get(..half).unwrap_or_default();
-                outcome = Err(eio("write", path));
+                let full = fault == Fault::ShortNoSpace;
+                outcome =
+                    Err(if full { failed("write", path, io::ErrorKind::StorageFull) } else { eio("write", path) });
             }
-            Gate::Fault(_) => return Err(eio("write", path)),
+            Gate::Fault(Fault::Io) => return Err(eio("write", path)),
+            Gate::Fault(fault) => lost = fault == Fault::LostWrite,
         }
         let room = state.room(self.id).saturating_sub(at as u64);
         let grows = state.content("write", path, self.id)?.live.len() < at + bytes.len();
@@ -60,9 +66,20 @@ impl SimFile {
         }
         let keeps_word = durable && !state.is_sabotaged(SyncKind::DurableWrite, path);
         let content = state.content("write", path, self.id)?;
-        content.write(at, bytes);
-        if outcome.is_ok() && keeps_word {
-            content.sync_range(at, bytes.len());
+        let mut partial = [at, at + bytes.len()].into_iter().filter(|end| end % SECTOR != 0);
+        if outcome.is_ok() && partial.any(|end| content.unreadable_in(end, 1).is_some()) {
+            // The rest of the sector would have to be read first.
+            return Err(eio("write", path));
+        }
+        let gap = content.live.len();
+        if state.show_stale && at > gap && !bytes.is_empty() {
+            state.set_len(self.id, at);
+        }
+        let content = state.content("write", path, self.id)?;
+        if lost {
+            content.lose_write(at, bytes, self.direct);
+        } else {
+            content.write(at, bytes, outcome.is_ok() && keeps_word);
         }
         outcome
     }
@@ -87,21 +104,30 @@ impl File for SimFile {
         if len > state.room(self.id) && to > state.content("set length of", &self.path, self.id)?.live.len() {
             return Err(failed("set length of", &self.path, io::ErrorKind::StorageFull));
         }
-        state.content("set length of", &self.path, self.id)?.set_len(to);
+        state.set_len(self.id, to);
         if power_goes { Err(power_loss("set length of", &self.path)) } else { Ok(()) }
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
         let mut state = lock(&self.shared.state);
-        let mut at = offset;
+        let (mut at, mut stale) = (offset, false);
         match state.begin("read", &self.path)? {
-            Gate::Open | Gate::Fault(Fault::ShortWrite) => {}
+            Gate::Open => {}
             Gate::PowerLoss => return Err(power_loss("read", &self.path)),
             Gate::Fault(Fault::Misdirect(elsewhere)) => at = elsewhere,
-            Gate::Fault(_) => return Err(eio("read", &self.path)),
+            Gate::Fault(Fault::Io) => return Err(eio("read", &self.path)),
+            Gate::Fault(fault) => stale = fault == Fault::StaleRead,
         }
         let at = usize::try_from(at).unwrap_or(usize::MAX);
-        let n = state.content("read", &self.path, self.id)?.read(buf, at);
+        let content = state.content("read", &self.path, self.id)?;
+        if content.unreadable_in(at, buf.len()).is_some() {
+            return Err(eio("read", &self.path));
+        }
+        let n = match (stale, self.direct && content.hiding) {
+            (true, _) => content.stale().read(buf, at),
+            (false, true) => content.device().read(buf, at),
+            (false, false) => content.live.read(buf, at),
+        };
         self.shared.counters.read(n);
         Ok(n)
     }

@@ -5,30 +5,40 @@
 //!   each pending 512-byte sector is there or not, whatever the others do; rarely it is garbage.
 //! - A creation, rename or removal is visible at once and pending until its directory is synced. At a power loss each is
 //!   there or not. A file whose name is lost is lost; a kept rename whose creation was lost names the file.
+//! - A file's length may be there without its bytes: zeros in their place, or what a deleted file has left.
 //! - What is durable stays exactly as it was, except for damage that a test asks for.
 //! - A queue's operations take effect in random order, when they are waited for. What is in flight at the power loss may
 //!   be there too.
-//! - Single operations can be made to fail, to fall short or to go astray ([`SimDisk::fail_at`]), the disk can be full
-//!   ([`SimDisk::set_capacity`]), bits can rot ([`SimDisk::flip_bit`]), and a sync can be turned into a lie
-//!   ([`SimDisk::sabotage`]), to prove that a test would notice its absence.
+//! - Single operations can be made to fail, to fall short, to go astray, to be lost or to read what is stale
+//!   ([`SimDisk::fail_at`]); the disk can be full ([`SimDisk::set_capacity`]); what only the page cache has is not seen by
+//!   direct reads, and can be dropped ([`SimDisk::drop_caches`]).
+//! - Bits can rot ([`SimDisk::flip_bit`]), sectors decay ([`SimDisk::decay`]), new space can show what a deleted file has
+//!   left ([`SimDisk::show_stale`]), and a sync can be turned into a lie ([`SimDisk::sabotage`]), to prove that a test
+//!   would notice its absence.
 //!
 //! A crash test runs a workload once to learn [`SimDisk::ops`], then again for each number below with
-//! [`SimDisk::crash_at`], and opens what [`SimDisk::power_cycle`] gives.
+//! [`SimDisk::crash_at`], and opens what [`SimDisk::power_cycle`] gives for each of the [`SimDisk::outcomes`].
 //!
 //! Invariants:
 //! 1. The same seed and the same calls in the same order give the same outcome: no clock, no other randomness, only
 //!    ordered maps. (Calls from several threads are in the order that the threads make them.)
-//! 2. [`SimDisk::power_cycle`] changes nothing: many outcomes can be drawn from one disk.
+//! 2. [`SimDisk::power_cycle`] changes nothing: many outcomes can be drawn from one disk. It costs in proportion to what
+//!    is pending, not to what is on the disk.
 //!
-//! Known limits: files live in memory, twice. A rename stays within one directory. Directories are never removed. An
-//! operation is atomic to other threads.
+//! Known limits: files live in memory. A rename stays within one directory. Directories are never removed. An
+//! operation is atomic to other threads. What goes astray stays within its file, and is seen where it went: no page cache
+//! hides it, nor damage. A later write to a page that a failed sync left clean does not bring the rest of the page along.
 
 mod content;
 mod control;
 mod crash;
+mod damage;
+mod dice;
 mod fault;
 mod file;
+mod image;
 mod names;
+mod outcome;
 mod queue;
 mod rng;
 mod state;
@@ -42,9 +52,11 @@ use super::{Create, DirEntry, DirLock, Disk, DiskInfo, DiskStats, File, IoQueue,
 use crate::{Error, Result};
 use content::Content;
 pub use crash::CrashPlan;
+pub use damage::Decay;
 pub use fault::{Fault, Sabotage, SyncKind};
 use file::SimFile;
 use names::{Dir, Move, Node};
+pub use outcome::{Coverage, Outcomes};
 use queue::{SimLock, SimQueue};
 use state::{State, failed, key, power_loss};
 
@@ -126,7 +138,7 @@ impl Disk for SimDisk {
         }
         state.content("open", path, id)?.handles += 1;
         let shared = Arc::clone(&self.shared);
-        Ok(Arc::new(SimFile { shared, id, path: path.to_path_buf(), writable: options.write }))
+        Ok(Arc::new(SimFile { shared, id, path: path.to_path_buf(), writable: options.write, direct: options.direct }))
     }
 
     fn create_dir_all(&self, path: &Path) -> Result<()> {

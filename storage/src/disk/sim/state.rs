@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::content::Content;
 use super::fault::{Fault, Sabotage, SyncKind};
+use super::image::Image;
 use super::names::{Dir, Node};
 use super::rng::Rng;
 use crate::disk::Op;
@@ -25,6 +26,10 @@ pub(super) struct State {
     pub(super) files: BTreeMap<u64, Content>,
     pub(super) next_id: u64,
     pub(super) capacity: Option<u64>,
+    /// Whether a file that grows shows what deleted ones have left.
+    pub(super) show_stale: bool,
+    /// What the last deleted files have left on the device, oldest first.
+    pub(super) graves: Vec<Image>,
     pub(super) faults: BTreeMap<u64, Fault>,
     /// Each with how many syncs it has matched.
     pub(super) sabotage: Vec<(Sabotage, u64)>,
@@ -77,6 +82,8 @@ impl State {
             files: BTreeMap::new(),
             next_id: 1,
             capacity: None,
+            show_stale: false,
+            graves: Vec::new(),
             faults: BTreeMap::new(),
             sabotage: Vec::new(),
             sabotaged: 0,
@@ -95,10 +102,8 @@ impl State {
         self.check_up(op, path)?;
         self.ops += 1;
         if self.crash_at.is_some_and(|at| at <= self.ops) {
+            self.files.extend(self.in_flight());
             self.down = true;
-            let mut files = std::mem::take(&mut self.files);
-            self.add_in_flight(&mut files);
-            self.files = files;
             return Ok(Gate::PowerLoss);
         }
         match self.faults.remove(&self.ops) {
@@ -116,15 +121,22 @@ impl State {
         }
     }
 
-    /// Adds what the queues have in flight to what is pending of the files.
-    pub(super) fn add_in_flight(&self, files: &mut BTreeMap<u64, Content>) {
+    /// The files that queues are writing to, with what is in flight added to what is pending: it may reach the device
+    /// too. Nothing once the power has gone: it was added then.
+    pub(super) fn in_flight(&self) -> BTreeMap<u64, Content> {
+        let mut files = BTreeMap::new();
+        if self.down {
+            return files;
+        }
         for (_, op) in self.queues.values().flatten() {
             if let Op::Write { file, offset, buf, .. } = op
-                && let Some(content) = file.sim_id().and_then(|id| files.get_mut(&id))
+                && let Some((id, content)) = file.sim_id().and_then(|id| Some((id, self.files.get(&id)?)))
+                && !buf.is_empty()
             {
-                content.add_pending(*offset as usize, buf);
+                files.entry(id).or_insert_with(|| content.clone()).add_pending(*offset as usize, buf);
             }
         }
+        files
     }
 
     /// Whether this sync is one that a test has turned off.
@@ -184,10 +196,45 @@ impl State {
         capacity.saturating_sub(others)
     }
 
+    /// Gives a file this length. What it grows by is zeros, or stale bytes if the disk shows them.
+    pub(super) fn set_len(&mut self, id: u64, len: usize) {
+        let Some(content) = self.files.get_mut(&id) else { return };
+        let before = content.live.len();
+        if len < before {
+            bury(&mut self.graves, content.live.clone());
+        }
+        content.set_len(len);
+        if len > before
+            && self.show_stale
+            && let Some(grave) = self.graves.last()
+        {
+            content.write(before, &grave.bytes(before, len - before), false);
+        }
+    }
+
     /// Forgets files that have no handle and that no state of the disk can name.
     pub(super) fn collect(&mut self) {
-        let dirs = &self.dirs;
-        self.files.retain(|id, f| f.handles > 0 || dirs.values().any(|d| d.may_name(*id)));
+        let (dirs, graves) = (&self.dirs, &mut self.graves);
+        self.files.retain(|id, file| {
+            let stays = file.handles > 0 || dirs.values().any(|d| d.may_name(*id));
+            if !stays {
+                bury(graves, file.device());
+            }
+            stays
+        });
+    }
+}
+
+/// How many deleted files leave something behind.
+const GRAVES: usize = 8;
+
+/// Notes what a deleted file leaves on the device.
+pub(super) fn bury(graves: &mut Vec<Image>, bytes: Image) {
+    if !bytes.is_blank() {
+        if graves.len() == GRAVES {
+            graves.remove(0);
+        }
+        graves.push(bytes);
     }
 }
 
