@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use backstay_storage::disk::sim::{CrashPlan, Fault, Sabotage, SyncKind};
+use backstay_storage::disk::sim::{CrashPlan, Explore, Fault, Sabotage, SyncKind};
 use backstay_storage::disk::{self, Disk, PosixDisk, SimDisk};
 use backstay_storage::log::{Log, LogOptions, Seq, inspect};
 use backstay_storage::{Error, Result};
@@ -155,60 +155,32 @@ fn two_lives(disk: &SimDisk, window: u64) -> Model {
     model
 }
 
-/// After a crash: recovers, lives on, recovers again; and the same after a second crash at any operation of the first
-/// recovery.
-fn survive(down: &SimDisk, model: &Model, seed: u64, window: u64, crash_recovery: bool) -> Result<(), String> {
-    let up = down.power_cycle(seed);
-    let mut direct = model.clone();
-    let log = direct.recover(&up, 10, window)?;
-    let (recovered, recovery_ops) = (log.durable(), up.ops());
-    direct.live(&log, 10).map_err(|e| e.to_string())?;
-    drop(log);
-    direct.recover(&up, 11, window)?;
-    if !crash_recovery {
-        return Ok(());
-    }
-    for op in 1..=recovery_ops {
-        let again = down.power_cycle(seed);
-        again.crash_at(op);
-        let mut model = model.clone();
-        if let Ok(log) = open(&again, 10, window) {
-            // Only the check's reads are left.
-            let _ = model.clone().check(&log);
-        }
-        let up = again.power_cycle(seed ^ op);
-        let log = model.recover(&up, 11, window).map_err(|e| format!("crash {op} of recovery: {e}"))?;
-        if log.durable() != recovered {
-            return Err(format!("crash {op} of recovery: {} records, not {recovered}", log.durable()));
-        }
-        // New records over ghosts, and one more power loss with all of them acknowledged.
-        model.live(&log, 11).map_err(|e| e.to_string())?;
-        drop(log);
-        model
-            .recover(&up.power_cycle(CrashPlan::KeepNone), 12, window)
-            .map_err(|e| format!("after crash {op} of recovery: {e}"))?;
-    }
-    Ok(())
-}
-
-/// Crashes the two lives at every operation, each with several outcomes of the power loss.
-fn crash_everywhere(window: u64, seeds: u64, crash_recovery: bool, sabotage: Option<&Sabotage>) -> Result<(), String> {
-    let prepare = |seed| {
-        let disk = SimDisk::new(seed);
-        sabotage.into_iter().for_each(|rule| disk.sabotage(rule.clone()));
-        disk
-    };
+/// Crashes the two lives at every operation, each with several outcomes of the power loss: recovers, lives on, recovers
+/// again; and the same after a second crash at any operation of one in `nested` first recoveries (0 for none).
+fn crash_everywhere(window: u64, seeds: u64, nested: u64, sabotage: Option<&Sabotage>) -> Result<(), String> {
     for seed in 0..seeds {
-        let whole = prepare(seed);
-        two_lives(&whole, window);
-        assert!(whole.ops() > 50 && !whole.is_down());
-        for op in 1..=whole.ops() {
-            let disk = prepare(seed);
-            disk.crash_at(op);
-            let model = two_lives(&disk, window);
-            survive(&disk, &model, seed * 1000 + op, window, crash_recovery)
-                .map_err(|e| format!("window {window}, seed {seed}, crash at operation {op}: {e}"))?;
-        }
+        let explore = Explore::new(seed).nested(nested, if nested > 0 { u64::MAX } else { 0 });
+        let tally = explore.run_on(
+            |disk| {
+                sabotage.into_iter().for_each(|rule| disk.sabotage(rule.clone()));
+                Ok(two_lives(disk, window))
+            },
+            |up, model, moment| {
+                let epoch = 10 + u64::from(moment.nested.is_some());
+                Ok(model.clone().recover(up, epoch, window)?.durable())
+            },
+            |up, model, _, moment| {
+                // New records over ghosts, and then a kill, or one more power loss with all of them acknowledged.
+                let mut model = model.clone();
+                let log = model.recover(up, 12, window)?;
+                model.live(&log, 12).map_err(|e| e.to_string())?;
+                drop(log);
+                let up = if moment.nested.is_some() { up.power_cycle(CrashPlan::KeepNone) } else { up.clone() };
+                model.recover(&up, 13, window).map(drop)
+            },
+        );
+        let tally = tally.map_err(|failure| format!("window {window}, {failure}"))?;
+        assert!(tally.operations > 50 && (nested == 0 || tally.nested > 1000), "{tally:?}");
     }
     Ok(())
 }
@@ -216,13 +188,13 @@ fn crash_everywhere(window: u64, seeds: u64, crash_recovery: bool, sabotage: Opt
 #[test]
 fn a_power_loss_at_any_operation_leaves_the_acknowledged_prefix() {
     for window in [0, 1 << 20] {
-        crash_everywhere(window, 4, false, None).unwrap();
+        crash_everywhere(window, 4, 0, None).unwrap();
     }
 }
 
 #[test]
 fn a_power_loss_at_any_operation_of_recovery_changes_nothing() {
-    crash_everywhere(1 << 20, 1, true, None).unwrap();
+    crash_everywhere(1 << 20, 1, 8, None).unwrap();
 }
 
 #[test]
@@ -230,7 +202,7 @@ fn every_kind_of_sync_is_needed() {
     for (kind, path) in [(SyncKind::DurableWrite, ".seg"), (SyncKind::File, ".seg.new"), (SyncKind::Dir, "/store/log")]
     {
         let rule = Sabotage { kind, path: path.into(), nth: None };
-        let found = crash_everywhere(1 << 20, 2, false, Some(&rule));
+        let found = crash_everywhere(1 << 20, 2, 0, Some(&rule));
         assert!(found.is_err(), "no crash shows that {kind:?} on {path} is needed");
     }
 }

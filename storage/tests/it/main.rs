@@ -4,6 +4,7 @@ mod disk;
 mod log;
 mod log_threads;
 mod sim_disk;
+mod sim_explore;
 mod sim_faults;
 mod sim_outcomes;
 mod store;

@@ -17,7 +17,8 @@
 //!   would notice its absence.
 //!
 //! A crash test runs a workload once to learn [`SimDisk::ops`], then again for each number below with
-//! [`SimDisk::crash_at`], and opens what [`SimDisk::power_cycle`] gives for each of the [`SimDisk::outcomes`].
+//! [`SimDisk::crash_at`], and opens what [`SimDisk::power_cycle`] gives for each of the [`SimDisk::outcomes`]. [`Explore`]
+//! does all of that.
 //!
 //! Invariants:
 //! 1. The same seed and the same calls in the same order give the same outcome: no clock, no other randomness, only
@@ -34,6 +35,7 @@ mod control;
 mod crash;
 mod damage;
 mod dice;
+mod explore;
 mod fault;
 mod file;
 mod image;
@@ -42,6 +44,7 @@ mod outcome;
 mod queue;
 mod rng;
 mod state;
+mod tally;
 
 use std::io;
 use std::path::Path;
@@ -53,12 +56,14 @@ use crate::{Error, Result};
 use content::Content;
 pub use crash::CrashPlan;
 pub use damage::Decay;
+pub use explore::Explore;
 pub use fault::{Fault, Sabotage, SyncKind};
 use file::SimFile;
 use names::{Dir, Move, Node};
 pub use outcome::{Coverage, Outcomes};
 use queue::{SimLock, SimQueue};
 use state::{State, failed, key, power_loss};
+pub use tally::{Failure, Moment, Tally};
 
 /// The simulated disk. Clones are the same disk.
 ///
