@@ -55,7 +55,7 @@ struct Figures {
 }
 
 fn main() {
-    let args = Args::parse();
+    let args = Args::parse(&[], |_| {});
     let folder = args.folder();
     println!("pipelines: rows a second from opening to the last checkpoint, fault tolerance off and on");
     let probed = disk::system();

@@ -23,8 +23,9 @@ pub struct Args {
 }
 
 impl Args {
-    /// Reads the command line, whose `--bench` is cargo's.
-    pub fn parse() -> Self {
+    /// Reads the command line, whose `--bench` is cargo's. A bench's `own` flags are named for the help and handed to
+    /// `take`.
+    pub fn parse(own: &[&str], mut take: impl FnMut(&str)) -> Self {
         let mut args = Self::default();
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -33,11 +34,14 @@ impl Args {
                 "--dir" => args.dir = words.next().map(PathBuf::from),
                 "--seconds" => args.seconds = words.next().and_then(|n| n.parse().ok()),
                 "--help" | "-h" => {
-                    println!("cargo bench [--bench NAME] -- [--dir PATH] [--seconds N] [FILTER]");
+                    let own: String = own.iter().map(|flag| format!(" [{flag}]")).collect();
+                    println!("cargo bench [--bench NAME] -- [--dir PATH] [--seconds N]{own} [FILTER]");
                     std::process::exit(0);
                 }
+                flag if own.contains(&flag) => take(flag),
                 flag if flag.starts_with("--") => {
-                    eprintln!("unknown argument {flag}; there are --dir PATH, --seconds N and a filter");
+                    let own: String = own.iter().map(|flag| format!("{flag}, ")).collect();
+                    eprintln!("unknown argument {flag}; there are --dir PATH, --seconds N, {own}and a filter");
                     std::process::exit(2);
                 }
                 filter => args.filter = Some(filter.to_owned()),

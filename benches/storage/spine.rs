@@ -1,6 +1,7 @@
 //! The spine alone: batches of 10,000 rows in and probes of 10,000 keys, in memory and from runs in the block cache, beside what the
 //! standard collections do with the same rows. Statistics by criterion.
 
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ const BATCH: u64 = 10_000;
 const LOADED: u64 = 200_000;
 
 fn main() {
-    let args = common::Args::parse();
+    let args = common::Args::parse(&[], |_| {});
     let mut criterion = Criterion::default()
         .sample_size(15)
         .warm_up_time(Duration::from_millis(300))

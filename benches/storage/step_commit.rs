@@ -8,38 +8,35 @@
 
 #![expect(clippy::disallowed_methods, reason = "a bench measures time, and its peers use files as other programs do")]
 
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "common/figures.rs"]
+#[path = "../common/figures.rs"]
 mod figures;
+#[path = "../common/raw.rs"]
+mod raw;
+#[path = "../common/step_files.rs"]
+mod step_files;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use backstay_storage::disk::{self, AlignedBuf, DiskStats};
+use backstay_storage::disk::{self, DiskStats};
 use backstay_storage::log::{Log, LogOptions, LogStats};
 
 use common::Args;
 use figures::median;
+use step_files::StepFiles;
 
 const RECORD: [u8; 300] = [7; 300];
 const ROUNDS: u32 = 4;
-/// Blocks of the raw peer's file.
-const RAW_BLOCKS: u64 = 4096;
-
-#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-const O_DIRECT: i32 = 0o40000;
-#[cfg(not(any(target_arch = "x86_64", target_arch = "x86")))]
-const O_DIRECT: i32 = 0o200000;
-const O_DSYNC: i32 = 0o10000;
 
 /// Makes one step durable.
 type Step<'a> = Box<dyn FnMut(u64) + 'a>;
 
 fn main() {
-    let args = Args::parse();
+    let args = Args::parse(&[], |_| {});
     let folder = args.folder();
     let disk = disk::system();
     disk.probe(folder.path()).expect("probe");
@@ -57,8 +54,8 @@ fn main() {
                 log.commit().expect("commit");
             }),
         ),
-        ("raw O_DSYNC", raw(&folder.path().join("raw"), true)),
-        ("raw fdatasync", raw(&folder.path().join("raw 2"), false)),
+        ("raw O_DSYNC", Box::new(raw::overwrite(&folder.path().join("raw"), true))),
+        ("raw fdatasync", Box::new(raw::overwrite(&folder.path().join("raw 2"), false))),
         ("growing file", growing(&folder.path().join("growing"))),
         ("file per step", file_per_step(folder.path())),
     ];
@@ -123,26 +120,6 @@ fn count(commits: u64, log: (LogStats, LogStats), disk: (DiskStats, DiskStats)) 
     assert_eq!(syncs, made, "a segment is not one sync");
 }
 
-/// A raw peer: overwrites of a file that was written before, durable by `O_DSYNC` or by a sync after each.
-fn raw(path: &Path, dsync: bool) -> Step<'static> {
-    let mut file = File::create(path).expect("raw file");
-    for _ in 0..RAW_BLOCKS / 256 {
-        file.write_all(&vec![0; 256 * disk::ALIGN]).expect("fill the raw file");
-    }
-    file.sync_all().expect("sync of the raw file");
-    let durable = if dsync { O_DSYNC } else { 0 };
-    // Some file systems have no direct I/O.
-    let open = |flags| OpenOptions::new().write(true).custom_flags(flags).open(path);
-    let file = open(O_DIRECT | durable).or_else(|_| open(durable)).expect("raw file");
-    let block = AlignedBuf::from_slice(&[7; disk::ALIGN]);
-    Box::new(move |n| {
-        file.write_all_at(&block, n % RAW_BLOCKS * disk::ALIGN as u64).expect("raw write");
-        if !dsync {
-            file.sync_data().expect("fdatasync");
-        }
-    })
-}
-
 fn growing(path: &Path) -> Step<'static> {
     let mut file = File::create(path).expect("growing file");
     Box::new(move |_| {
@@ -154,13 +131,6 @@ fn growing(path: &Path) -> Step<'static> {
 fn file_per_step(folder: &Path) -> Step<'static> {
     let folder = folder.join("steps");
     fs::create_dir(&folder).expect("folder");
-    let directory = File::open(&folder).expect("folder");
-    Box::new(move |n| {
-        let (new, path) = (folder.join("new"), folder.join(format!("{n:016}.step")));
-        let mut file = File::create(&new).expect("step file");
-        file.write_all(&RECORD).expect("write");
-        file.sync_all().expect("fsync");
-        fs::rename(&new, &path).expect("rename");
-        directory.sync_all().expect("directory fsync");
-    })
+    let files = StepFiles::new(&folder);
+    Box::new(move |n| files.write(&format!("{n:016}.step"), &RECORD))
 }
