@@ -1,8 +1,8 @@
 //! What the threads of a log share, and how those who wait for it come to lead.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use zstd::bulk::Compressor;
 
@@ -11,24 +11,27 @@ use super::format::STRIPES;
 use super::keeper::Mail;
 use super::recovery::Opened;
 use super::segment::Segments;
-use super::writer::{DEPTH, Pace, Writer};
+use super::writer::{DEPTH, Next, Pace, Report, Writer, open};
 use super::{LogOptions, Seq, lock};
 use crate::disk::{ALIGN, Disk, Slab};
 use crate::queue::gather::{Gather, gather};
+use crate::queue::inbox::Inbox;
 use crate::queue::lead::{self, Goal};
 use crate::queue::striped::Striped;
 use crate::{Error, Result};
 
 /// How many buffers records are gathered in: one is filled while the others are written.
-pub(super) const BUFFERS: usize = 4;
+pub(super) const BUFFERS: usize = 7;
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     /// This record is durable.
     Durable(Seq),
-    /// A buffer was sealed after so many.
+    /// A buffer was sealed after so many, to make room.
     Sealed(u64),
+    /// The same, without anybody waiting: a write is to be started.
+    Started(u64),
     /// The lead itself.
     Lead,
 }
@@ -51,10 +54,49 @@ pub(super) struct Core {
     durable: AtomicU64,
     /// Why nothing works any more.
     poison: OnceLock<String>,
+    /// What a leader would find to do, as the last one left it.
+    open: AtomicU8,
+    /// Of writes that callers have done.
+    pub reports: Reports,
     pub compressors: Mutex<Vec<Compressor<'static>>>,
     pub counters: Counters,
     /// The log's thread, where it has one.
     pub mail: Option<Arc<Mail>>,
+}
+
+/// Reports of writes, for the leader.
+#[derive(Default)]
+pub(super) struct Reports {
+    inbox: Inbox<Report>,
+    /// For a leader that can do nothing else than wait for one.
+    arrival: (Mutex<()>, Condvar),
+}
+
+impl Reports {
+    fn push(&self, report: Report) {
+        self.inbox.push(report);
+        let (mutex, arrived) = &self.arrival;
+        drop(lock(mutex));
+        arrived.notify_one();
+    }
+
+    fn are_there(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// All that are there.
+    pub(super) fn take(&self) -> impl Iterator<Item = Report> + use<> {
+        self.inbox.take()
+    }
+
+    /// Waits until there is one.
+    pub(super) fn wait(&self) {
+        let (mutex, arrived) = &self.arrival;
+        let mut guard = lock(mutex);
+        while self.inbox.is_empty() {
+            guard = arrived.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+    }
 }
 
 impl Goal for Core {
@@ -64,15 +106,23 @@ impl Goal for Core {
         self.poison.get().is_some()
             || match wish {
                 Wish::Durable(seq) => self.durable() >= seq,
-                Wish::Sealed(seals) => self.gather.seals() > seals,
+                Wish::Sealed(seals) | Wish::Started(seals) => self.gather.seals() > seals,
                 Wish::Lead => false,
             }
+    }
+
+    fn work(&self, wish: Wish) -> bool {
+        let open = self.open.load(Ordering::Acquire);
+        wish == Wish::Lead
+            || self.reports.are_there()
+            || open & (open::RING | open::READY) != 0
+            || (open & open::GATHERED != 0 && !self.gather.is_empty())
     }
 
     fn can_meet(&self, wish: Wish) -> bool {
         match wish {
             Wish::Durable(seq) => seq < self.gather.next_seq(),
-            Wish::Sealed(_) | Wish::Lead => true,
+            Wish::Sealed(_) | Wish::Started(_) | Wish::Lead => true,
         }
     }
 
@@ -105,6 +155,8 @@ impl Core {
             trimming: Mutex::default(),
             durable: AtomicU64::new(opened.last_seq),
             poison: OnceLock::new(),
+            open: AtomicU8::new(open::GATHERED),
+            reports: Reports::default(),
             compressors: Mutex::default(),
             counters: Counters::opened(opened.recycled),
             mail,
@@ -135,18 +187,19 @@ impl Core {
         error
     }
 
-    /// Does `work` with the lead, then starts what others wait for, and hands over.
+    /// Starts what others asked for, does `work` with the lead, and hands over.
     fn with<T>(&self, mut led: Led<'_>, work: impl FnOnce(&mut Led<'_>) -> Result<T>) -> Result<T> {
         if self.lead.is_broken() {
             let _ = self.poison.set("a thread panicked while it wrote the log".into());
         }
-        let result = self.check().and_then(|()| work(&mut led));
-        // The device works while those are woken whose records are durable. A failure here is not this caller's: its own
-        // wish is met. The next call will tell of it.
         led.read_notes();
-        if self.check().is_ok() && led.any_waits(|wish| self.can_meet(wish) && !self.met(wish)) {
+        if self.check().is_ok() && led.any_waits(|wish| matches!(wish, Wish::Started(_)) && !self.met(wish)) {
+            // Before the work: a write that comes of that is not under way before the lead is free. A failure here is
+            // found by the next check.
             let _ = self.start_all(&mut led, Pace::Durable).and_then(|()| self.harvest(&mut led, 0));
         }
+        let result = self.check().and_then(|()| work(&mut led));
+        self.open.store(led.open(), Ordering::Release);
         led.hand_over(self);
         result
     }
@@ -159,7 +212,11 @@ impl Core {
             }
             self.check()?;
             if let Some(led) = self.lead.wait(self, Wish::Durable(seq)) {
-                return self.with(led, |led| self.lead_to_durable(led, seq));
+                match self.with(led, |led| self.lead_to_durable(led, seq))? {
+                    Next::Done => return Ok(()),
+                    Next::Write(job) => self.reports.push(job.run()),
+                    Next::Wait => {}
+                }
             }
         }
     }
@@ -192,7 +249,7 @@ impl Core {
         let seals = self.gather.seals();
         let led = self.lead.try_lead().or_else(|| {
             // The leader starts it for this note, which nobody needs to be told of.
-            self.lead.note_task(Wish::Sealed(seals), std::task::Waker::noop().clone());
+            self.lead.note_task(Wish::Started(seals), std::task::Waker::noop().clone());
             self.lead.try_lead()
         });
         match led {
@@ -206,7 +263,7 @@ impl Core {
 
     /// Leaves a note of a task that waits for a record. The caller looks again, and then calls [`Core::lead_for_tasks`] or
     /// has it called.
-    pub(super) fn note(&self, seq: Seq, waker: std::task::Waker) -> Arc<lead::Waiter<Wish>> {
+    pub(super) fn note(&self, seq: Seq, waker: std::task::Waker) -> lead::Note<Wish> {
         self.lead.note_task(Wish::Durable(seq), waker)
     }
 

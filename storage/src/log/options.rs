@@ -27,8 +27,8 @@ pub struct LogOptions {
     /// How far beyond the durable offset a write may start, in bytes: bounds what is in flight, or written and not yet
     /// synced, at once (plus one commit), and so what a crash can tear. 0 means one write at a time. Default 8 MiB.
     pub window: u64,
-    /// Bytes of each of the four buffers that records are gathered in, locked in memory where the disk is io_uring. A
-    /// record that does not fit one gets a buffer of its own until it is written. Default 2 MiB.
+    /// Bytes of records that each of the seven buffers holds that they are gathered in, locked in memory where the disk is
+    /// io_uring. A record that does not fit one gets a buffer of its own until it is written. Default 1 MiB and 64 KiB.
     pub buffer_bytes: usize,
     /// How many trimmed segments are kept as files to make new ones of: a new file has to be written with zeros first.
     /// Default 2.
@@ -41,7 +41,7 @@ impl Default for LogOptions {
             segment_bytes: 32 << 20,
             compress_over: Some(4096),
             window: 8 << 20,
-            buffer_bytes: 2 << 20,
+            buffer_bytes: (1 << 20) + (64 << 10),
             spare_segments: 2,
         }
     }

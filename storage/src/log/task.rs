@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use super::Seq;
 use super::core::{Core, Wish};
 use crate::Result;
-use crate::queue::lead::Waiter;
+use crate::queue::lead::Note;
 
 /// Ends when a record is durable, or the log has failed. [`Log::when_durable`](super::Log::when_durable) makes one.
 ///
@@ -19,7 +19,7 @@ use crate::queue::lead::Waiter;
 pub struct WhenDurable {
     core: Arc<Core>,
     seq: Seq,
-    note: Option<(Arc<Waiter<Wish>>, Waker)>,
+    note: Option<(Note<Wish>, Waker)>,
 }
 
 impl WhenDurable {

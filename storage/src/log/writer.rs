@@ -9,15 +9,18 @@
 //! 4. A segment begins only when all of the one before is durable; its link is part of its first commit's write.
 //! 5. The first failed call poisons the log. No write or sync is tried again (invariant 6 of the design).
 //!
-//! Two ways to durability. Who waits for a record gets durable writes, one for each group, as long as nothing before it
-//! is unsynced. Who only needs room gets plain writes, and one sync for many of them when somebody asks or the window
-//! is half used: bulk appends cost what the device writes at.
+//! Three ways to durability. Who waits for a record writes the commit that holds it with a blocking call and without the
+//! lead, so that others can decide on the next: a few such writes overlap, and each groups what came while those before
+//! it were on their way ("autonomous commit", SIGMOD 2025: several small log writes beat one large group). Who only
+//! starts a write has the ring do it. Who only needs room has the ring do plain writes, with one sync for many of
+//! them when somebody asks or the window is half used: bulk appends cost what the device writes at. While there are
+//! plain writes, durable ones would vouch for nothing, and all wait for the sync.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::ahead::Ahead;
-use super::core::{Core, Led};
+use super::core::Core;
 use super::format::{BLOCK, BLOCK_BYTES, Commit, Header, Identity, LINK_AT, Link, STRIPES, blocks_for, stamp};
 use super::segment::{Kept, Name, short_write};
 use super::tail::Tail;
@@ -67,6 +70,9 @@ pub(super) struct Active {
     pub durable: u64,
 }
 
+/// Most of them that are written by the callers who wait for them.
+const CALLERS: usize = 4;
+
 /// A commit in flight.
 #[derive(Debug)]
 struct Write {
@@ -74,6 +80,52 @@ struct Write {
     tail: Tail,
     durable: bool,
     done: bool,
+}
+
+/// The write of a commit.
+pub(super) struct Job {
+    token: u64,
+    file: Arc<dyn File>,
+    offset: u64,
+    buf: AlignedBuf,
+    /// Whether it vouches for itself: a plain write needs a sync.
+    durable: bool,
+}
+
+/// A job that a caller has done.
+pub(super) struct Report {
+    token: u64,
+    buf: AlignedBuf,
+    result: Result<()>,
+}
+
+impl Job {
+    /// Does it, durably.
+    pub(super) fn run(self) -> Report {
+        let Job { token, file, offset, buf, .. } = self;
+        let result = file.write_durable(&buf, offset);
+        Report { token, buf, result }
+    }
+}
+
+/// What somebody who waits for a record is to do.
+pub(super) enum Next {
+    /// Nothing: it is durable.
+    Done,
+    /// This write, without the lead.
+    Write(Job),
+    /// Wait: others write.
+    Wait,
+}
+
+/// What a leader would find to do, for those who do not lead ([`Core::work`]).
+pub(super) mod open {
+    /// Something is in the ring, or unsynced: somebody has to wait for it.
+    pub const RING: u8 = 1;
+    /// A commit is sealed and may be started.
+    pub const READY: u8 = 2;
+    /// What is gathered may be sealed and started.
+    pub const GATHERED: u8 = 4;
 }
 
 /// Who leads has it.
@@ -86,6 +138,8 @@ pub(super) struct Writer {
     ready: VecDeque<Ready>,
     pub active: Active,
     in_flight: VecDeque<Write>,
+    /// How many of them callers write.
+    callers: usize,
     /// What was written without a gap.
     written: Tail,
     /// The last record that a write was started for.
@@ -124,6 +178,7 @@ impl Writer {
             written: Tail { end: active.durable, last_seq },
             active,
             in_flight: VecDeque::new(),
+            callers: 0,
             submitted: last_seq,
             syncing: None,
             ops: Vec::new(),
@@ -147,27 +202,51 @@ impl Writer {
     fn has_work(&self) -> bool {
         !self.ready.is_empty() || !self.sealer.is_empty()
     }
+
+    /// Whether the ring has nothing to do, and nothing that it did is unsynced.
+    fn ring_is_idle(&self) -> bool {
+        self.ops.is_empty() && self.queue.in_flight() == 0 && !self.is_unsynced()
+    }
+
+    /// What a leader would find to do, as [`open`].
+    pub(super) fn open(&self) -> u8 {
+        if !self.ring_is_idle() {
+            return open::RING;
+        }
+        match self.has_room() && self.callers < CALLERS {
+            true if !self.ready.is_empty() => open::READY,
+            true if !self.spare.is_empty() => open::GATHERED,
+            _ => 0,
+        }
+    }
 }
 
 impl Core {
-    /// Works until record `seq`, which was appended, is durable.
-    pub(super) fn lead_to_durable(&self, writer: &mut Led<'_>, seq: Seq) -> Result<()> {
-        while self.durable() < seq {
-            self.start_all(writer, Pace::Durable)?;
-            if self.durable() < seq {
-                self.sync_if(writer, |w| w.written.last_seq >= seq || w.in_flight.is_empty())?;
-                self.harvest(writer, 1)?;
+    /// Decides what somebody who waits for record `seq`, which was appended, does next.
+    pub(super) fn lead_to_durable(&self, writer: &mut Writer, seq: Seq) -> Result<Next> {
+        loop {
+            self.harvest(writer, 0)?;
+            if self.durable() >= seq {
+                return Ok(Next::Done);
             }
+            if writer.ring_is_idle() {
+                let job = if writer.callers < CALLERS { self.next_job(writer, Pace::Durable)? } else { None };
+                writer.callers += usize::from(job.is_some());
+                return Ok(job.map_or(Next::Wait, Next::Write));
+            }
+            self.start_all(writer, Pace::Durable)?;
+            self.sync_if(writer, |w| w.written.last_seq >= seq || w.in_flight.is_empty())?;
+            self.wait(writer)?;
         }
-        Ok(())
     }
 
     /// Works until appenders have an empty buffer again, after `seals` seals.
-    pub(super) fn lead_to_room(&self, writer: &mut Led<'_>, seals: u64) -> Result<()> {
+    pub(super) fn lead_to_room(&self, writer: &mut Writer, seals: u64) -> Result<()> {
         while self.gather.seals() <= seals {
+            self.harvest(writer, 0)?;
             if !self.start(writer, Pace::Bulk)? {
                 self.sync_if(writer, |w| w.in_flight.is_empty() || w.half_window())?;
-                self.harvest(writer, 1)?;
+                self.wait(writer)?;
             }
         }
         self.sync_if(writer, Writer::half_window)?;
@@ -180,20 +259,26 @@ impl Core {
         Ok(())
     }
 
-    /// Takes the next commit and starts its write. False if there is none, or no room for it.
+    /// Has the ring write the next commit. False if there is none, or no room for it.
     fn start(&self, writer: &mut Writer, pace: Pace) -> Result<bool> {
+        let Some(Job { token, file, offset, buf, durable }) = self.next_job(writer, pace)? else { return Ok(false) };
+        writer.ops.push((token, Op::Write { file, offset, buf, durable }));
+        Ok(true)
+    }
+
+    /// Takes the next commit and puts it in flight.
+    fn next_job(&self, writer: &mut Writer, pace: Pace) -> Result<Option<Job>> {
         if !writer.has_work() || !writer.has_room() {
-            return Ok(false);
+            return Ok(None);
         }
         let ready = match writer.ready.pop_front() {
             Some(ready) => ready,
             None => match writer.spare.pop() {
                 Some(next) => Ready::of(writer.sealer.seal(Striped::new(next, STRIPES), 0)),
-                None => return Ok(false),
+                None => return Ok(None),
             },
         };
-        self.write(writer, ready, pace)?;
-        Ok(true)
+        self.job(writer, ready, pace).map(Some)
     }
 
     /// Seals what was gathered, leaves out the numbers of `records` records of another buffer, and puts both in line.
@@ -206,7 +291,7 @@ impl Core {
             }
             self.start_all(writer, Pace::Bulk)?;
             self.sync_if(writer, |w| w.in_flight.is_empty())?;
-            self.harvest(writer, 1)?;
+            self.wait(writer)?;
         };
         let sealed = writer.sealer.seal(Striped::new(next, STRIPES), u64::from(records));
         let first = sealed.first_seq + sealed.records;
@@ -226,12 +311,12 @@ impl Core {
                 return self.harvest(writer, 0);
             }
             self.sync_if(writer, |w| w.in_flight.is_empty() || w.half_window())?;
-            self.harvest(writer, 1)?;
+            self.wait(writer)?;
         }
     }
 
-    /// Starts the write of a commit.
-    fn write(&self, writer: &mut Writer, ready: Ready, pace: Pace) -> Result<()> {
+    /// Gives a commit its place, and puts it in flight.
+    fn job(&self, writer: &mut Writer, ready: Ready, pace: Pace) -> Result<Job> {
         let Ready { mut buf, first_seq, records, stream } = ready;
         let blocks = blocks_for(stream);
         let bytes = blocks * BLOCK_BYTES;
@@ -258,13 +343,14 @@ impl Core {
         }
         buf.narrow(from..end).map_err(|e| self.fail(e))?;
         let tail = Tail { end: commit.end(), last_seq: commit.last_seq() };
-        writer.ops.push((writer.next_token, Op::Write { file: file.clone(), offset, buf, durable }));
+        let job = Job { token: writer.next_token, file: file.clone(), offset, buf, durable };
         *next = tail.end;
-        writer.in_flight.push_back(Write { token: writer.next_token, tail, durable, done: false });
+        writer.in_flight.push_back(Write { token: job.token, tail, durable, done: false });
         writer.next_token += 1;
         writer.submitted = tail.last_seq;
         self.counters.commit(bytes);
-        self.prepare_next(writer)
+        self.prepare_next(writer)?;
+        Ok(job)
     }
 
     /// Starts a sync of what was written, if none is in flight, something is unsynced, and `now` says so.
@@ -277,30 +363,20 @@ impl Core {
         Ok(())
     }
 
-    /// Hands the queue what was started, waits for at least so many operations to end, and moves the durable end.
+    /// Hands the ring what was started, waits until at least so many of its operations have ended, reads what callers
+    /// report, and moves the durable end.
     pub(super) fn harvest(&self, writer: &mut Writer, at_least: usize) -> Result<()> {
-        let ops = std::mem::take(&mut writer.ops);
-        let completions = writer.queue.submit_and_wait(ops, at_least).map_err(|e| self.fail(e))?;
-        for Completion { token, buf, result } in completions {
-            let (written, len) = (result.map_err(|e| self.fail(e))?, buf.as_ref().map_or(0, |b| b.len()));
-            if token == SYNC {
-                // It covers what had completed when it was started.
-                if let Some(tail) = writer.syncing.take() {
-                    self.durable_to(writer, tail);
-                }
-                continue;
+        if !writer.ops.is_empty() || writer.queue.in_flight() > 0 {
+            let ops = std::mem::take(&mut writer.ops);
+            let completions = writer.queue.submit_and_wait(ops, at_least).map_err(|e| self.fail(e))?;
+            for completion in completions {
+                self.ended(writer, completion)?;
             }
-            if written != len {
-                return Err(self.fail(short_write(writer.active.file.path(), written, len)));
-            }
-            if let Some(write) = writer.in_flight.iter_mut().find(|w| w.token == token) {
-                write.done = true;
-            }
-            // A buffer of another size was one large record's.
-            if let Some(mut buf) = buf.filter(|b| b.capacity() == self.buffer_capacity) {
-                buf.widen();
-                writer.spare.push(buf);
-            }
+        }
+        for Report { token, buf, result } in self.reports.take() {
+            writer.callers -= 1;
+            let result = result.map(|()| buf.len());
+            self.ended(writer, Completion { token, buf: Some(buf), result })?;
         }
         while let Some(write) = writer.in_flight.pop_front_if(|w| w.done) {
             let unsynced = writer.written.end > writer.active.durable;
@@ -310,6 +386,39 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Notes that an operation has ended.
+    fn ended(&self, writer: &mut Writer, completion: Completion) -> Result<()> {
+        let Completion { token, buf, result } = completion;
+        let (written, len) = (result.map_err(|e| self.fail(e))?, buf.as_ref().map_or(0, |b| b.len()));
+        if token == SYNC {
+            // It covers what had completed when it was started.
+            if let Some(tail) = writer.syncing.take() {
+                self.durable_to(writer, tail);
+            }
+            return Ok(());
+        }
+        if written != len {
+            return Err(self.fail(short_write(writer.active.file.path(), written, len)));
+        }
+        if let Some(write) = writer.in_flight.iter_mut().find(|w| w.token == token) {
+            write.done = true;
+        }
+        // A buffer of another size was one large record's.
+        if let Some(mut buf) = buf.filter(|b| b.capacity() == self.buffer_capacity) {
+            buf.widen();
+            writer.spare.push(buf);
+        }
+        Ok(())
+    }
+
+    /// Waits until something in flight has ended.
+    fn wait(&self, writer: &mut Writer) -> Result<()> {
+        if writer.ops.is_empty() && writer.queue.in_flight() == 0 && writer.callers > 0 {
+            self.reports.wait();
+        }
+        self.harvest(writer, 1)
     }
 
     /// All up to `tail` is durable.
@@ -324,7 +433,7 @@ impl Core {
     fn settle(&self, writer: &mut Writer) -> Result<()> {
         while !writer.in_flight.is_empty() || !writer.ops.is_empty() || writer.is_unsynced() {
             self.sync_if(writer, |w| w.in_flight.is_empty())?;
-            self.harvest(writer, 1)?;
+            self.wait(writer)?;
         }
         Ok(())
     }

@@ -147,6 +147,11 @@ impl<B: Fill> Gather<B> {
         whole(self.0.state.load(Ordering::Acquire), from)
     }
 
+    /// Whether the open buffer holds nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        bytes(self.0.state.load(Ordering::Acquire)) == 0
+    }
+
     /// How often a buffer was sealed.
     pub(crate) fn seals(&self) -> u64 {
         self.0.seals.load(Ordering::Acquire)

@@ -66,6 +66,12 @@ impl<T> Drop for Inbox<T> {
     }
 }
 
+impl<T> Default for Inbox<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Items that were taken, newest first.
 pub(crate) struct Taken<T> {
     next: *mut Node<T>,

@@ -1,16 +1,17 @@
-//! Of those who wait for something to be done, one does it for all, and hands over to the next: a leader and its
-//! followers, without a thread of its own.
+//! Of those who wait for something to be done, one leads: it decides what is done next, for all. It hands over to the next
+//! as soon as it has decided, and does what takes long without the lead.
 //!
 //! The lead is a flag that nobody ever blocks on: who sets it works, who finds it set leaves a note in an [`Inbox`] and
-//! parks. The leader wakes those whose wish is met, works until its own is, then lets go and appoints one of those who
-//! still wait.
+//! parks. So does who would find nothing to do ([`Goal::work`]).
 //!
-//! No wish is forgotten. A waiter (1) pushes its note, (2) fences, (3) looks whether its wish is met and tries the lead,
-//! (4) parks. A leader (a) works, (b) empties the inbox into its list, wakes whose wish is met, lets go of the lead, and
-//! unparks an appointee if a thread is still on the list, (c) fences, (d) looks into the inbox again and, if there is
-//! something, tries the lead anew. The fences (2) and (c) are ordered: if (2) is first, (d) sees the note; else (3) finds
-//! the lead free (or held by a later leader, who is before its own (b)). An appointee whose wish was met meanwhile does
-//! (b) to (d) for the others. So whenever the lead is free and a thread waits, a thread is awake that will try the lead.
+//! No wish is forgotten. A waiter (1) pushes its note, (2) fences, (3) looks whether its wish is met, and if there is work,
+//! tries the lead, (4) parks. A leader (a) works, (b) empties the inbox into its list, sorts out whose wish is met and, if
+//! there is work, an appointee, lets go of the lead, unparks them, (c) fences, (d) without an appointee, looks into the inbox
+//! again and, if there is something, tries the lead anew. The fences (2) and (c) are ordered: if (2) is first, (d) sees the
+//! note; else (3) finds the lead free (or held by a later leader, who is before its own (b)). An appointee whose wish was
+//! met meanwhile does (b) to (d) for the others. New work comes from a leader, who looks at (b) whether there is any left, or
+//! from a thread that then waits, and so does (1) to (3) itself. So whenever the lead is free and there is work for a thread
+//! that waits, a thread is awake that will try the lead.
 //!
 //! Tasks (futures) cannot lead, since a poll must not block: while a wish of theirs could be met and no thread waits,
 //! [`Goal::tasks_wait`] is called, for a thread of the goal's owner to lead for them.
@@ -30,7 +31,10 @@ pub(crate) trait Goal {
     type Wish: Copy;
     /// Whether it is met, or nothing will ever meet it: then nobody waits any longer.
     fn met(&self, wish: Self::Wish) -> bool;
-    /// Whether a leader could meet it now.
+    /// Whether a leader who has this wish would find something to do. If not, who makes something to do then waits itself,
+    /// or leads.
+    fn work(&self, wish: Self::Wish) -> bool;
+    /// Whether work would meet the wish, now or later, without anything else happening.
     fn can_meet(&self, wish: Self::Wish) -> bool;
     /// Tasks wait for what a leader could meet, and no thread does. Called without the lead.
     fn tasks_wait(&self) {}
@@ -40,6 +44,9 @@ enum Who {
     Thread(Thread),
     Task(Waker),
 }
+
+/// A note that was left, for who left it.
+pub(crate) type Note<W> = Arc<Waiter<W>>;
 
 /// One that waits.
 pub(crate) struct Waiter<W> {
@@ -69,6 +76,8 @@ struct Led<T, W> {
     work: T,
     /// Those whose notes were read, in no order.
     waiting: Vec<Arc<Waiter<W>>>,
+    /// Those who are about to be woken; kept for its memory.
+    waking: Vec<Arc<Waiter<W>>>,
 }
 
 /// The lead over work of type `T`.
@@ -105,15 +114,17 @@ impl<T, W> Guard<'_, T, W> {
 
 impl<T, W> Drop for Guard<'_, T, W> {
     fn drop(&mut self) {
+        // `held` is only ever swapped, never stored: all changes of it then are in one order for loom, too, which else lets
+        // a swap read what an earlier one had overwritten.
         if std::thread::panicking() {
             // Whoever waits takes the lead next, and finds it broken.
             self.lead.broken.store(true, Ordering::Relaxed);
             let inbox = self.lead.inbox.take();
             let waiting = self.led_mut(|led| std::mem::take(&mut led.waiting));
-            self.lead.held.store(false, Ordering::Release);
+            self.lead.held.swap(false, Ordering::Release);
             waiting.into_iter().chain(inbox).for_each(|waiter| waiter.wake());
         } else {
-            self.lead.held.store(false, Ordering::Release);
+            self.lead.held.swap(false, Ordering::Release);
         }
     }
 }
@@ -138,7 +149,7 @@ impl<T, W: Copy> Lead<T, W> {
     pub(crate) fn new(work: T) -> Self {
         Self {
             held: AtomicBool::new(false),
-            led: UnsafeCell::new(Led { work, waiting: Vec::new() }),
+            led: UnsafeCell::new(Led { work, waiting: Vec::new(), waking: Vec::new() }),
             inbox: Inbox::new(),
             broken: AtomicBool::new(false),
         }
@@ -160,7 +171,9 @@ impl<T, W: Copy> Lead<T, W> {
         if goal.met(wish) {
             return None;
         }
-        if let Some(guard) = self.try_lead() {
+        if goal.work(wish)
+            && let Some(guard) = self.try_lead()
+        {
             return Some(guard);
         }
         loop {
@@ -180,7 +193,9 @@ impl<T, W: Copy> Lead<T, W> {
                     waiter.leave();
                     return None;
                 }
-                if let Some(guard) = self.try_lead() {
+                if goal.work(wish)
+                    && let Some(guard) = self.try_lead()
+                {
                     break Some(guard);
                 }
             };
@@ -201,11 +216,11 @@ impl<T, W: Copy> Lead<T, W> {
 
     /// Leaves a note for a task, which is woken once when its wish is met. The caller looks at the goal again *after*
     /// this, and lets somebody lead.
-    pub(crate) fn note_task(&self, wish: W, waker: Waker) -> Arc<Waiter<W>> {
+    pub(crate) fn note_task(&self, wish: W, waker: Waker) -> Note<W> {
         self.note(wish, Who::Task(waker))
     }
 
-    fn note(&self, wish: W, who: Who) -> Arc<Waiter<W>> {
+    fn note(&self, wish: W, who: Who) -> Note<W> {
         let waiter = Arc::new(Waiter { wish, who, appointed: AtomicBool::new(false), gone: AtomicBool::new(false) });
         self.inbox.push(waiter.clone());
         fence(Ordering::SeqCst);
@@ -228,23 +243,6 @@ impl<T, W: Copy> Guard<'_, T, W> {
         self.led_mut(|led| led.waiting.extend(notes));
     }
 
-    /// Wakes those whose wish is met.
-    pub(crate) fn wake(&mut self, goal: &impl Goal<Wish = W>) {
-        self.read_notes();
-        self.led_mut(|led| {
-            led.waiting.retain(|waiter| {
-                if waiter.gone.load(Ordering::Relaxed) {
-                    return false;
-                }
-                let met = goal.met(waiter.wish);
-                if met {
-                    waiter.wake();
-                }
-                !met
-            });
-        });
-    }
-
     /// Whether a wish is still open for which `is` is true, of those whose notes were read.
     pub(crate) fn any_waits(&self, is: impl Fn(W) -> bool) -> bool {
         self.led(|led| led.waiting.iter().any(|w| is(w.wish) && !w.gone.load(Ordering::Relaxed)))
@@ -253,19 +251,35 @@ impl<T, W: Copy> Guard<'_, T, W> {
     /// Lets go of the lead: steps (b) to (d).
     pub(crate) fn hand_over(mut self, goal: &impl Goal<Wish = W>) {
         loop {
-            self.wake(goal);
-            let (appointee, tasks) = self.led_mut(|led| {
-                let thread = led.waiting.iter().position(|w| matches!(w.who, Who::Thread(_)));
-                let appointee = thread.map(|at| led.waiting.swap_remove(at));
-                let tasks = appointee.is_none() && led.waiting.iter().any(|w| goal.can_meet(w.wish));
-                (appointee, tasks)
+            self.read_notes();
+            let (mut waking, appointee, tasks) = self.led_mut(|led| {
+                let mut waking = std::mem::take(&mut led.waking);
+                led.waiting.retain(|waiter| {
+                    if waiter.gone.load(Ordering::Relaxed) {
+                        return false;
+                    }
+                    let met = goal.met(waiter.wish);
+                    if met {
+                        waking.push(waiter.clone());
+                    }
+                    !met
+                });
+                let is_appointee = |w: &Arc<Waiter<W>>| matches!(w.who, Who::Thread(_)) && goal.work(w.wish);
+                let appointee = led.waiting.iter().position(is_appointee).map(|at| led.waiting.swap_remove(at));
+                let waits = |w: &Arc<Waiter<W>>| goal.can_meet(w.wish) && goal.work(w.wish);
+                let tasks = appointee.is_none() && led.waiting.iter().any(waits);
+                (waking, appointee, tasks)
             });
             let lead = self.lead;
+            // The lead is free before any of them looks.
             drop(self);
-            if let Some(waiter) = appointee {
-                // The lead is free before it looks. It leaves a new note if another is quicker.
+            if let Some(waiter) = &appointee {
+                // It leaves a new note if another is quicker.
                 waiter.appointed.store(true, Ordering::Release);
                 waiter.wake();
+            }
+            waking.drain(..).for_each(|waiter| waiter.wake());
+            if appointee.is_some() {
                 return;
             }
             if tasks {
@@ -280,6 +294,7 @@ impl<T, W: Copy> Guard<'_, T, W> {
                 Some(guard) => self = guard,
                 None => return,
             }
+            self.led_mut(|led| led.waking = waking);
         }
     }
 }
@@ -287,15 +302,20 @@ impl<T, W: Copy> Guard<'_, T, W> {
 #[cfg(all(test, loom))]
 mod loom_tests {
     use loom::sync::Arc;
-    use loom::sync::atomic::{AtomicUsize, Ordering};
+    use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use loom::thread;
 
     use super::{Goal, Lead};
 
-    /// Counts what was asked for and what was done.
+    /// Counts what was asked for, what a leader took on, and what was done.
     struct Count {
         asked: AtomicUsize,
+        taken: AtomicUsize,
+        /// Parts that were done without the lead, by the thread that took them on; for a leader to add up.
+        reports: AtomicUsize,
         done: AtomicUsize,
+        /// At most one part is being done: another must wait for its report.
+        busy: AtomicBool,
     }
 
     impl Goal for Count {
@@ -305,28 +325,52 @@ mod loom_tests {
             self.done.load(Ordering::Acquire) >= wish
         }
 
-        fn can_meet(&self, wish: usize) -> bool {
-            self.asked.load(Ordering::Acquire) >= wish
+        fn work(&self, _: usize) -> bool {
+            let new = || self.asked.load(Ordering::Acquire) > self.taken.load(Ordering::Acquire);
+            self.reports.load(Ordering::Acquire) > 0 || (!self.busy.load(Ordering::Acquire) && new())
+        }
+
+        fn can_meet(&self, _: usize) -> bool {
+            true
         }
     }
 
-    /// Asks for one more, and waits until it is done, doing all that was asked for if it comes to lead.
-    fn ask(lead: &Lead<usize, usize>, goal: &Count) {
+    /// Asks for one more, and waits until it is done. Who leads takes on all that was asked for, and does it without the
+    /// lead.
+    fn ask(lead: &Lead<(), usize>, goal: &Count) {
         let wish = goal.asked.fetch_add(1, Ordering::AcqRel) + 1;
-        while let Some(mut guard) = lead.wait(goal, wish) {
-            *guard = goal.asked.load(Ordering::Acquire);
-            goal.done.store(*guard, Ordering::Release);
+        while let Some(guard) = lead.wait(goal, wish) {
+            let reported = goal.reports.swap(0, Ordering::AcqRel);
+            if reported > 0 {
+                goal.done.fetch_add(reported, Ordering::AcqRel);
+                goal.busy.store(false, Ordering::Release);
+            }
+            let mut part = 0;
+            if !goal.met(wish) && !goal.busy.load(Ordering::Acquire) {
+                part = goal.asked.load(Ordering::Acquire) - goal.taken.load(Ordering::Acquire);
+                goal.taken.fetch_add(part, Ordering::AcqRel);
+                goal.busy.store(part > 0, Ordering::Release);
+            }
             guard.hand_over(goal);
+            if part > 0 {
+                goal.reports.fetch_add(part, Ordering::AcqRel);
+            }
         }
         assert!(goal.met(wish));
     }
 
-    fn model(threads: usize) {
+    fn model(threads: usize, preemptions: usize) {
         let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = Some(3);
+        builder.preemption_bound = Some(preemptions);
         builder.check(move || {
-            let goal = Arc::new(Count { asked: AtomicUsize::new(0), done: AtomicUsize::new(0) });
-            let lead = Arc::new(Lead::new(0));
+            let goal = Arc::new(Count {
+                asked: AtomicUsize::new(0),
+                taken: AtomicUsize::new(0),
+                reports: AtomicUsize::new(0),
+                done: AtomicUsize::new(0),
+                busy: AtomicBool::new(false),
+            });
+            let lead = Arc::new(Lead::new(()));
             let others: Vec<_> = (1..threads)
                 .map(|_| {
                     let (lead, goal) = (lead.clone(), goal.clone());
@@ -342,12 +386,12 @@ mod loom_tests {
 
     #[test]
     fn two_who_ask_are_served() {
-        model(2);
+        model(2, 3);
     }
 
     #[test]
     fn three_who_ask_are_served() {
-        model(3);
+        model(3, 2);
     }
 }
 
@@ -373,8 +417,12 @@ mod tests {
             self.done.load(Ordering::Acquire) >= wish
         }
 
-        fn can_meet(&self, wish: usize) -> bool {
+        fn work(&self, wish: usize) -> bool {
             self.asked.load(Ordering::Acquire) >= wish
+        }
+
+        fn can_meet(&self, wish: usize) -> bool {
+            self.work(wish)
         }
 
         fn tasks_wait(&self) {
@@ -412,6 +460,7 @@ mod tests {
         let (goal, lead) = (Count::default(), Lead::new(()));
         std::thread::scope(|scope| {
             let guard = lead.try_lead().unwrap();
+            goal.asked.store(1, Ordering::Release);
             let follower = scope.spawn(|| lead.wait(&goal, 1).is_some() && lead.is_broken());
             while lead.inbox.is_empty() {
                 std::thread::yield_now();

@@ -40,8 +40,12 @@ fn append(log: &Log, told: &Told, life: u64, thread: u64) -> backstay_storage::R
         let seq = {
             // The number is known only behind the append; another thread may commit it in between.
             let mut appended = told.appended.lock().unwrap();
-            let seq = log.append(&payload)?;
-            appended.insert(seq, payload);
+            let next = appended.keys().next_back().copied().unwrap_or(0) + 1;
+            // An append that failed may be there all the same: nothing was promised either way.
+            let done = log.append(&payload);
+            appended.insert(next, payload);
+            let seq = done?;
+            assert_eq!(seq, next);
             seq
         };
         match (i + thread) % 4 {
