@@ -1,5 +1,6 @@
-//! A write or read that goes to another place of its file, at each operation of the workload: what is found afterwards is
-//! right, or an error or warning names the damage. Never something else than what was written.
+//! A write or read that goes to another place of its file, a write that never comes, a read of what was there before, at
+//! each operation of the workload: what is found afterwards is right, or an error or warning names the damage. Never
+//! something else than what was written.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,10 +18,11 @@ fn a_misdirected_operation_never_changes_what_is_read() {
     let (mut named, mut harmless, mut cut) = (0, 0, 0);
     for op in 1.. {
         let mut over = false;
-        for elsewhere in [0, 512, 4096, 8192, 5 * 4096, 9 * 4096] {
-            let at = format!("BACKSTAY_SEED={seed}, operation {op} went to {elsewhere}");
+        let elsewhere = [0, 512, 4096, 8192, 5 * 4096, 9 * 4096].map(Fault::Misdirect);
+        for fault in elsewhere.into_iter().chain([Fault::LostWrite, Fault::StaleRead]) {
+            let at = format!("BACKSTAY_SEED={seed}, operation {op}, {fault:?}");
             let disk = SimDisk::new(seed);
-            disk.fail_at(op, Fault::Misdirect(elsewhere));
+            disk.fail_at(op, fault);
             let shared: Arc<dyn Disk> = Arc::new(disk.clone());
             let mut promised = Promised::default();
             let ran = run(&shared, seed, SCRIPT, &mut promised);
