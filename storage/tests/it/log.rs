@@ -197,7 +197,7 @@ fn a_power_loss_at_any_operation_leaves_the_acknowledged_prefix() {
 
 #[test]
 fn a_power_loss_at_any_operation_of_recovery_changes_nothing() {
-    crash_everywhere(1 << 20, 1, 8, None).unwrap();
+    crash_everywhere(1 << 20, 1, 1, None).unwrap();
 }
 
 #[test]
