@@ -52,6 +52,8 @@ pub(super) struct Core {
     /// Held by a trim from start to end.
     pub trimming: Mutex<()>,
     durable: AtomicU64,
+    /// The last record that was put in flight.
+    submitted: AtomicU64,
     /// Why nothing works any more.
     poison: OnceLock<String>,
     /// What a leader would find to do, as the last one left it.
@@ -113,10 +115,14 @@ impl Goal for Core {
 
     fn work(&self, wish: Wish) -> bool {
         let open = self.open.load(Ordering::Acquire);
-        wish == Wish::Lead
-            || self.reports.are_there()
-            || open & (open::RING | open::READY) != 0
-            || (open & open::GATHERED != 0 && !self.gather.is_empty())
+        let startable = || open & open::READY != 0 || (open & open::GATHERED != 0 && !self.gather.is_empty());
+        self.reports.are_there()
+            || open & open::RING != 0
+            || match wish {
+                Wish::Lead => true,
+                Wish::Durable(seq) => seq > self.submitted() && startable(),
+                Wish::Sealed(_) | Wish::Started(_) => startable(),
+            }
     }
 
     fn can_meet(&self, wish: Wish) -> bool {
@@ -154,6 +160,7 @@ impl Core {
             segments: Mutex::new(opened.segments),
             trimming: Mutex::default(),
             durable: AtomicU64::new(opened.last_seq),
+            submitted: AtomicU64::new(opened.last_seq),
             poison: OnceLock::new(),
             open: AtomicU8::new(open::GATHERED),
             reports: Reports::default(),
@@ -169,6 +176,14 @@ impl Core {
 
     pub(super) fn set_durable(&self, seq: Seq) {
         self.durable.store(seq, Ordering::Release);
+    }
+
+    pub(super) fn submitted(&self) -> Seq {
+        self.submitted.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_submitted(&self, seq: Seq) {
+        self.submitted.store(seq, Ordering::Release);
     }
 
     /// Fails if something failed before.
@@ -267,12 +282,21 @@ impl Core {
         self.lead.note_task(Wish::Durable(seq), waker)
     }
 
-    /// Makes durable what was appended, for tasks that wait for it.
+    /// Makes durable what was appended, for tasks that wait for it. Never waits for the lead: whoever holds it may wait for
+    /// this thread to make a segment, and sees the note that is left.
     pub(super) fn lead_for_tasks(&self) {
         let last = self.gather.next_seq().saturating_sub(1);
-        // A failure has poisoned the log, of which the tasks are told.
-        let _ = self.wait_durable(last);
-        self.lead.wake(self);
+        loop {
+            let led = self.lead.try_lead().or_else(|| {
+                self.lead.note_task(Wish::Durable(last), std::task::Waker::noop().clone());
+                self.lead.try_lead()
+            });
+            // A failure has poisoned the log, of which the tasks are told.
+            match led.map(|led| self.with(led, |led| self.lead_to_durable(led, last))) {
+                Some(Ok(Next::Write(job))) => self.reports.push(job.run()),
+                _ => return,
+            }
+        }
     }
 
     /// Leads for the tasks that wait, if any do.

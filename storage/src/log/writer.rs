@@ -142,8 +142,6 @@ pub(super) struct Writer {
     callers: usize,
     /// What was written without a gap.
     written: Tail,
-    /// The last record that a write was started for.
-    submitted: Seq,
     /// What the sync in flight makes durable.
     syncing: Option<Tail>,
     /// Operations to be handed to the queue with the next wait.
@@ -179,7 +177,6 @@ impl Writer {
             active,
             in_flight: VecDeque::new(),
             callers: 0,
-            submitted: last_seq,
             syncing: None,
             ops: Vec::new(),
             next_token: 0,
@@ -230,6 +227,10 @@ impl Core {
                 return Ok(Next::Done);
             }
             if writer.ring_is_idle() {
+                // Who has a write to report waits for it to be read: so nobody takes one that does not bring it further.
+                if seq <= self.submitted() {
+                    return Ok(Next::Wait);
+                }
                 let job = if writer.callers < CALLERS { self.next_job(writer, Pace::Durable)? } else { None };
                 writer.callers += usize::from(job.is_some());
                 return Ok(job.map_or(Next::Wait, Next::Write));
@@ -347,7 +348,7 @@ impl Core {
         *next = tail.end;
         writer.in_flight.push_back(Write { token: job.token, tail, durable, done: false });
         writer.next_token += 1;
-        writer.submitted = tail.last_seq;
+        self.set_submitted(tail.last_seq);
         self.counters.commit(bytes);
         self.prepare_next(writer)?;
         Ok(job)
