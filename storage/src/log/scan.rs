@@ -1,6 +1,8 @@
 //! Reading records over segments.
 //!
-//! Invariant: a scan holds a pin on each segment that it has still to read, so that none of them is recycled under it.
+//! Invariants:
+//! 1. A scan holds each segment that it has still to read, so that none of them is recycled under it.
+//! 2. So does a map, for as long as the scan or anyone's payload holds it: its bytes are the file's.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,7 +18,7 @@ use super::segment::Kept;
 use super::source::{READ_AHEAD, ReadAhead, Source};
 use super::tail::Tail;
 use super::{Record, Seq};
-use crate::disk::{Disk, OpenOptions};
+use crate::disk::{Disk, Map, OpenOptions};
 use crate::{Error, Result};
 
 /// How a log is scanned.
@@ -59,6 +61,18 @@ pub(super) enum End {
     Tail(Tail),
 }
 
+/// A map of a segment. Payloads are slices of it: while any of them is held, the segment must not be written again.
+struct Pinned {
+    map: Map,
+    _pin: Arc<Kept>,
+}
+
+impl AsRef<[u8]> for Pinned {
+    fn as_ref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
 impl Part {
     fn is_sealed(&self) -> bool {
         matches!(self.end, End::Sealed(_))
@@ -93,7 +107,7 @@ impl Part {
             true => {
                 // A file that is too short is found, as damage, once all that it has was read.
                 let map = disk.map(&file, tail.end.min(file.len()?))?;
-                Source::memory(Bytes::from_owner(map), path, part)
+                Source::memory(Bytes::from_owner(Pinned { map, _pin: self.kept.clone() }), path, part)
             }
             false => Source::ahead(io, file, path, part),
         };
@@ -178,3 +192,6 @@ impl Iterator for Scan {
         next
     }
 }
+
+#[cfg(test)]
+mod tests;
