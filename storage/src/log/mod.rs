@@ -5,8 +5,8 @@
 //! - `append` puts records into a shared buffer; `core` lets one of those who wait lead; `writer` is what the leader
 //!   does; `keeper` is the log's thread, for what nobody waits in; `task` waits without blocking.
 //! - `source` reads blocks ahead, `commits` follows them, `frames` finds their records: on these stand `reader` (a segment's
-//!   records), `scan` (a log's) and `follow` (those that are still to come), `tail` (where the newest segment ends) and
-//!   `inspect`.
+//!   records), `scan` (a log's) and `follow` (those that are still to come), `tail` (where the newest segment ends),
+//!   `inspect` and `dump`.
 //!
 //! Invariants:
 //! 1. A record is acknowledged only once it and all before it are durable.
@@ -27,6 +27,7 @@ mod append;
 mod commits;
 mod core;
 mod counters;
+mod dump;
 mod follow;
 #[doc(hidden)]
 pub mod format;
@@ -49,6 +50,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use dump::{BlockState, Dump, DumpBlock, DumpLine, DumpRecord, DumpSegment, dump};
 pub use follow::Follower;
 pub use inspect::{decode_segment, inspect};
 pub use options::{LogOptions, LogReport, LogStats, Record, SegmentReport, Seq};

@@ -99,8 +99,9 @@ impl SegmentReader {
     /// The next record from `from` on; those before it are checked and passed over.
     pub(super) fn next(&mut self, from: Seq) -> Result<Option<Record>> {
         let Some(stored) = self.next_stored(from)? else { return Ok(None) };
-        let payload = self.payload(&stored)?;
-        Ok(Some(Record { seq: stored.head.seq, payload, epoch: self.epoch }))
+        let seq = stored.head.seq;
+        let payload = if stored.head.zstd { self.unzipped(&stored)? } else { stored.bytes };
+        Ok(Some(Record { seq, payload, epoch: self.epoch }))
     }
 
     /// The same, without decompressing it.
@@ -182,11 +183,13 @@ impl SegmentReader {
         Ok(())
     }
 
-    /// A record's payload, decompressed if it is compressed.
-    fn payload(&mut self, stored: &Stored) -> Result<Bytes> {
-        if !stored.head.zstd {
-            return Ok(stored.bytes.clone());
-        }
+    /// The payload of a record.
+    pub(super) fn payload(&mut self, stored: &Stored) -> Result<Bytes> {
+        if stored.head.zstd { self.unzipped(stored) } else { Ok(stored.bytes.clone()) }
+    }
+
+    /// The payload of a compressed record.
+    fn unzipped(&mut self, stored: &Stored) -> Result<Bytes> {
         let raw = stored.head.raw as usize;
         let got = match unzip(&mut self.decompressor, &stored.bytes, raw) {
             Ok(payload) if payload.len() == raw => return Ok(payload.into()),
