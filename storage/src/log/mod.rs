@@ -61,7 +61,7 @@ use self::core::Core;
 use self::keeper::Keeper;
 use self::scan::{End, Part};
 use self::segment::Kept;
-use crate::disk::Disk;
+use crate::disk::{DirLock, Disk};
 use crate::{Error, Result};
 
 /// The most bytes of one record.
@@ -96,6 +96,8 @@ pub struct Log {
     core: Arc<Core>,
     /// Ends the thread, if there is one, when the log is dropped.
     _keeper: Option<Keeper>,
+    /// Of a log that stands alone. Last: nothing is written any more when it is let go.
+    _lock: Option<DirLock>,
 }
 
 impl fmt::Debug for Log {
@@ -136,7 +138,35 @@ impl Log {
         let opened = recovery::open(&disk, dir, store_id, epoch, &options)?;
         let core = Arc::new(Core::new(disk, dir.into(), options, opened)?);
         let keeper = core.mail.clone().map(|mail| Keeper::start(core.clone(), mail)).transpose()?;
-        Ok(Self { core, _keeper: keeper })
+        Ok(Self { core, _keeper: keeper, _lock: None })
+    }
+
+    /// Opens or creates a log that stands alone: locks `dir` for as long as the log lives, keeps the identity that the log
+    /// there has (`new_id`, 128 bits that the caller drew, if there is none yet), and counts the epoch on.
+    ///
+    /// # Errors
+    /// As [`Log::open`]; [`Error::Locked`] if somebody else has it open.
+    ///
+    /// ```
+    /// use backstay_storage::log::{Log, LogOptions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let options = || LogOptions { segment_bytes: 1 << 16, ..LogOptions::default() };
+    /// let log = Log::open_alone(backstay_storage::disk::system(), dir.path(), 0xfeed, options())?;
+    /// let seq = log.append(b"kept")?;
+    /// log.wait_durable(seq)?;
+    /// drop(log); // or kill -9
+    /// let log = Log::open_alone(backstay_storage::disk::system(), dir.path(), 0, options())?;
+    /// assert_eq!(log.scan(1)?.next().expect("a record")?.payload, "kept");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open_alone(disk: Arc<dyn Disk>, dir: &Path, new_id: u128, options: LogOptions) -> Result<Log> {
+        disk.create_dir_all(dir)?;
+        let lock = disk.lock_dir(dir)?;
+        disk.probe(dir)?;
+        let id = store_id(&*disk, dir)?.unwrap_or(new_id);
+        let epoch = Self::newest_epoch(&*disk, dir)? + 1;
+        let log = Self::open(disk, dir, id, epoch, options)?;
+        Ok(Self { _lock: Some(lock), ..log })
     }
 
     /// The epoch of the newest segment, which is the largest of any; 0 if there is no log. Reads only.

@@ -277,7 +277,9 @@ mod loom_tests {
 
     #[test]
     fn what_is_reserved_is_sealed_once_and_in_the_order_of_its_numbers() {
-        loom::model(|| {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(|| {
             let (gather, mut sealer) = gather(7, Watched::new(2));
             let gather = Arc::new(gather);
             let appenders: Vec<_> = (0..2)
