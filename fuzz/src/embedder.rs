@@ -86,7 +86,13 @@ pub fn decode(mut record: &[u8]) -> Vec<Row> {
 }
 
 pub fn options() -> StoreOptions {
-    let log = LogOptions { segment_bytes: 4 * 4096, compress_over: Some(1024), window: 8192, buffer_bytes: 1 << 16 };
+    let log = LogOptions {
+        segment_bytes: 5 * 4096,
+        compress_over: Some(1024),
+        window: 8192,
+        buffer_bytes: 1 << 16,
+        spare_segments: 2,
+    };
     StoreOptions { new_id: 7, log, cache_bytes: 1 << 20, ..StoreOptions::default() }
 }
 

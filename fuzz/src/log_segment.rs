@@ -19,13 +19,28 @@ pub fn run(data: &[u8]) {
     let _ = format::decode_record_head(rest);
     let Ok(records) = decode_segment(bytes) else { return };
     let header = header.expect("records of a segment without a header");
+    let link = bytes.get(format::BLOCK..).expect("a segment without a link");
+    let link = format::decode_link(link, &header).expect("records of a segment that has not begun");
     let identity = format::Identity::of(&header);
     for (i, record) in records.iter().enumerate() {
-        assert_eq!(record.seq, header.first_seq + i as u64, "records are not contiguous");
+        assert_eq!(record.seq, link.first_seq + i as u64, "records are not contiguous");
         assert_eq!(record.epoch, header.epoch);
     }
     if !records.is_empty() {
-        let first = bytes.get(4096..).expect("records without a block");
-        assert!(format::decode_block(first, &identity, 4096).is_ok(), "records from a block that fails its checks");
+        let first = bytes.get(format::DATA_START as usize..).expect("records without a block");
+        let block = format::decode_block(first, &identity, format::DATA_START);
+        assert!(block.is_ok(), "records from a block that fails its checks");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_long_zstd_record_that_was_found_is_met_still() {
+        let found = include_bytes!("../corpus/log_segment/found-long-zstd-record");
+        let error = decode_segment(&compact::expand(&found[1..])).expect_err("a record of 4 GiB").to_string();
+        assert!(error.contains("expected 4294964664 bytes of zstd"), "{error}");
     }
 }

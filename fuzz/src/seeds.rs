@@ -70,6 +70,32 @@ pub fn log_files() -> &'static Files {
     })
 }
 
+/// The sound log with what may stand beside the segments that have begun: the next one, made ahead of a file that was a segment before, and a
+/// free file of old blocks. Opening gives the same records.
+pub fn log_with_others() -> Files {
+    let mut files = log_files().clone();
+    files.retain(|(path, _)| path.extension().is_some_and(|e| e == "seg"));
+    let old = files[0].1.clone();
+    let number = files.len() as u64 + 1;
+    let mut ahead = compact::expand(&ahead(number, old.len()));
+    // Its link and its blocks are another segment's.
+    ahead[4096..].copy_from_slice(&old[4096..]);
+    let dir = Path::new(log_recovery::DIR);
+    files.push((dir.join(format!("{number:016x}.seg")), ahead));
+    files.push((dir.join(format!("{:016x}.free", 1)), files[1].1.clone()));
+    files
+}
+
+/// The compact form of a segment of this number that goes on from the sound log and has not begun.
+fn ahead(number: u64, len: usize) -> Vec<u8> {
+    let newest = log_files().iter().rev().find(|(path, _)| path.extension().is_some_and(|e| e == "seg"));
+    let mut compact = newest.expect("a segment").1[..64].to_vec();
+    compact[32..40].copy_from_slice(&number.to_le_bytes());
+    compact[48..56].copy_from_slice(&(len as u64).to_le_bytes());
+    compact.resize(64 + 32, 0);
+    compact
+}
+
 /// Run files of a weighted and a latest spine, of two flushes: the metas name them, the batches are what the spines hold.
 pub fn run_files() -> &'static (Files, Vec<SpineMeta>, Vec<RowBatch>) {
     static FILES: OnceLock<(Files, Vec<SpineMeta>, Vec<RowBatch>)> = OnceLock::new();
@@ -200,10 +226,30 @@ pub fn corpus() -> Vec<(&'static str, String, Vec<u8>)> {
     for (i, compact) in compacts.iter().enumerate().take(2) {
         add("log_segment", &format!("compact-{i}"), [&[1], &compact[..]].concat());
     }
-    add("log_segment", "raw-header", [&[0], &logs[0].1[..4096]].concat());
+    add("log_segment", "raw-header", [&[0], &logs[0].1[..8192]].concat());
     let segments = |files: &[Vec<u8>]| files.iter().flat_map(|f| [&[0][..], &counted(f)].concat()).collect::<Vec<u8>>();
     add("log_recovery", "compact", [&[1, 0], &segments(&compacts[..2])[..]].concat());
-    add("log_recovery", "raw-header", [&[2, 0], &segments(&[logs[0].1[..4096].to_vec()])[..]].concat());
+    add("log_recovery", "raw-header", [&[2, 0], &segments(&[logs[0].1[..8192].to_vec()])[..]].concat());
+    // The first two segments; the third was made ahead, and its first commit was in flight when the power went.
+    let mut third = ahead(3, 6 * 4096);
+    third.extend(1_u16.to_le_bytes().iter().map(|b| b * 21));
+    third.extend([4096_u64, 99].iter().flat_map(|f| f.to_le_bytes()));
+    third.extend([1_u32, 1, 0, 21].iter().flat_map(|f| f.to_le_bytes()));
+    third.extend([1_u32, 0, 99, 0, 1].iter().flat_map(|f| f.to_le_bytes()));
+    third.push(b'x');
+    let in_flight = segments(&[&compacts[..2], &[third]].concat());
+    add("log_recovery", "in-flight", [&[1, 0], &in_flight[..]].concat());
+    let free = [&[14][..], &counted(&compacts[0])].concat();
+    add("log_recovery", "free", [&[1, 0], &segments(&compacts[..2])[..], &free].concat());
+    let others = log_with_others();
+    let (newest, ahead, spare) = (others.len() as u8 - 3, others.len() as u8 - 2, others.len() as u8 - 1);
+    add("log_recovery", "link", vec![0, 0, newest, 20, 16, 0, 0, 0, 1]);
+    add("log_recovery", "ahead-flip", vec![0, 0, ahead, 20, 0, 0, 0, 0, 1]);
+    add("log_recovery", "ahead-lost", vec![0, 7, ahead, 0, 0, 0, 0, 0]);
+    add("log_recovery", "newest-lost", vec![0, 7, ahead, 0, 0, 0, 0, 0, 7, newest, 0, 0, 0, 0, 0]);
+    add("log_recovery", "newest-cut", vec![0, 7, ahead, 0, 0, 0, 0, 0, 5, newest, 0, 16, 0, 0, 0]);
+    add("log_recovery", "ahead-stale", vec![0, 3, ahead, 0, 0x20, 0, 0, newest, 2]);
+    add("log_recovery", "free-cut", vec![0, 5, spare, 9, 0, 0, 0, 0]);
     add("log_recovery", "sound", vec![0]);
     // Patches: kind, file, offset (32 bits), other file, and what the kind needs.
     add("log_recovery", "flip", vec![0, 0, 0, 100, 0, 0, 0, 0, 1]);

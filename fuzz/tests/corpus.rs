@@ -39,3 +39,15 @@ fn seeds_are_what_the_engine_writes_and_every_target_takes_its_corpus() {
 fn the_sound_log_is_read_whole() {
     assert_eq!(log_recovery::sound_records().len(), 32);
 }
+
+#[test]
+fn the_files_beside_the_sound_log_are_what_they_are_meant_to_be() {
+    use backstay_storage::log::format;
+    let files = seeds::log_with_others();
+    let [.., (_, newest), (_, ahead), (free, _)] = &files[..] else { panic!("{} files", files.len()) };
+    let header = format::decode_header(newest).expect("header");
+    assert!(format::decode_link(&newest[format::BLOCK..], &header).is_ok());
+    let header = format::decode_header(ahead).expect("header");
+    assert!(format::decode_link(&ahead[format::BLOCK..], &header).is_err());
+    assert!(free.extension().is_some_and(|e| e == "free"));
+}

@@ -1,9 +1,10 @@
 //! `backstay inspect`: what a pipeline's data directory holds. Reads only, takes no lock, works on one that is in use or damaged.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use backstay_storage::disk;
-use backstay_storage::inspect::{CheckpointReport, Report, inspect as look};
+use backstay_storage::inspect::{CheckpointReport, Report, dump_log, inspect as look};
+use backstay_storage::log::Dump;
 
 use super::Failure;
 use crate::pipeline::state::PipelineState;
@@ -16,6 +17,20 @@ pub struct Args {
     /// Read and check every block of log, runs and pending output.
     #[arg(long)]
     verify: bool,
+    /// List the log too, damage and all: its segments (chain), their blocks, their records. Several with commas.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
+    log: Vec<LogPart>,
+}
+
+/// What of the log is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum LogPart {
+    /// Segments and free files.
+    Chain,
+    /// Every block.
+    Blocks,
+    /// Every record.
+    Records,
 }
 
 /// Runs the command.
@@ -32,7 +47,19 @@ pub(super) fn inspect(args: Args) -> Result<(), Failure> {
         tell_checkpoint(checkpoint);
     }
     files(&report);
+    list_log(&report.dir, &args.log)?;
     damage(&report, args.verify)
+}
+
+/// Prints each line as it is found: a log may be longer than memory.
+fn list_log(dir: &Path, parts: &[LogPart]) -> Result<(), Failure> {
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let asked = |part| parts.contains(&part);
+    let what = Dump { chain: asked(LogPart::Chain), blocks: asked(LogPart::Blocks), records: asked(LogPart::Records) };
+    println!("  log, listed:");
+    dump_log(&*disk::system(), dir, what, &mut |line| println!("    {line}")).map_err(Failure::usage)
 }
 
 fn head(report: &Report) {

@@ -12,7 +12,7 @@ use hashbrown::{HashMap, HashSet};
 use crate::checkpoint::recover::{check_run_file, list, survey};
 use crate::checkpoint::{Manifest, extra};
 use crate::disk::Disk;
-use crate::log::{self, LogReport};
+use crate::log::{self, Dump, DumpLine, LogReport};
 use crate::spine::{self, RunMeta, Spine, SpineContext, SpineMeta};
 use crate::store::Layout;
 use crate::{Damage, Error, Result};
@@ -119,6 +119,32 @@ pub fn inspect(disk: &Arc<dyn Disk>, dir: &Path, verify: bool) -> Result<Report>
     inspect_log(disk, &layout, &mut report);
     list_files(disk, &layout, &mut report);
     Ok(report)
+}
+
+/// Lists the log of a store's directory, as [`log::dump`] does: line by line, damage and all. A store without a log has
+/// nothing to list.
+///
+/// # Errors
+/// What is not damage: a folder or file that cannot be read, another format version.
+///
+/// ```
+/// use backstay_storage::log::{Dump, DumpLine};
+/// use backstay_storage::{Store, StoreOptions, disk, inspect};
+/// # let dir = tempfile::tempdir().unwrap();
+/// let store = Store::open(disk::system(), dir.path(), StoreOptions { new_id: 7, ..StoreOptions::default() })?;
+/// store.log().append(b"a")?;
+/// store.log().commit()?;
+/// let mut records = Vec::new();
+/// inspect::dump_log(&*disk::system(), dir.path(), Dump { records: true, ..Dump::default() }, &mut |line| {
+///     if let DumpLine::Record(record) = line {
+///         records.push(record.first);
+///     }
+/// })?;
+/// assert_eq!(records, [b"a"]);
+/// # Ok::<(), backstay_storage::Error>(())
+/// ```
+pub fn dump_log(disk: &dyn Disk, dir: &Path, what: Dump, sink: &mut dyn FnMut(DumpLine)) -> Result<()> {
+    log::dump(disk, &Layout::new(dir).log, what, sink)
 }
 
 fn inspect_checkpoints(disk: &Arc<dyn Disk>, layout: &Layout, report: &mut Report) {

@@ -238,6 +238,24 @@ fn wrong_commands_say_what_would_be_right() {
 }
 
 #[test]
+fn the_log_is_listed_as_far_as_it_is_asked_for() {
+    let place = Place::new();
+    place.run();
+    let data = place.path("data");
+    let inspect = |more: &[&str]| succeed([&["inspect", data.to_str().unwrap()], more].concat());
+    let has = |text: &str, start: &str| text.lines().any(|line| line.trim_start().starts_with(start));
+    let plain = inspect(&[]);
+    assert!(!plain.contains("log, listed:"), "{plain}");
+    let chain = inspect(&["--log", "chain"]);
+    assert!(has(&chain, "segment 1: ") && !has(&chain, "block at ") && !has(&chain, "record 1, "), "{chain}");
+    let both = inspect(&["--log", "blocks,records"]);
+    assert!(!has(&both, "segment 1: ") && has(&both, "block at 8192: 0 of ") && has(&both, "record 1, "), "{both}");
+    assert_eq!(inspect(&["--log", "blocks", "--log", "records"]), both);
+    let refused = output(["inspect", data.to_str().unwrap(), "--log", "headers"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+}
+
+#[test]
 fn at_least_once_and_no_fault_tolerance_go_on_from_the_last_stop() {
     for config in [r#"{"storage": true}"#, r#"{"storage": true, "fault_tolerance": {"model": "at_least_once"}}"#] {
         let place = Place::new();
