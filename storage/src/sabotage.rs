@@ -1,11 +1,12 @@
-//! Checks that a test can switch off, to show that something notices: a check that nothing misses is not tested.
+//! Checks, syncs and orders that a test can switch off, to show that something notices: one that nothing misses is not
+//! tested.
 //!
 //! Without the feature `sim` (and outside of tests) every check is on and costs nothing. With it, a check is looked up in a
 //! list of the thread's own: a simulation runs on one thread, and others are not disturbed.
 
 use std::fmt;
 
-/// What can be switched off: each is a check on which recovery relies.
+/// What can be switched off: each is a check, a sync or an order on which recovery relies.
 ///
 /// ```
 /// use backstay_storage::sabotage::Check;
@@ -32,13 +33,47 @@ pub enum Check {
     LogChain,
     /// A commit that is followed by an unsound block is dropped whole.
     LogWholeCommit,
-    /// A segment that was found is never written to again: opening makes a new one.
-    LogFreshSegment,
+    /// Recovery reads past the page cache: after a failed sync that shows what the device never got.
+    LogDirectRead,
+    /// A commit counts only once all before it have completed.
+    LogContiguous,
+    /// A segment begins only when all of the one before is durable.
+    LogSettle,
+    /// The next segment is ordered only when the active one has begun durably.
+    LogAheadOrder,
+    /// A trimmed segment that a scan still holds does not become another.
+    LogPin,
+    /// A commit that its caller writes is written durably.
+    LogCallerWrite,
+    /// A commit that the ring writes for somebody who waits, or will, is written durably.
+    LogRingWrite,
+    /// Plain writes are synced before they count.
+    LogBulkSync,
+    /// The link that opening writes is written durably.
+    LogLinkWrite,
+    /// The header over an old one is written durably.
+    LogReuseWrite,
+    /// A new segment's bytes are synced before it gets its name.
+    LogNewSync,
+    /// The directory is synced after a segment has got its name.
+    LogNameSync,
+    /// The directory is synced after a trimmed segment was removed.
+    LogRemoveSync,
+    /// The directory is synced after a trimmed segment has become a free file.
+    LogFreeSync,
+    /// The directory is synced after opening has given up a segment that has not begun.
+    LogGiveUpSync,
+    /// Opening begins with a sync of the directory.
+    LogOpenDirSync,
+    /// Opening syncs the newest segment before it reads it.
+    LogOpenNewestSync,
+    /// The same for the one before, which is the one that is read if the newest has not begun.
+    LogOpenBeforeSync,
 }
 
 impl Check {
     /// All of them.
-    pub const ALL: [Check; 10] = [
+    pub const ALL: [Check; 27] = [
         Check::LogHeaderChecksum,
         Check::LogLinkChecksum,
         Check::LogBlockChecksum,
@@ -48,7 +83,24 @@ impl Check {
         Check::LogSealedEnd,
         Check::LogChain,
         Check::LogWholeCommit,
-        Check::LogFreshSegment,
+        Check::LogDirectRead,
+        Check::LogContiguous,
+        Check::LogSettle,
+        Check::LogAheadOrder,
+        Check::LogPin,
+        Check::LogCallerWrite,
+        Check::LogRingWrite,
+        Check::LogBulkSync,
+        Check::LogLinkWrite,
+        Check::LogReuseWrite,
+        Check::LogNewSync,
+        Check::LogNameSync,
+        Check::LogRemoveSync,
+        Check::LogFreeSync,
+        Check::LogGiveUpSync,
+        Check::LogOpenDirSync,
+        Check::LogOpenNewestSync,
+        Check::LogOpenBeforeSync,
     ];
 }
 
@@ -82,7 +134,7 @@ pub fn without<T>(check: Check, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// Whether a check is to be made.
+/// Whether a check is to be made, a sync to be done, an order to be kept.
 #[cfg(any(test, feature = "sim"))]
 #[inline]
 pub(crate) fn checked(check: Check) -> bool {

@@ -8,6 +8,7 @@ use super::recovery::segment_bytes;
 use super::segment::{Name, put_aside};
 use super::writer::Writer;
 use crate::Result;
+use crate::sabotage::{Check, checked};
 
 /// How far the next segment is.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl Core {
         let next = match std::mem::replace(&mut writer.ahead, Ahead::Idle) {
             // Not before the active one has begun durably: at most one segment has not (recovery counts on it).
             Ahead::Idle
-                if writer.active.durable > LINK_AT
+                if (writer.active.durable > LINK_AT || !checked(Check::LogAheadOrder))
                     && writer.active.next > writer.active.header.segment_bytes / USED =>
             {
                 let maker = self.maker(writer, 0);
@@ -97,7 +98,7 @@ impl Core {
         let Made { header, path, file } = made;
         drop(file);
         let name = Name { id: header.segment, path, file_len: header.segment_bytes };
-        let free = put_aside(&*self.disk, &self.dir, name)?;
+        let free = put_aside(&*self.disk, &self.dir, name, Check::LogGiveUpSync)?;
         lock(&self.segments).free.extend(free);
         Ok(())
     }

@@ -76,6 +76,11 @@ impl Commits {
         self.open.is_some()
     }
 
+    /// The last record of the commit that is open, or of the last one.
+    pub(super) fn last_begun(&self) -> Seq {
+        self.open.map_or(self.last_seq, |place| place.commit.last_seq())
+    }
+
     /// How many bytes of records the rest of the open commit can have.
     pub(super) fn bytes_left(&self) -> usize {
         self.open.map_or(0, |place| (place.commit.blocks - place.next) as usize).saturating_mul(PAYLOAD)

@@ -16,6 +16,7 @@ use super::format::{BLOCK_BYTES, Header};
 use super::segment::{Name, new_path_of, path_of};
 use crate::Result;
 use crate::disk::{AlignedBuf, Create, Disk, File, OpenOptions};
+use crate::sabotage::{Check, checked};
 
 /// Zeros are written in pieces of this many bytes, one after another: the log's own writes come first.
 const ZEROS: u64 = 256 << 10;
@@ -79,12 +80,18 @@ impl Maker {
                 }
             }
             Stage::Sync(file) => {
-                file.sync()?;
+                if checked(Check::LogNewSync) {
+                    file.sync()?;
+                }
                 Stage::Rename
             }
             Stage::Reuse => {
                 let file = self.disk.open(&self.path, WRITE_DIRECT)?;
-                file.write_durable(&AlignedBuf::from_slice(&self.header.encode()), 0)?;
+                let header = AlignedBuf::from_slice(&self.header.encode());
+                match checked(Check::LogReuseWrite) {
+                    true => file.write_durable(&header, 0)?,
+                    false => file.write_at(&header, 0)?,
+                }
                 Stage::Rename
             }
             Stage::Rename => {
@@ -92,7 +99,9 @@ impl Maker {
                 Stage::SyncDir
             }
             Stage::SyncDir => {
-                self.disk.sync_dir(&self.dir)?;
+                if checked(Check::LogNameSync) {
+                    self.disk.sync_dir(&self.dir)?;
+                }
                 Stage::Open
             }
             Stage::Open => {

@@ -62,6 +62,7 @@ use self::keeper::Keeper;
 use self::scan::{End, Part};
 use self::segment::Kept;
 use crate::disk::{DirLock, Disk};
+use crate::sabotage::{Check, checked};
 use crate::{Error, Result};
 
 /// The most bytes of one record.
@@ -520,13 +521,13 @@ impl Core {
         let wanted = recovery::segment_bytes(&self.options, 0);
         let spares = lock(&self.segments).free.len();
         // Nobody can come to hold it any more: it is not on the list.
-        let pinned = Arc::strong_count(&oldest) > 1;
+        let pinned = Arc::strong_count(&oldest) > 1 && checked(Check::LogPin);
         if pinned || oldest.file_len != wanted || spares >= self.options.spare_segments {
             self.disk.remove(&oldest.path)?;
-            return self.disk.sync_dir(&self.dir);
+            return if checked(Check::LogRemoveSync) { self.disk.sync_dir(&self.dir) } else { Ok(()) };
         }
         let name = segment::Name { id: oldest.id, path: oldest.path.clone(), file_len: oldest.file_len };
-        let free = segment::put_aside(&*self.disk, &self.dir, name)?;
+        let free = segment::put_aside(&*self.disk, &self.dir, name, Check::LogFreeSync)?;
         lock(&self.segments).free.extend(free);
         Ok(())
     }

@@ -53,11 +53,16 @@ pub(super) fn open(
 ) -> Result<Opened> {
     let wanted = segment_bytes(options, 0);
     disk.create_dir_all(dir)?;
-    disk.sync_dir(dir)?;
+    if checked(Check::LogOpenDirSync) {
+        disk.sync_dir(dir)?;
+    }
     let mut listing = segment::list(&**disk, dir)?;
     listing.check_numbers(dir)?;
-    for name in listing.segments.iter().rev().take(2) {
-        writable(&**disk, name)?.sync()?;
+    for (name, sync) in listing.segments.iter().rev().zip([Check::LogOpenNewestSync, Check::LogOpenBeforeSync]) {
+        let file = writable(&**disk, name)?;
+        if checked(sync) {
+            file.sync()?;
+        }
     }
     for path in &listing.unfinished {
         // Needs no sync: come back, it would be removed again.
@@ -129,7 +134,7 @@ fn newest_begun(
         let expected = format!("the segment before {}, which has not begun", newest.id);
         return Err(Error::damaged(segment::path_of(dir, newest.id - 1), 0, "log segment", expected, "no such file"));
     }
-    listing.free.extend(segment::put_aside(&**disk, dir, newest)?);
+    listing.free.extend(segment::put_aside(&**disk, dir, newest, Check::LogGiveUpSync)?);
     let Some(before) = before else { return Ok(None) };
     let head = segment::read_front(&**disk, &before, true)?.begun(&before.path)?;
     check_owner(&before, &head.header, store_id, epoch)?;
@@ -157,7 +162,7 @@ fn clear_free(disk: &dyn Disk, listing: &mut Listing, most: usize, wanted: u64) 
 fn write_link(file: &dyn File, header: &Header, link: Link) -> Result<()> {
     let mut block = AlignedBuf::zeroed(BLOCK);
     link.encode(&mut block, header);
-    file.write_durable(&block, LINK_AT)
+    if checked(Check::LogLinkWrite) { file.write_durable(&block, LINK_AT) } else { file.write_at(&block, LINK_AT) }
 }
 
 fn writable(disk: &dyn Disk, name: &Name) -> Result<Arc<dyn File>> {

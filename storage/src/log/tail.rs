@@ -35,7 +35,8 @@ pub(super) fn find_tail(disk: &dyn Disk, path: &Path, head: &Head) -> Result<Tai
 
 /// All blocks of a segment from [`DATA_START`] on, read past the page cache.
 fn whole(disk: &dyn Disk, path: &Path, header: &Header) -> Result<Source> {
-    let file = disk.open(path, OpenOptions::READ_DIRECT)?;
+    let options = if checked(Check::LogDirectRead) { OpenOptions::READ_DIRECT } else { OpenOptions::READ };
+    let file = disk.open(path, options)?;
     let io = ReadAhead::new(disk, READ_AHEAD)?;
     Ok(Source::ahead(io, file, path, DATA_START..header.segment_bytes))
 }
@@ -86,6 +87,9 @@ pub(super) fn tail_of(mut source: Source, head: &Head) -> Result<Tail> {
                 return Err(Fault { got, ..fault.clone() }.at(source.path(), *at));
             }
         }
+    }
+    if let (Some((at, _)), false) = (&torn, checked(Check::LogWholeCommit)) {
+        return Ok(Tail { end: *at, last_seq: commits.last_begun() });
     }
     Ok(Tail { end: commits.end, last_seq: commits.last_seq })
 }

@@ -28,6 +28,7 @@ use super::{Seq, lock};
 use crate::disk::{AlignedBuf, Completion, File, IoQueue, Op};
 use crate::queue::gather::{Sealed, Sealer};
 use crate::queue::striped::Striped;
+use crate::sabotage::{Check, checked};
 use crate::{Error, Result};
 
 /// Most writes in flight at once. More than the buffers: large records have their own.
@@ -103,7 +104,8 @@ impl Job {
     /// Does it, durably.
     pub(super) fn run(self) -> Report {
         let Job { token, file, offset, buf, .. } = self;
-        let result = file.write_durable(&buf, offset);
+        let durable = checked(Check::LogCallerWrite);
+        let result = if durable { file.write_durable(&buf, offset) } else { file.write_at(&buf, offset) };
         Report { token, buf, result }
     }
 }
@@ -263,6 +265,7 @@ impl Core {
     /// Has the ring write the next commit. False if there is none, or no room for it.
     fn start(&self, writer: &mut Writer, pace: Pace) -> Result<bool> {
         let Some(Job { token, file, offset, buf, durable }) = self.next_job(writer, pace)? else { return Ok(false) };
+        let durable = durable && checked(Check::LogRingWrite);
         writer.ops.push((token, Op::Write { file, offset, buf, durable }));
         Ok(true)
     }
@@ -357,6 +360,10 @@ impl Core {
     /// Starts a sync of what was written, if none is in flight, something is unsynced, and `now` says so.
     fn sync_if(&self, writer: &mut Writer, now: impl Fn(&Writer) -> bool) -> Result<()> {
         if writer.syncing.is_none() && writer.written.end > writer.active.durable && now(writer) {
+            if !checked(Check::LogBulkSync) {
+                self.durable_to(writer, writer.written);
+                return Ok(());
+            }
             writer.syncing = Some(writer.written);
             writer.ops.push((SYNC, Op::Sync { file: writer.active.file.clone() }));
             self.counters.sync();
@@ -379,7 +386,7 @@ impl Core {
             let result = result.map(|()| buf.len());
             self.ended(writer, Completion { token, buf: Some(buf), result })?;
         }
-        while let Some(write) = writer.in_flight.pop_front_if(|w| w.done) {
+        while let Some(write) = next_done(&mut writer.in_flight) {
             let unsynced = writer.written.end > writer.active.durable;
             writer.written = write.tail;
             if write.durable && !unsynced {
@@ -442,9 +449,15 @@ impl Core {
     /// Goes on in the next segment, which has room for a commit of `commit` bytes.
     fn roll(&self, writer: &mut Writer, commit: u64) -> Result<()> {
         // Invariant 4.
-        self.settle(writer)?;
+        if checked(Check::LogSettle) {
+            self.settle(writer)?;
+        }
         let made = self.next_segment(writer, commit)?;
-        let link = Link { first_seq: self.durable() + 1, prev_len: writer.active.durable };
+        let (prev_len, last_seq) = match checked(Check::LogSettle) {
+            true => (writer.active.durable, self.durable()),
+            false => (writer.active.next, writer.submitted),
+        };
+        let link = Link { first_seq: last_seq + 1, prev_len };
         let old = std::mem::replace(&mut writer.active, Active::begun(made.file, made.header.clone(), Some(link)));
         writer.queue.forget(&old.file).map_err(|e| self.fail(e))?;
         writer.written = Tail { end: LINK_AT, last_seq: self.durable() };
@@ -460,6 +473,13 @@ impl Core {
         segments.tail = Tail { end: super::format::DATA_START, last_seq: link.first_seq - 1 };
         segments.kept.push_back(kept);
     }
+}
+
+/// The oldest write, if it has ended.
+fn next_done(in_flight: &mut VecDeque<Write>) -> Option<Write> {
+    let at = if checked(Check::LogContiguous) { 0 } else { in_flight.iter().position(|w| w.done)? };
+    in_flight.get(at).filter(|w| w.done)?;
+    in_flight.remove(at)
 }
 
 impl Writer {
