@@ -2,6 +2,7 @@
 
 mod disk;
 mod log;
+mod log_campaign;
 mod log_threads;
 mod sim_disk;
 mod sim_explore;
