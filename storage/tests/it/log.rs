@@ -237,7 +237,7 @@ fn what_a_killed_process_wrote_is_synced_before_it_is_trusted() {
 
 /// A process is killed while it trims, after the name has changed and before that is durable; the next one loses power
 /// after each operation of its opening, in which it makes a new segment of the trimmed one.
-fn killed_trim(sabotage: Option<Sabotage>) -> Result<(), String> {
+pub(crate) fn killed_trim(sabotage: Option<Sabotage>) -> Result<(), String> {
     for op in 1.. {
         let disk = SimDisk::new(1);
         let mut model = Model::default();

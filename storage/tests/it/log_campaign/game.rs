@@ -310,13 +310,18 @@ impl Game {
         self.model.check(&log, Allowed::Nothing)?;
         tally.damages += 1;
         let rots = self.rng.one_in(2);
+        let mut fault_at = 0;
         if !rots {
             let elsewhere = self.rng.below(12) * BLOCK;
             let fault = self.rng.of(&[Fault::LostWrite, Fault::Misdirect(elsewhere)]);
-            self.disk.fail_at(self.disk.ops() + 1 + self.rng.below(20), fault);
+            fault_at = self.disk.ops() + 1 + self.rng.below(20);
+            self.disk.fail_at(fault_at, fault);
         }
-        let mut noted = false;
-        for _ in 0..6 + self.rng.below(8) {
+        let (mut noted, mut left) = (false, 6 + self.rng.below(8));
+        while left > 0 {
+            // Two commits more once the fault has come: a last commit that goes astray over the one before it takes the
+            // proof of that along (the known limit of the log).
+            left = if self.disk.ops() < fault_at { left.max(3) } else { left } - 1;
             let step = self.append(&log).and_then(|()| log.commit().map_err(|e| e.to_string()));
             match step {
                 Ok(seq) => self.model.acknowledge(seq),
@@ -338,7 +343,6 @@ impl Game {
                 self.disk.flip_bit(file, at, bit).map_err(|e| e.to_string())?;
             }
         }
-        // What was lost behind the last commits that vouch for it is not proved: at worst the last two.
         let up = if self.rng.one_in(2) { self.disk.power_cycle(CrashPlan::KeepAll) } else { self.disk.clone() };
         // Reading only, for what inspection says of the same disk.
         let told = !inspect(&up, dir(), true).map_err(|e| e.to_string())?.damage.is_empty();
