@@ -455,7 +455,7 @@ impl Core {
         let made = self.next_segment(writer, commit)?;
         let (prev_len, last_seq) = match checked(Check::LogSettle) {
             true => (writer.active.durable, self.durable()),
-            false => (writer.active.next, writer.submitted),
+            false => (writer.active.next, self.submitted()),
         };
         let link = Link { first_seq: last_seq + 1, prev_len };
         let old = std::mem::replace(&mut writer.active, Active::begun(made.file, made.header.clone(), Some(link)));
