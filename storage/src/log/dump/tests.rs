@@ -150,7 +150,9 @@ fn make_ahead(dir: &TempDir) {
 fn a_segment_that_was_made_ahead_is_said_to_be_so_and_has_nothing() {
     let dir = filled();
     make_ahead(&dir);
-    std::fs::write(segment::free_path_of(dir.path(), 9), [1; 5000]).unwrap();
+    let options = OpenOptions { write: true, create: Create::New, direct: false };
+    let free = PosixDisk::new().open(&segment::free_path_of(dir.path(), 9), options).unwrap();
+    free.write_at(&[1; 5000], 0).unwrap();
     let found = lines(&dir, ALL);
     assert_eq!((seqs(&found), damage(&found)), ((1..=6).collect(), vec![]));
     let text: Vec<String> = found.iter().map(DumpLine::to_string).collect();
