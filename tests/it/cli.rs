@@ -242,7 +242,11 @@ fn the_log_is_listed_as_far_as_it_is_asked_for() {
     let place = Place::new();
     place.run();
     let data = place.path("data");
-    let inspect = |more: &[&str]| succeed([&["inspect", data.to_str().unwrap()], more].concat());
+    let inspect = |more: &[&str]| {
+        let output = output([&["inspect", data.to_str().unwrap()], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
     let has = |text: &str, start: &str| text.lines().any(|line| line.trim_start().starts_with(start));
     let plain = inspect(&[]);
     assert!(!plain.contains("log, listed:"), "{plain}");

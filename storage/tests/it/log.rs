@@ -17,7 +17,13 @@ fn dir() -> &'static Path {
 }
 
 fn options(window: u64) -> LogOptions {
-    LogOptions { segment_bytes: 9 * BLOCK, compress_over: Some(3000), window, ..LogOptions::default() }
+    LogOptions {
+        segment_bytes: 9 * BLOCK,
+        compress_over: Some(3000),
+        window,
+        buffer_bytes: 24_000,
+        ..LogOptions::default()
+    }
 }
 
 fn open(disk: &SimDisk, epoch: u64, window: u64) -> Result<Log> {

@@ -55,7 +55,7 @@ pub fn options(seed: u64) -> StoreOptions {
         segment_bytes: 5 * 4096,
         compress_over: None,
         window: 8192,
-        buffer_bytes: 1 << 20,
+        buffer_bytes: 24_000,
         spare_segments: 1,
     };
     StoreOptions { new_id: u128::from(seed) << 64 | 1, log, cache_bytes: 1 << 20, ..StoreOptions::default() }
