@@ -7,12 +7,17 @@
 //! 2. Each byte belongs to at most one [`AlignedBuf`]. Ranges are handed out once, by [`Slab::new`]; the slab itself never
 //!    reads or writes them.
 //!
+//! A slab of 2 MiB or more lies in huge pages where the system has them: a device takes a write in pieces of memory, of which
+//! it has a limit (254 for many), and one of 1 MiB is 256 small pages, hence two writes.
+//!
 //! Known limit: a buffer that is dropped is lost to its slab; who wants it again keeps it.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
+
+use memmap2::MmapMut;
 
 use super::buffer::layout;
 use super::{ALIGN, AlignedBuf};
@@ -28,7 +33,12 @@ use super::{ALIGN, AlignedBuf};
 pub struct Slab {
     ptr: NonNull<u8>,
     len: usize,
+    /// What the memory is a part of, if it is not an allocation of its own.
+    map: Option<MmapMut>,
 }
+
+/// The size and alignment of a huge page, in bytes.
+const HUGE: usize = 2 << 20;
 
 // SAFETY: 1. the slab owns an allocation, which has no thread affinity, and gives no access to its bytes; its drop is the
 // last use of them (invariant 1).
@@ -52,15 +62,21 @@ impl Slab {
         let each = buffer_bytes.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX);
         let len = each.saturating_mul(n);
         if len == 0 {
-            let slab = Arc::new(Self { ptr: NonNull::dangling(), len });
+            let slab = Arc::new(Self { ptr: NonNull::dangling(), len, map: None });
             return (slab, (0..n).map(|_| AlignedBuf::default()).collect());
         }
-        let layout: Layout = layout(len);
-        // SAFETY: 3. the layout's size is not zero: checked above.
-        let Some(ptr) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
-        let slab = Arc::new(Self { ptr, len });
+        let (ptr, map) = match len >= HUGE {
+            true => mapped(len),
+            false => {
+                let layout: Layout = layout(len);
+                // SAFETY: 3. the layout's size is not zero: checked above.
+                let Some(ptr) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+                (ptr, None)
+            }
+        };
+        let slab = Arc::new(Self { ptr, len, map });
         let buffer = |i: usize| {
-            // SAFETY: 4. `i < n`, so `i * each + each <= len`: the range lies in the allocation, and ranges of two `i`
+            // SAFETY: 4. `i < n`, so `i * each + each <= len`: the range lies in the allocation or map, and ranges of two `i`
             // are disjoint. 5. `each` is a multiple of ALIGN, and the allocation starts at one. 6. this is the only place
             // that makes buffers of this slab, once for every `i` (invariant 2).
             unsafe { AlignedBuf::in_slab(ptr.add(i * each), each, Arc::clone(&slab)) }
@@ -96,10 +112,27 @@ impl Slab {
     }
 }
 
+/// Zeroed memory of `len` bytes at the start of a huge page, and the map that it is a part of.
+fn mapped(len: usize) -> (NonNull<u8>, Option<MmapMut>) {
+    let map = len.checked_add(HUGE).and_then(|len| MmapMut::map_anon(len).ok());
+    let Some(mut map) = map else { handle_alloc_error(layout(len)) };
+    // Where it is refused, small pages do.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    let start = map.as_mut_ptr();
+    // At most HUGE - 1: the map is longer by HUGE. Wrapping, since the sum is inside the map.
+    let skip = start.align_offset(HUGE) % HUGE;
+    match NonNull::new(start.wrapping_add(skip)) {
+        Some(ptr) => (ptr, Some(map)),
+        None => handle_alloc_error(layout(len)),
+    }
+}
+
 impl Drop for Slab {
     fn drop(&mut self) {
-        if self.len != 0 {
-            // SAFETY: 7. a non-empty slab's pointer came from `alloc_zeroed` with this same layout. 8. no buffer is left:
+        // A map frees its memory itself, after this.
+        if self.len != 0 && self.map.is_none() {
+            // SAFETY: 7. a non-empty slab without a map: its pointer came from `alloc_zeroed` with this same layout. 8. no buffer is left:
             // each holds an Arc of the slab (invariant 1).
             unsafe { dealloc(self.ptr.as_ptr(), layout(self.len)) }
         }
@@ -115,6 +148,18 @@ impl fmt::Debug for Slab {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_slab_begins_with_a_huge_page() {
+        let (slab, mut buffers) = Slab::new(HUGE / 2, 3);
+        assert_eq!((slab.len(), buffers.len()), (3 * HUGE / 2, 3));
+        assert!((slab.range().0.as_ptr() as usize).is_multiple_of(HUGE));
+        assert!(buffers.iter().all(|b| b.iter().all(|byte| *byte == 0)));
+        drop(slab);
+        let last = buffers[2].len() - 1;
+        buffers[2][last] = 7;
+        assert_eq!((buffers[2][last], buffers[1][0]), (7, 0));
+    }
 
     #[test]
     fn buffers_tile_the_slab() {
