@@ -17,7 +17,7 @@
 //! 4. After a failed write or sync every call answers [`Poisoned`](crate::Error::Poisoned).
 //!
 //! Memory: seven buffers of [`LogOptions::buffer_bytes`] for the log's life, what large records take until they are written,
-//! and 4 MiB for each scan.
+//! and 12 MiB for each scan.
 //!
 //! Known limits: damage to the very last commits, which no later block proves to have been durable, looks like a torn
 //! tail.

@@ -215,6 +215,16 @@ impl SegmentReader {
         Err(Error::damaged(path, self.commits.end, "log segment", expected, got))
     }
 
+    /// Starts reading, before the first record is asked for.
+    pub(super) fn start(&mut self) {
+        self.source.start();
+    }
+
+    /// Whether the device has nothing left to do for this segment.
+    pub(super) fn is_started(&self) -> bool {
+        self.source.is_started()
+    }
+
     /// What read ahead, for the next segment.
     pub(super) fn into_read_ahead(self) -> Option<ReadAhead> {
         self.source.into_read_ahead()

@@ -141,6 +141,10 @@ pub struct Scan {
     /// The segments that are still to be read; the first is the one that `reader` reads, if there is one.
     parts: VecDeque<Part>,
     reader: Option<SegmentReader>,
+    /// Reads the second part already, while the last of the first is used.
+    ahead: Option<SegmentReader>,
+    /// Whether that was tried.
+    looked_ahead: bool,
     /// What reads ahead, while no reader has it.
     io: Option<ReadAhead>,
     options: ScanOptions,
@@ -157,11 +161,16 @@ impl fmt::Debug for Scan {
 impl Scan {
     pub(super) fn new(disk: Arc<dyn Disk>, parts: VecDeque<Part>, options: ScanOptions) -> Self {
         let next = options.from.max(1);
-        Self { disk, parts, reader: None, io: None, options, next }
+        Self { disk, parts, reader: None, ahead: None, looked_ahead: false, io: None, options, next }
     }
 
     fn advance(&mut self) -> Result<Option<Record>> {
         loop {
+            if !self.looked_ahead && self.reader.as_ref().is_some_and(SegmentReader::is_started) {
+                self.looked_ahead = true;
+                // What goes wrong here is found again, and told, when the scan comes to it.
+                self.ahead = self.open_second().ok().flatten();
+            }
             if let Some(reader) = &mut self.reader {
                 if let Some(record) = reader.next(self.next)? {
                     self.next = record.seq + 1;
@@ -169,14 +178,33 @@ impl Scan {
                 }
                 self.io = self.reader.take().and_then(SegmentReader::into_read_ahead);
                 self.parts.pop_front();
+                self.reader = self.ahead.take();
+                self.looked_ahead = false;
+                continue;
             }
-            let Some(part) = self.parts.front() else { return Ok(None) };
-            let io = match self.io.take() {
-                Some(io) => io,
-                None => ReadAhead::new(&*self.disk, self.options.read_ahead)?,
-            };
+            let Some(part) = self.parts.front().cloned() else { return Ok(None) };
+            let io = self.read_ahead()?;
             self.reader = Some(part.open(&*self.disk, self.next, self.options.mapped, io)?);
         }
+    }
+
+    fn read_ahead(&mut self) -> Result<ReadAhead> {
+        match self.io.take() {
+            Some(io) => Ok(io),
+            None => ReadAhead::new(&*self.disk, self.options.read_ahead),
+        }
+    }
+
+    /// Starts to read the second part.
+    fn open_second(&mut self) -> Result<Option<SegmentReader>> {
+        let (Some(first), Some(second)) = (self.parts.front().cloned(), self.parts.get(1).cloned()) else {
+            return Ok(None);
+        };
+        let wanted = first.tail(&*self.disk)?.last_seq + 1;
+        let io = self.read_ahead()?;
+        let mut reader = second.open(&*self.disk, wanted, self.options.mapped, io)?;
+        reader.start();
+        Ok(Some(reader))
     }
 }
 
@@ -186,7 +214,7 @@ impl Iterator for Scan {
     fn next(&mut self) -> Option<Self::Item> {
         let next = self.advance().transpose();
         if !matches!(next, Some(Ok(_))) {
-            self.reader = None;
+            (self.reader, self.ahead) = (None, None);
             self.parts.clear();
         }
         next

@@ -6,7 +6,8 @@
 //!    pinned by payloads that others hold comes on top of that.
 //! 3. What was read before an error is handed out before the error.
 //!
-//! Known limit: reading ahead ends with the segment. The next one's first read starts when this one's last has been used.
+//! Reading ahead ends with the segment; who reads many starts with the next one ([`Source::start`]) once all reads of this
+//! one are started ([`Source::is_started`]).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,20 +19,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::format::BLOCK;
-use crate::disk::{AlignedBuf, Completion, Disk, File, IoQueue, Op};
+use crate::disk::{AlignedBuf, Completion, Disk, File, IoQueue, Op, Slab};
 use crate::{Error, Result};
 
 /// Reads in flight, unless the caller says otherwise.
 pub(super) const READ_AHEAD: usize = 4;
 /// Bytes of one read, a multiple of the block size.
 pub(super) const CHUNK: usize = 1 << 20;
+/// Parts that end below this many bytes are not worth opening the next one before they are used up.
+const AHEAD_OF: u64 = 4 * CHUNK as u64;
 /// Bytes of mapped memory that are checked at a time: few enough to be in the cache still when the records are used.
 const WINDOW: usize = 128 << 10;
 
 /// Buffers of [`CHUNK`] bytes that nobody uses at the moment: a fresh one costs as much as checking what is read into it.
+/// They lie in one slab, for its huge pages; if payloads that others hold keep some of them, others are made.
 #[derive(Debug)]
 struct Pool {
-    spare: Mutex<Vec<AlignedBuf>>,
+    /// `None` until the first is needed.
+    spare: Mutex<Option<Vec<AlignedBuf>>>,
     most: usize,
 }
 
@@ -59,7 +64,7 @@ impl Drop for Pooled {
     fn drop(&mut self) {
         let buf = std::mem::take(&mut self.buf);
         let mut spare = self.pool.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if buf.len() == CHUNK && spare.len() < self.pool.most {
+        if let Some(spare) = spare.as_mut().filter(|spare| buf.len() == CHUNK && spare.len() < self.pool.most) {
             spare.push(buf);
         }
     }
@@ -102,9 +107,20 @@ impl ReadAhead {
         Ok(Self { queue: disk.queue(depth)?, depth, pool: Arc::new(Pool { spare: Mutex::default(), most: depth + 1 }) })
     }
 
-    fn buffer(&self, len: usize) -> AlignedBuf {
+    fn buffer(&mut self, len: usize) -> Result<AlignedBuf> {
+        if len != CHUNK {
+            return Ok(AlignedBuf::zeroed(len));
+        }
         let mut spare = self.pool.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        spare.pop_if(|_| len == CHUNK).unwrap_or_else(|| AlignedBuf::zeroed(len))
+        let spare = match &mut *spare {
+            Some(spare) => spare,
+            none => {
+                let (slab, buffers) = Slab::new(CHUNK, self.pool.most);
+                self.queue.register(&slab)?;
+                none.insert(buffers)
+            }
+        };
+        Ok(spare.pop().unwrap_or_else(|| AlignedBuf::zeroed(len)))
     }
 }
 
@@ -131,7 +147,8 @@ impl Ahead {
         while self.slots.len() < self.io.depth && !self.rest.is_empty() {
             let offset = self.rest.start;
             let len = usize::try_from(self.rest.end - offset).unwrap_or(CHUNK).min(CHUNK);
-            ops.push((offset, Op::Read { file: self.file.clone(), offset, buf: self.io.buffer(len) }));
+            let buf = self.io.buffer(len)?;
+            ops.push((offset, Op::Read { file: self.file.clone(), offset, buf }));
             self.slots.push_back(Slot { offset, done: None });
             self.rest.start += len as u64;
         }
@@ -205,6 +222,21 @@ impl Source {
     pub(super) fn memory(bytes: Bytes, path: &Path, part: Range<u64>) -> Self {
         let end = part.end;
         Self { kind: Kind::Memory(bytes, part), path: path.into(), end, failed: None }
+    }
+
+    /// Starts the first reads. What fails now is tried again, and reported, by the first [`Source::next`].
+    pub(super) fn start(&mut self) {
+        if let Kind::Ahead(ahead) = &mut self.kind {
+            let _ = ahead.fill();
+        }
+    }
+
+    /// Whether no read is left to be started, of a part that is worth being read ahead of.
+    pub(super) fn is_started(&self) -> bool {
+        match &self.kind {
+            Kind::Ahead(ahead) => ahead.rest.is_empty() && self.end >= AHEAD_OF,
+            Kind::Memory(..) => false,
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
