@@ -10,13 +10,12 @@ use crate::Result;
 use crate::disk::shared::lock;
 use crate::disk::{ALIGN, AlignedBuf, Create, File, OpenOptions};
 
-/// Overwrites timed of each kind; the median counts.
-const ROUNDS: u64 = 7;
+/// Overwrites timed of each kind, in turns; the medians count.
+const ROUNDS: u64 = 15;
 /// The file that is written, and removed by the caller.
 pub(super) const NAME: &str = ".probe";
 
-/// Times durable overwrites of both kinds in `dir` and sets the faster one. A write and an `fdatasync` must be a fifth
-/// faster to be taken: it needs two system calls.
+/// Times durable overwrites of both kinds in `dir` and sets the faster one.
 pub(super) fn run(shared: &Arc<Shared>, dir: &Path) -> Result<()> {
     let options = OpenOptions { write: true, create: Create::IfAbsent, direct: true };
     // Counters of its own: what the probe writes is not the work of the disk's user.
@@ -25,7 +24,12 @@ pub(super) fn run(shared: &Arc<Shared>, dir: &Path) -> Result<()> {
     let block = AlignedBuf::zeroed(ALIGN);
     file.write_at(&AlignedBuf::zeroed(ALIGN * ROUNDS as usize), 0)?;
     file.sync()?;
-    let dsync = median(|round| file.write_durable(&block, round * ALIGN as u64))?;
+    let (mut dsync, mut two_calls) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let at = round * ALIGN as u64;
+        dsync.push(timed(|| file.write_durable(&block, at))?);
+        two_calls.push(timed(|| file.write_at(&block, at).and_then(|()| file.sync()))?);
+    }
     if own.no_dsync.load(Ordering::Relaxed) {
         shared.no_dsync.store(true, Ordering::Relaxed);
         if let Some(why) = lock(&own.note).take() {
@@ -33,22 +37,18 @@ pub(super) fn run(shared: &Arc<Shared>, dir: &Path) -> Result<()> {
         }
         return Ok(());
     }
-    let two_calls = median(|round| {
-        file.write_at(&block, round * ALIGN as u64)?;
-        file.sync()
-    })?;
-    shared.no_dsync.store(two_calls < dsync * 4 / 5, Ordering::Relaxed);
+    shared.no_dsync.store(median(two_calls) < median(dsync), Ordering::Relaxed);
     Ok(())
 }
 
 #[expect(clippy::disallowed_methods, reason = "measuring the device is what this is for; no result depends on it")]
-fn median(mut write: impl FnMut(u64) -> Result<()>) -> Result<Duration> {
-    let mut times = Vec::new();
-    for round in 0..ROUNDS {
-        let start = Instant::now();
-        write(round)?;
-        times.push(start.elapsed());
-    }
+fn timed(write: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    let start = Instant::now();
+    write()?;
+    Ok(start.elapsed())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
-    Ok(times.get(times.len() / 2).copied().unwrap_or_default())
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
