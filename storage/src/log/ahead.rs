@@ -60,8 +60,8 @@ impl Core {
             Ahead::Idle => self.maker(writer, commit).finish(),
             Ahead::Making(maker) => maker.finish(),
             Ahead::Ready(made) => Ok(made),
-            Ahead::Ordered => match &self.mail {
-                Some(mail) => mail.made(),
+            Ahead::Ordered => match self.mail.as_ref().and_then(|mail| mail.made()) {
+                Some(made) => made,
                 None => self.maker(writer, commit).finish(),
             },
         };

@@ -20,7 +20,10 @@ pub(super) struct Mail {
 
 #[derive(Debug, Default)]
 struct State {
-    order: Option<Maker>,
+    /// The segment that is being made, between two steps.
+    making: Option<Maker>,
+    /// The thread has it, for a step.
+    stepping: bool,
     made: Option<Result<Made>>,
     lead: bool,
     stop: bool,
@@ -29,22 +32,53 @@ struct State {
 impl Mail {
     /// Asks for a segment.
     pub(super) fn order(&self, maker: Maker) {
-        lock(&self.state).order = Some(maker);
+        lock(&self.state).making = Some(maker);
         self.changed.notify_all();
     }
 
-    /// Waits for the segment that was asked for.
-    pub(super) fn made(&self) -> Result<Made> {
+    /// The segment that was asked for. If it is not there yet, the caller makes the rest of it itself: the thread may be
+    /// the caller, or have ended. `None` if none was asked for.
+    pub(super) fn made(&self) -> Option<Result<Made>> {
         let mut state = lock(&self.state);
         loop {
             if let Some(made) = state.made.take() {
-                return made;
+                return Some(made);
             }
-            if state.stop {
-                return Err(Error::Invalid("the log's thread has ended".into()));
+            if let Some(maker) = state.making.take() {
+                drop(state);
+                return Some(maker.finish());
+            }
+            if !state.stepping {
+                return None;
             }
             state = self.wait(state);
         }
+    }
+
+    /// Does a step of what is being made.
+    fn step(&self, core: &Core, mut maker: Maker) {
+        /// Lets go also if the step panics: nobody may wait for ever.
+        struct Stepping<'a>(&'a Mail, Option<State>);
+        impl Drop for Stepping<'_> {
+            fn drop(&mut self) {
+                let mut state = lock(&self.0.state);
+                state.stepping = false;
+                let failed =
+                    || Some(Err(Error::Poisoned { cause: "a thread panicked while it made a segment".into() }));
+                match self.1.take() {
+                    Some(State { making, made, .. }) => (state.making, state.made) = (making, made),
+                    None => state.made = failed(),
+                }
+                self.0.changed.notify_all();
+            }
+        }
+        let mut stepping = Stepping(self, None);
+        let (making, made) = match maker.step() {
+            Ok(None) => (Some(maker), None),
+            Ok(Some(made)) => (None, Some(Ok(made))),
+            Err(e) => (None, Some(Err(core.fail(e)))),
+        };
+        stepping.1 = Some(State { making, made, ..State::default() });
     }
 
     /// Asks the thread to lead for those who cannot.
@@ -98,10 +132,9 @@ impl Drop for Keeper {
 }
 
 fn keep(core: &Core, mail: &Mail) {
-    let mut making: Option<Maker> = None;
     loop {
         let mut state = lock(&mail.state);
-        while !state.stop && !state.lead && state.order.is_none() && making.is_none() {
+        while !state.stop && !state.lead && state.making.is_none() {
             state = mail.wait(state);
         }
         if state.stop {
@@ -109,23 +142,13 @@ fn keep(core: &Core, mail: &Mail) {
             // Who waits for what was appended is not left alone.
             return core.release_tasks();
         }
-        making = state.order.take().or(making);
-        let lead = std::mem::take(&mut state.lead);
-        drop(state);
-        if lead {
+        if std::mem::take(&mut state.lead) {
+            drop(state);
             core.lead_for_tasks();
-        }
-        if let Some(mut maker) = making.take() {
-            let made = match maker.step() {
-                Ok(None) => {
-                    making = Some(maker);
-                    continue;
-                }
-                Ok(Some(made)) => Ok(made),
-                Err(e) => Err(core.fail(e)),
-            };
-            lock(&mail.state).made = Some(made);
-            mail.changed.notify_all();
+        } else if let Some(maker) = state.making.take() {
+            state.stepping = true;
+            drop(state);
+            mail.step(core, maker);
         }
     }
 }

@@ -4,6 +4,7 @@ mod disk;
 mod log;
 mod log_campaign;
 mod log_threads;
+mod log_waiting;
 mod sim_disk;
 mod sim_explore;
 mod sim_faults;
