@@ -90,10 +90,15 @@ fn begun(disk: &dyn Disk, damage: &mut Vec<Damage>, listing: Listing) -> Result<
             Err(fault) => fault,
         };
         // The newest may have been made ahead.
-        let proof = if newest == Some(name.id) { proof_of(disk, &name.path, &header)? } else { Some(String::new()) };
-        match proof {
-            Some(_) => drop(note::<()>(damage, Err(fault.at(&name.path, LINK_AT)))?),
-            None => made_ahead = Some(name.id),
+        let is_made_ahead = match newest == Some(name.id) {
+            true => proof_of(disk, &name.path, &header).map(|proof| proof.is_none()),
+            false => Ok(false),
+        };
+        match note(damage, is_made_ahead)? {
+            Some(true) => made_ahead = Some(name.id),
+            Some(false) => drop(note::<()>(damage, Err(fault.at(&name.path, LINK_AT)))?),
+            // What is wrong with it was noted.
+            None => {}
         }
     }
     Ok((kept, made_ahead))

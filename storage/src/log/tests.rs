@@ -483,6 +483,17 @@ fn an_inspection_tells_what_is_there() {
     assert_eq!((report.first_seq, report.last_seq, report.bytes), (1, 2, log.bytes()));
     let segments: Vec<_> = report.segments.iter().map(|s| (s.id, s.epoch, s.first_seq, s.last_seq, s.used)).collect();
     assert_eq!(segments, [(1, 5, 1, Some(2), 3 * BLOCK_BYTES), (2, 6, 3, Some(2), DATA_START)]);
+    drop(log);
+    // One that was made ahead, and is too short, is damage like another.
+    let ahead = segment::path_of(dir.path(), 2);
+    let file = std::fs::OpenOptions::new().write(true).open(&ahead).unwrap();
+    file.set_len(segments_len(&report) - BLOCK_BYTES).unwrap();
+    let damage = inspect(&*disk(), dir.path(), true).unwrap().damage;
+    assert!(matches!(&damage[..], [one] if one.file == ahead), "{damage:?}");
+}
+
+fn segments_len(report: &super::LogReport) -> u64 {
+    report.segments[1].bytes
 }
 
 #[test]

@@ -306,7 +306,7 @@ impl Game {
         if self.faults.iter().any(|fault| *fault > self.disk.ops()) {
             self.disk = self.disk.power_cycle(CrashPlan::KeepAll);
         }
-        let log = open(&self.disk, self.epoch, &self.options).map_err(|e| e.to_string())?;
+        let log = open(&self.disk, self.epoch, &self.options).map_err(|e| format!("opening: {e}"))?;
         self.model.check(&log, Allowed::Nothing)?;
         tally.damages += 1;
         let rots = self.rng.one_in(2);
@@ -345,7 +345,7 @@ impl Game {
         }
         let up = if self.rng.one_in(2) { self.disk.power_cycle(CrashPlan::KeepAll) } else { self.disk.clone() };
         // Reading only, for what inspection says of the same disk.
-        let told = !inspect(&up, dir(), true).map_err(|e| e.to_string())?.damage.is_empty();
+        let told = !inspect(&up, dir(), true).map_err(|e| format!("inspecting: {e}"))?.damage.is_empty();
         let found = match open(&up, self.epoch + 1, &self.options) {
             Ok(log) => self.model.clone().check(&log, Allowed::Unproved)?,
             Err(Error::Damaged(_)) => Found::Reported,
