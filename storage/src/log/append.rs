@@ -62,8 +62,7 @@ impl Core {
     /// Puts records into the open buffer, or, if they are too large for any, into one of their own.
     fn put(&self, records: &[Stored<'_>]) -> Result<Seq> {
         let len = records.iter().map(Stored::framed).fold(0, usize::saturating_add);
-        let room = STRIPES.room(self.buffer_capacity);
-        if len > room {
+        if len > self.gather.room() {
             return self.put_large(records, len);
         }
         loop {

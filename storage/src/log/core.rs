@@ -11,10 +11,10 @@ use super::format::STRIPES;
 use super::keeper::Mail;
 use super::recovery::Opened;
 use super::segment::Segments;
-use super::writer::{DEPTH, Next, Pace, Report, Writer, open};
+use super::writer::{DEPTH, Job, Next, Pace, Report, Writer, open};
 use super::{LogOptions, Seq, lock};
 use crate::disk::{ALIGN, Disk, Slab};
-use crate::queue::gather::{Gather, gather};
+use crate::queue::gather::{Gather, MOST_BYTES, gather};
 use crate::queue::inbox::Inbox;
 use crate::queue::lead::{self, Goal};
 use crate::queue::striped::Striped;
@@ -75,6 +75,20 @@ pub(super) struct Reports {
 }
 
 impl Reports {
+    /// Does a write, and reports it even if it panics: a leader may wait for it.
+    fn run(&self, job: Job) {
+        struct Running<'a>(&'a Reports, Option<Report>);
+        impl Drop for Running<'_> {
+            fn drop(&mut self) {
+                if let Some(report) = self.1.take() {
+                    self.0.push(report);
+                }
+            }
+        }
+        let mut running = Running(self, Some(job.panicked()));
+        running.1 = Some(job.run());
+    }
+
     fn push(&self, report: Report) {
         self.inbox.push(report);
         let (mutex, arrived) = &self.arrival;
@@ -141,7 +155,7 @@ impl Goal for Core {
 
 impl Core {
     pub(super) fn new(disk: Arc<dyn Disk>, dir: PathBuf, options: LogOptions, opened: Opened) -> Result<Self> {
-        let capacity = STRIPES.buffer(options.buffer_bytes.max(1));
+        let capacity = STRIPES.buffer(options.buffer_bytes.clamp(1, MOST_BYTES));
         let (slab, mut buffers) = Slab::new(capacity, BUFFERS);
         // One more for the sync beside the writes.
         let mut queue = disk.queue(DEPTH + 1)?;
@@ -198,7 +212,7 @@ impl Core {
     pub(super) fn fail(&self, error: Error) -> Error {
         // Only the first is kept: what comes after may be its consequence.
         let _ = self.poison.set(error.to_string());
-        self.lead.wake(self);
+        self.lead.wake(self, Wish::Lead);
         error
     }
 
@@ -229,7 +243,7 @@ impl Core {
             if let Some(led) = self.lead.wait(self, Wish::Durable(seq)) {
                 match self.with(led, |led| self.lead_to_durable(led, seq))? {
                     Next::Done => return Ok(()),
-                    Next::Write(job) => self.reports.push(job.run()),
+                    Next::Write(job) => self.reports.run(job),
                     Next::Wait => {}
                 }
             }
@@ -262,11 +276,9 @@ impl Core {
     /// Starts what can be started, without waiting: here, or by whoever leads now.
     pub(super) fn submit(&self) -> Result<()> {
         let seals = self.gather.seals();
-        let led = self.lead.try_lead().or_else(|| {
-            // The leader starts it for this note, which nobody needs to be told of.
-            self.lead.note_task(Wish::Started(seals), std::task::Waker::noop().clone());
-            self.lead.try_lead()
-        });
+        // With nothing gathered there would be no seal to meet the wish, and the note would stay.
+        let led =
+            if self.gather.is_empty() { self.lead.try_lead() } else { self.lead.lead_or_note(Wish::Started(seals)) };
         match led {
             Some(led) => self.with(led, |led| {
                 self.start_all(led, Pace::Durable)?;
@@ -287,26 +299,26 @@ impl Core {
     pub(super) fn lead_for_tasks(&self) {
         let last = self.gather.next_seq().saturating_sub(1);
         loop {
-            let led = self.lead.try_lead().or_else(|| {
-                self.lead.note_task(Wish::Durable(last), std::task::Waker::noop().clone());
-                self.lead.try_lead()
-            });
+            let led = self.lead.lead_or_note(Wish::Durable(last));
             // A failure has poisoned the log, of which the tasks are told.
             match led.map(|led| self.with(led, |led| self.lead_to_durable(led, last))) {
-                Some(Ok(Next::Write(job))) => self.reports.push(job.run()),
+                Some(Ok(Next::Write(job))) => self.reports.run(job),
                 _ => return,
             }
         }
     }
 
-    /// Leads for the tasks that wait, if any do.
+    /// Makes durable what tasks wait for, if any do, as the last thing that the log's thread does. It may wait for the
+    /// lead: whoever has it needs this thread no more ([`Mail::made`]).
     pub(super) fn release_tasks(&self) {
-        if let Some(mut led) = self.lead.try_lead() {
+        let last = self.gather.next_seq().saturating_sub(1);
+        if let Some(mut led) = self.lead.wait(self, Wish::Lead) {
             led.read_notes();
             let waits = led.any_waits(|wish| self.can_meet(wish));
             led.hand_over(self);
             if waits {
-                self.lead_for_tasks();
+                // A failure has poisoned the log, of which the tasks are told.
+                let _ = self.wait_durable(last);
             }
         }
     }

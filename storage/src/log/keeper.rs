@@ -1,7 +1,8 @@
 //! The log's own thread. It makes segments ahead of their need, and leads for tasks, whose polls must not block. On a disk
 //! that allows no threads (the simulated one) there is none, and both are done by the callers.
 //!
-//! Invariant: it ends before the log's [`Core`] is let go of by the `Log`, so that a dropped log leaves nothing running.
+//! Invariant: it ends before the log's [`Core`] is let go of by the `Log`, so that a dropped log leaves nothing running;
+//! only if the thread itself drops the log, it ends soon after, and holds the directory's lock until then.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -9,6 +10,7 @@ use std::thread::JoinHandle;
 use super::core::Core;
 use super::lock;
 use super::maker::{Made, Maker};
+use crate::disk::DirLock;
 use crate::{Error, Result};
 
 /// What the thread is asked for, and what it answers.
@@ -110,12 +112,16 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn start(core: Arc<Core>, mail: Arc<Mail>) -> Result<Self> {
+    /// `lock` is let go of by the thread too, not before it ends.
+    pub(super) fn start(core: Arc<Core>, mail: Arc<Mail>, lock: Option<Arc<DirLock>>) -> Result<Self> {
         let theirs = mail.clone();
         let path = core.dir.clone();
         let thread = std::thread::Builder::new()
             .name("backstay-log".into())
-            .spawn(move || keep(&core, &theirs))
+            .spawn(move || {
+                keep(&core, &theirs);
+                drop(lock);
+            })
             .map_err(|e| Error::io("start a thread for", &path, e))?;
         Ok(Self { mail, thread: Some(thread) })
     }
@@ -124,7 +130,10 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.mail.stop();
-        if let Some(thread) = self.thread.take() {
+        // A task that this thread woke, or whose waker it dropped, may have been the log's last owner: the thread then ends by
+        // itself, soon after.
+        let is_own = |thread: &JoinHandle<()>| thread.thread().id() == std::thread::current().id();
+        if let Some(thread) = self.thread.take().filter(|thread| !is_own(thread)) {
             // A panic of it has poisoned the log, or broken a lead, which says the same.
             let _ = thread.join();
         }

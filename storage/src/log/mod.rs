@@ -98,7 +98,7 @@ pub struct Log {
     /// Ends the thread, if there is one, when the log is dropped.
     _keeper: Option<Keeper>,
     /// Of a log that stands alone. Last: nothing is written any more when it is let go.
-    _lock: Option<DirLock>,
+    lock: Option<Arc<DirLock>>,
 }
 
 impl fmt::Debug for Log {
@@ -136,10 +136,21 @@ impl Log {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, store_id: u128, epoch: u64, options: LogOptions) -> Result<Log> {
+        Self::open_locked(disk, dir, store_id, epoch, options, None)
+    }
+
+    fn open_locked(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        store_id: u128,
+        epoch: u64,
+        options: LogOptions,
+        lock: Option<Arc<DirLock>>,
+    ) -> Result<Log> {
         let opened = recovery::open(&disk, dir, store_id, epoch, &options)?;
         let core = Arc::new(Core::new(disk, dir.into(), options, opened)?);
-        let keeper = core.mail.clone().map(|mail| Keeper::start(core.clone(), mail)).transpose()?;
-        Ok(Self { core, _keeper: keeper, _lock: None })
+        let keeper = core.mail.clone().map(|mail| Keeper::start(core.clone(), mail, lock.clone())).transpose()?;
+        Ok(Self { core, _keeper: keeper, lock })
     }
 
     /// Opens or creates a log that stands alone: locks `dir` for as long as the log lives, keeps the identity that the log
@@ -162,12 +173,11 @@ impl Log {
     /// ```
     pub fn open_alone(disk: Arc<dyn Disk>, dir: &Path, new_id: u128, options: LogOptions) -> Result<Log> {
         disk.create_dir_all(dir)?;
-        let lock = disk.lock_dir(dir)?;
+        let lock = Arc::new(disk.lock_dir(dir)?);
         disk.probe(dir)?;
         let id = store_id(&*disk, dir)?.unwrap_or(new_id);
         let epoch = Self::newest_epoch(&*disk, dir)? + 1;
-        let log = Self::open(disk, dir, id, epoch, options)?;
-        Ok(Self { _lock: Some(lock), ..log })
+        Self::open_locked(disk, dir, id, epoch, options, Some(lock))
     }
 
     /// The epoch of the newest segment, which is the largest of any; 0 if there is no log. Reads only.
@@ -294,7 +304,7 @@ impl Log {
     /// ```
     pub fn when_durable(&self, seq: Seq) -> Result<WhenDurable> {
         self.check_appended(seq)?;
-        Ok(WhenDurable::new(self.core.clone(), seq))
+        Ok(WhenDurable::new(self.core.clone(), seq, self.lock.clone()))
     }
 
     /// Makes everything appended so far durable and returns the last record's number (0 for an empty log).

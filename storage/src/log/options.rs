@@ -28,7 +28,8 @@ pub struct LogOptions {
     /// synced, at once (plus one commit), and so what a crash can tear. 0 means one write at a time. Default 8 MiB.
     pub window: u64,
     /// Bytes of records that each of the seven buffers holds that they are gathered in, locked in memory where the disk is
-    /// io_uring. A record that does not fit one gets a buffer of its own until it is written. Default 1 MiB and 64 KiB.
+    /// io_uring. A record that does not fit one gets a buffer of its own until it is written. At most 256 MiB.
+    /// Default 1 MiB and 64 KiB.
     pub buffer_bytes: usize,
     /// How many trimmed segments are kept as files to make new ones of: a new file has to be written with zeros first.
     /// Default 2.

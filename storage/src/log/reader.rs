@@ -113,7 +113,7 @@ impl SegmentReader {
                     return Ok(Some(Stored { head, bytes: stored, block }));
                 }
             }
-            if let Some(stored) = self.take_ready(from) {
+            if let Some(stored) = self.take_ready(from)? {
                 return Ok(Some(stored));
             }
             if let Some(fault) = self.fault.take() {
@@ -130,24 +130,27 @@ impl SegmentReader {
     }
 
     /// The next record from `from` on of those that are ready.
-    fn take_ready(&mut self, from: Seq) -> Option<Stored> {
+    fn take_ready(&mut self, from: Seq) -> Result<Option<Stored>> {
         let passed = usize::try_from(from.saturating_sub(self.next_seq)).unwrap_or(usize::MAX);
         let passed = passed.min(self.frames.list.len().saturating_sub(self.ready.taken));
         self.ready.taken += passed;
         self.next_seq += passed as u64;
-        let frame = *self.frames.list.get(self.ready.taken)?;
+        let Some(frame) = self.frames.list.get(self.ready.taken).copied() else { return Ok(None) };
         let (at, end) = (frame.at as usize, (frame.at as usize).saturating_add(frame.stored as usize));
         let bytes = if !self.ready.compacted && frame.crosses() {
             self.frames.gathered(&self.ready.bytes, &frame)
         } else if end <= self.ready.bytes.len() {
             self.ready.bytes.slice(at..end)
         } else {
-            return None;
+            // The frames were found in these bytes.
+            let at = block_offset(self.ready.offset, frame.last_block());
+            let (expected, got) = (format!("{end} bytes of records"), format!("{}", self.ready.bytes.len()));
+            return Err(Error::damaged(self.source.path(), at, "log segment", expected, got));
         };
         let head = RecordHead { seq: self.next_seq, stored: frame.stored, raw: frame.raw, zstd: frame.zstd };
         self.ready.taken += 1;
         self.next_seq += 1;
-        Some(Stored { head, bytes, block: block_offset(self.ready.offset, frame.last_block()) })
+        Ok(Some(Stored { head, bytes, block: block_offset(self.ready.offset, frame.last_block()) }))
     }
 
     /// Checks a chunk's blocks and finds their records, as far as they are sound.

@@ -9,22 +9,27 @@ use std::task::{Context, Poll, Waker};
 use super::Seq;
 use super::core::{Core, Wish};
 use crate::Result;
+use crate::disk::DirLock;
 use crate::queue::lead::Note;
 
 /// Ends when a record is durable, or the log has failed. [`Log::when_durable`](super::Log::when_durable) makes one.
 ///
 /// The log's own thread does the work. On a disk that allows no threads (the simulated one), and once the log has been
-/// dropped, a poll does it itself, and blocks.
+/// dropped, a poll does it itself, and blocks. What a poll waited for before that, the drop makes durable.
+///
+/// While one lives that [`Log::open_alone`](super::Log::open_alone)'s log made, the directory stays locked.
 #[must_use = "a future does nothing unless it is polled"]
 pub struct WhenDurable {
     core: Arc<Core>,
     seq: Seq,
     note: Option<(Note<Wish>, Waker)>,
+    /// Of a log that stands alone: a poll may write after the log was dropped.
+    _lock: Option<Arc<DirLock>>,
 }
 
 impl WhenDurable {
-    pub(super) fn new(core: Arc<Core>, seq: Seq) -> Self {
-        Self { core, seq, note: None }
+    pub(super) fn new(core: Arc<Core>, seq: Seq, lock: Option<Arc<DirLock>>) -> Self {
+        Self { core, seq, note: None, _lock: lock }
     }
 
     fn outcome(&self) -> Option<Result<()>> {
@@ -60,6 +65,10 @@ impl Future for WhenDurable {
                 return Poll::Ready(outcome);
             }
             mail.lead();
+            if mail.has_stopped() {
+                // The thread may have looked for notes before this one was there.
+                return Poll::Ready(self.core.wait_durable(self.seq));
+            }
         }
         Poll::Pending
     }

@@ -101,6 +101,12 @@ pub(super) struct Report {
 }
 
 impl Job {
+    /// What is reported if the write panics.
+    pub(super) fn panicked(&self) -> Report {
+        let cause = format!("a thread panicked while it wrote {}", self.file.path().display());
+        Report { token: self.token, buf: AlignedBuf::default(), result: Err(Error::Poisoned { cause }) }
+    }
+
     /// Does it, durably.
     pub(super) fn run(self) -> Report {
         let Job { token, file, offset, buf, .. } = self;

@@ -152,6 +152,11 @@ impl<B: Fill> Gather<B> {
         bytes(self.0.state.load(Ordering::Acquire)) == 0
     }
 
+    /// How many bytes an empty buffer holds.
+    pub(crate) fn room(&self) -> usize {
+        self.0.room
+    }
+
     /// How often a buffer was sealed.
     pub(crate) fn seals(&self) -> u64 {
         self.0.seals.load(Ordering::Acquire)

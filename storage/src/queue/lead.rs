@@ -20,6 +20,7 @@
 //! changed `held` from false to true, and only its drop sets it back.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
 use super::inbox::Inbox;
@@ -42,7 +43,8 @@ pub(crate) trait Goal {
 
 enum Who {
     Thread(Thread),
-    Task(Waker),
+    /// Let go of when it is woken, or does not wait any more: whoever it wakes may own the lead.
+    Task(Mutex<Option<Waker>>),
 }
 
 /// A note that was left, for who left it.
@@ -62,12 +64,21 @@ impl<W> Waiter<W> {
     /// It is not to be woken any more.
     pub(crate) fn leave(&self) {
         self.gone.store(true, Ordering::Relaxed);
+        drop(self.waker());
     }
 
     fn wake(&self) {
+        if let Who::Thread(thread) = &self.who {
+            thread.unpark();
+        } else if let Some(waker) = self.waker() {
+            waker.wake();
+        }
+    }
+
+    fn waker(&self) -> Option<Waker> {
         match &self.who {
-            Who::Thread(thread) => thread.unpark(),
-            Who::Task(waker) => waker.wake_by_ref(),
+            Who::Thread(_) => None,
+            Who::Task(waker) => waker.lock().unwrap_or_else(PoisonError::into_inner).take(),
         }
     }
 }
@@ -217,7 +228,7 @@ impl<T, W: Copy> Lead<T, W> {
     /// Leaves a note for a task, which is woken once when its wish is met. The caller looks at the goal again *after*
     /// this, and lets somebody lead.
     pub(crate) fn note_task(&self, wish: W, waker: Waker) -> Note<W> {
-        self.note(wish, Who::Task(waker))
+        self.note(wish, Who::Task(Mutex::new(Some(waker))))
     }
 
     fn note(&self, wish: W, who: Who) -> Note<W> {
@@ -227,12 +238,20 @@ impl<T, W: Copy> Lead<T, W> {
         waiter
     }
 
-    /// Wakes those whose wish is met, if nobody leads (who leads does so).
-    pub(crate) fn wake(&self, goal: &impl Goal<Wish = W>) {
-        fence(Ordering::SeqCst);
-        if let Some(guard) = self.try_lead() {
+    /// Wakes those whose wish is met, after something else than a leader's work met them; `wish` is one of these. Whoever
+    /// leads does it for the note that is left, even if it has looked at the others already.
+    pub(crate) fn wake(&self, goal: &impl Goal<Wish = W>, wish: W) {
+        if let Some(guard) = self.lead_or_note(wish) {
             guard.hand_over(goal);
         }
+    }
+
+    /// The lead, or else whoever has it reads a note of this wish before it lets go; nobody is to be woken for that.
+    pub(crate) fn lead_or_note(&self, wish: W) -> Option<Guard<'_, T, W>> {
+        self.try_lead().or_else(|| {
+            self.note(wish, Who::Task(Mutex::new(None)));
+            self.try_lead()
+        })
     }
 }
 
@@ -384,6 +403,46 @@ mod loom_tests {
         });
     }
 
+    /// A failure ends all waiting, whoever leads meanwhile, even one that has looked at the notes already.
+    #[test]
+    fn a_failure_wakes_who_waits() {
+        struct Dead(AtomicBool);
+        impl Goal for Dead {
+            type Wish = ();
+            fn met(&self, _: ()) -> bool {
+                self.0.load(Ordering::Acquire)
+            }
+            fn work(&self, _: ()) -> bool {
+                false
+            }
+            fn can_meet(&self, _: ()) -> bool {
+                true
+            }
+        }
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(|| {
+            let shared = Arc::new((Lead::new(()), Dead(AtomicBool::new(false))));
+            let of = |f: fn(&Lead<(), ()>, &Dead)| {
+                let shared = shared.clone();
+                thread::spawn(move || f(&shared.0, &shared.1))
+            };
+            let threads = [
+                of(|lead, dead| assert!(lead.wait(dead, ()).is_none())),
+                of(|lead, dead| {
+                    if let Some(guard) = lead.try_lead() {
+                        guard.hand_over(dead);
+                    }
+                }),
+                of(|lead, dead| {
+                    dead.0.store(true, Ordering::Release);
+                    lead.wake(dead, ());
+                }),
+            ];
+            threads.into_iter().for_each(|t| t.join().unwrap());
+        });
+    }
+
     #[test]
     fn two_who_ask_are_served() {
         model(2, 3);
@@ -483,20 +542,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_waker_owns_is_let_go_of_when_its_task_leaves() {
+        let lead = Lead::<(), usize>::new(());
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let left = lead.note_task(1, Waker::from(woken.clone()));
+        assert_eq!(Arc::strong_count(&woken), 2);
+        left.leave();
+        assert_eq!(Arc::strong_count(&woken), 1);
+    }
+
+    #[test]
     fn a_task_is_woken_once_and_its_owner_is_told_that_it_waits() {
         let (goal, lead) = (Count::default(), Lead::new(()));
         let woken = Arc::new(Woken(AtomicUsize::new(0)));
         let left = lead.note_task(1, Waker::from(woken.clone()));
         left.leave();
         lead.note_task(1, Waker::from(woken.clone()));
-        lead.wake(&goal);
+        lead.wake(&goal, 1);
         assert_eq!(goal.tasks.load(Ordering::Relaxed), 0, "nobody could meet it");
         goal.asked.store(1, Ordering::Release);
-        lead.wake(&goal);
+        lead.wake(&goal, 1);
         assert_eq!((goal.tasks.load(Ordering::Relaxed), woken.0.load(Ordering::Relaxed)), (1, 0));
         goal.done.store(1, Ordering::Release);
-        lead.wake(&goal);
-        lead.wake(&goal);
+        lead.wake(&goal, 1);
+        lead.wake(&goal, 1);
         assert_eq!((goal.tasks.load(Ordering::Relaxed), woken.0.load(Ordering::Relaxed)), (1, 1));
     }
 }

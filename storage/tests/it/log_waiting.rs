@@ -8,9 +8,9 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use backstay_storage::Result;
-use backstay_storage::disk::{self, Disk, PosixDisk};
+use backstay_storage::disk::{self, Disk, PosixDisk, QuotaDisk};
 use backstay_storage::log::{Log, LogOptions, ScanOptions, Seq};
+use backstay_storage::{Error, Result};
 
 struct Unpark(std::thread::Thread);
 
@@ -117,6 +117,91 @@ fn a_dropped_log_serves_two_tasks() {
                 drop(log);
                 tasks.into_iter().for_each(|task| task.join().unwrap().unwrap());
             }
+        });
+    }
+}
+
+/// The last owner of a log is a task, which the log's own thread wakes and then lets go of.
+#[test]
+fn a_log_that_its_own_thread_drops_ends_in_peace() {
+    struct Owner(#[expect(dead_code, reason = "owned, for its drop")] Log, mpsc::Sender<()>);
+    impl Wake for Owner {
+        fn wake(self: Arc<Self>) {
+            let _ = self.1.send(());
+        }
+    }
+    for disk in disks() {
+        watched("a log in a waker", move || {
+            for _ in 0..100 {
+                let dir = tempfile::tempdir().unwrap();
+                let options = options(1 << 20, 8 << 20, 64 << 10);
+                let log = Log::open_alone(disk.clone(), dir.path(), 7, options.clone()).unwrap();
+                let seq = log.append(&[1; 3000]).unwrap();
+                let mut future = Box::pin(log.when_durable(seq).unwrap());
+                let (told, woken) = mpsc::channel();
+                let waker = Waker::from(Arc::new(Owner(log, told)));
+                if future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+                    drop(waker);
+                    woken.recv().unwrap();
+                }
+                drop(future);
+                // The directory is free again once the thread has ended.
+                let log = loop {
+                    match Log::open_alone(disk.clone(), dir.path(), 7, options.clone()) {
+                        Err(Error::Locked { .. }) => std::thread::yield_now(),
+                        other => break other.unwrap(),
+                    }
+                };
+                assert_eq!(log.durable(), seq);
+            }
+        });
+    }
+}
+
+/// A task that was not polled before the log was dropped keeps others out of the directory, and still gets its record written.
+#[test]
+fn a_task_left_over_keeps_its_log_s_directory() {
+    for disk in disks() {
+        watched("a task left over", move || {
+            let dir = tempfile::tempdir().unwrap();
+            let open = || Log::open_alone(disk.clone(), dir.path(), 7, options(1 << 20, 8 << 20, 64 << 10));
+            let log = open().unwrap();
+            let seq = log.append(&[1; 3000]).unwrap();
+            let future = log.when_durable(seq).unwrap();
+            drop(log);
+            assert!(matches!(open(), Err(Error::Locked { .. })));
+            block_on(future).unwrap();
+            assert_eq!(open().unwrap().durable(), seq);
+        });
+    }
+}
+
+/// A disk fails under threads and tasks that wait in all ways: all are told.
+#[test]
+fn a_failure_leaves_nobody_waiting() {
+    for round in 0..40 {
+        watched("a failing disk", move || {
+            let dir = tempfile::tempdir().unwrap();
+            let full = QuotaDisk::new(disk::system(), dir.path(), (4 + round) << 20).unwrap();
+            let log = Log::open(Arc::new(full), dir.path(), 7, 1, options(1 << 20, 64 << 10, 16 << 10)).unwrap();
+            std::thread::scope(|scope| {
+                for thread in 0..6u64 {
+                    let log = &log;
+                    scope.spawn(move || {
+                        for i in 0.. {
+                            let waited = log.append(&[7; 4000]).and_then(|seq| match (thread + i) % 3 {
+                                0 => block_on(log.when_durable(seq)?),
+                                1 => log.wait_durable(seq),
+                                _ => log.submit(),
+                            });
+                            if waited.is_err() {
+                                break;
+                            }
+                        }
+                    });
+                }
+            });
+            assert!(log.commit().is_err());
         });
     }
 }
