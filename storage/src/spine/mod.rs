@@ -25,6 +25,7 @@
 mod batch;
 mod context;
 mod cursor;
+mod extent;
 mod filter;
 pub mod format;
 mod memtable;

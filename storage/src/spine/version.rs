@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex};
 
 use super::context::{SpineContext, lock};
 use super::cursor::{Merge, Source};
+use super::extent::{Packing, raw_bytes};
 use super::memtable::Memtable;
 use super::policy;
 use super::run::{Keep, Run};
-use super::writer::raw_bytes;
 use super::{Discipline, RowBatch, SpineMeta};
 use crate::{Error, Result};
 
@@ -218,6 +218,12 @@ impl Flush {
         // Where nothing older is left, a tombstone hides nothing.
         let tombstones = self.taken < self.version.runs.len();
         Some(Merge::new(self.guard.shared.discipline, tombstones, memory.chain(runs).collect()))
+    }
+
+    /// A run that takes in the oldest rows stays for long.
+    pub(super) fn packing(&self) -> Packing {
+        let oldest = self.taken > 0 && self.taken == self.version.runs.len();
+        if oldest { Packing::Small } else { Packing::Fast }
     }
 
     /// The result, with the run that was written of [`Flush::merge`], if any row was left.

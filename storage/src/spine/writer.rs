@@ -10,20 +10,14 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::Xxh3Default;
-
 use super::context::{RunHandle, SpineContext};
 use super::cursor::Merge;
-use super::filter::{Filter, key_hash};
-use super::format::block::BlockBuilder;
-use super::format::footer::{self, Footer};
-use super::format::frame::{self, Kind};
-use super::format::header::{self, FileHeader};
-use super::format::{self, index::Index};
+use super::extent::{Encoded, Extent, Packing, Tape};
+use super::format::header::FileHeader;
 use super::run::Run;
+use super::run_file_name;
 use super::version::{Flushed, FrozenSpine};
-use super::{Discipline, RowBatch, RunMeta, run_file_name};
-use crate::disk::{ALIGN, AlignedBuf, IoQueue, Op, OpenOptions};
+use crate::disk::{AlignedBuf, IoQueue, Op, OpenOptions};
 use crate::{Error, Result};
 
 /// Bytes of one write.
@@ -107,14 +101,14 @@ impl RunFileWriter {
         let flush = frozen.begin(&self.context)?;
         self.failed = true;
         let run = match flush.merge(&self.context) {
-            Some(merge) => self.write_run(frozen, merge)?,
+            Some(merge) => self.write_run(frozen, merge, flush.packing())?,
             None => None,
         };
         self.failed = false;
         Ok(flush.done(run))
     }
 
-    fn write_run(&mut self, frozen: &FrozenSpine, mut merge: Merge) -> Result<Option<Arc<Run>>> {
+    fn write_run(&mut self, frozen: &FrozenSpine, mut merge: Merge, packing: Packing) -> Result<Option<Arc<Run>>> {
         merge.rewind()?;
         if !merge.valid() {
             return Ok(None);
@@ -123,13 +117,17 @@ impl RunFileWriter {
             Some(output) => output,
             none => none.insert(Output::create(&self.context, self.epoch, self.number)?),
         };
-        let mut extent = Extent::new(output, frozen.discipline(), frozen.format())?;
+        let ident = output.handle.ident;
+        let mut extent = Extent::new(&mut output.tape, ident, frozen.discipline(), frozen.format(), packing);
         while merge.valid() {
-            extent.push(merge.key(), merge.value(), merge.weight())?;
+            extent.push(&mut output.tape, merge.key(), merge.value(), merge.weight())?;
+            output.drain(false)?;
             merge.next()?;
         }
         self.runs += 1;
-        extent.finish(run_file_name(self.epoch, self.number)).map(|run| Some(Arc::new(run)))
+        let Encoded { meta, footer, index, filter } =
+            extent.finish(&mut output.tape, run_file_name(self.epoch, self.number))?;
+        Ok(Some(Arc::new(Run { handle: Arc::clone(&output.handle), meta, footer, index, filter })))
     }
 
     /// Writes the rest, syncs the file once, and its directory: all runs are durable when it returns.
@@ -153,9 +151,7 @@ impl RunFileWriter {
 struct Output {
     handle: Arc<RunHandle>,
     queue: Box<dyn IoQueue>,
-    /// Bytes not yet handed to the queue. They start at `start`, a multiple of [`ALIGN`].
-    pending: Vec<u8>,
-    start: u64,
+    tape: Tape,
     /// Lengths of the writes in flight by token, to tell a short one.
     writes: VecDeque<(u64, usize)>,
 }
@@ -169,30 +165,22 @@ impl Output {
         let handle = Arc::new(RunHandle::new(file, path, header));
         context.register(&name, &handle);
         let queue = context.take_queue()?;
-        Ok(Self { handle, queue, pending: header.encode(), start: 0, writes: VecDeque::new() })
-    }
-
-    /// Where the next byte goes.
-    fn offset(&self) -> u64 {
-        self.start + self.pending.len() as u64
-    }
-
-    fn pad(&mut self) {
-        self.pending.resize(self.pending.len().next_multiple_of(ALIGN), 0);
+        let tape = Tape { pending: header.encode(), start: 0 };
+        Ok(Self { handle, queue, tape, writes: VecDeque::new() })
     }
 
     /// Hands whole chunks to the queue; with `all`, what is left too (padded before).
     fn drain(&mut self, all: bool) -> Result<()> {
-        while self.pending.len() >= CHUNK || (all && !self.pending.is_empty()) {
-            let rest = self.pending.split_off(self.pending.len().min(CHUNK));
-            let chunk = mem::replace(&mut self.pending, rest);
+        while self.tape.pending.len() >= CHUNK || (all && !self.tape.pending.is_empty()) {
+            let rest = self.tape.pending.split_off(self.tape.pending.len().min(CHUNK));
+            let chunk = mem::replace(&mut self.tape.pending, rest);
             self.wait(WRITES - 1)?;
             let buf = AlignedBuf::from_slice(&chunk);
-            let (offset, len) = (self.start, buf.len());
+            let (offset, len) = (self.tape.start, buf.len());
             let file = Arc::clone(&self.handle.file);
             self.writes.push_back((offset, len));
             self.queue.submit(vec![(offset, Op::Write { file, offset, buf, durable: false })])?;
-            self.start += len as u64;
+            self.tape.start += len as u64;
         }
         Ok(())
     }
@@ -213,133 +201,12 @@ impl Output {
     }
 
     fn finish(mut self, context: &SpineContext) -> Result<u64> {
-        self.pad();
+        self.tape.pad();
         self.drain(true)?;
         self.wait(0)?;
         self.handle.file.sync()?;
         context.disk().sync_dir(context.dir())?;
         context.put_queue(self.queue);
-        Ok(self.start)
+        Ok(self.tape.start)
     }
-}
-
-/// A run while it is written.
-struct Extent<'a> {
-    output: &'a mut Output,
-    discipline: Discipline,
-    format: u32,
-    start: u64,
-    block: BlockBuilder,
-    /// The first row of the block.
-    first: RowBatch,
-    index: Index,
-    hashes: Vec<u64>,
-    content: Xxh3Default,
-    rows: u64,
-    raw_bytes: u64,
-}
-
-impl<'a> Extent<'a> {
-    fn new(output: &'a mut Output, discipline: Discipline, format: u32) -> Result<Self> {
-        output.pad();
-        let start = output.offset();
-        debug_assert!(start >= header::LEN as u64);
-        Ok(Self {
-            output,
-            discipline,
-            format,
-            start,
-            block: BlockBuilder::default(),
-            first: RowBatch::new(),
-            index: Index::default(),
-            hashes: Vec::new(),
-            content: Xxh3Default::new(),
-            rows: 0,
-            raw_bytes: 0,
-        })
-    }
-
-    /// Appends a row greater than the last one.
-    fn push(&mut self, key: &[u8], value: &[u8], weight: i64) -> Result<()> {
-        let last = if self.block.rows() > 0 { self.block.last_key() } else { self.index.max_key() };
-        if self.rows == 0 || last != key {
-            self.hashes.push(key_hash(key));
-        }
-        if self.block.rows() == 0 {
-            let value = if self.discipline == Discipline::Weighted { value } else { &[] };
-            self.first.push(key, value, 0);
-        }
-        self.block.push(key, value, weight);
-        self.rows += 1;
-        self.raw_bytes += raw_bytes(key, value);
-        if self.block.is_full() { self.close_block() } else { Ok(()) }
-    }
-
-    fn close_block(&mut self) -> Result<()> {
-        let rows = self.block.rows();
-        let before = self.output.offset();
-        let last = self.block.last_key().to_vec();
-        let payload = self.block.finish();
-        let ident = self.output.handle.ident;
-        let sum = frame::encode(&mut self.output.pending, Kind::Block, ident, before, rows, payload, true)?;
-        self.content.update(&sum.to_le_bytes());
-        let len = self.output.offset() - before;
-        let rows = format::to_u32(rows, "the rows of a block")?;
-        self.index.push(len, rows, self.first.key(0), self.first.value(0), &last);
-        self.first.clear();
-        self.block.clear();
-        self.output.drain(false)
-    }
-
-    /// Appends an index or filter frame; returns its length.
-    fn frame(&mut self, kind: Kind, count: usize, payload: &[u8], compress: bool) -> Result<u64> {
-        let before = self.output.offset();
-        let ident = self.output.handle.ident;
-        let sum = frame::encode(&mut self.output.pending, kind, ident, before, count, payload, compress)?;
-        self.content.update(&sum.to_le_bytes());
-        Ok(self.output.offset() - before)
-    }
-
-    fn finish(mut self, file: String) -> Result<Run> {
-        if self.block.rows() > 0 {
-            self.close_block()?;
-        }
-        let data_len = self.output.offset() - self.start;
-        let filter = Filter::build(&self.hashes);
-        let index = mem::take(&mut self.index);
-        let index_len = self.frame(Kind::Index, index.len(), &index.encode(), true)?;
-        let filter_len = self.frame(Kind::Filter, self.hashes.len(), &filter.encode(), false)?;
-        let footer = Footer {
-            version: format::VERSION,
-            discipline: self.discipline,
-            format: self.format,
-            blocks: format::to_u32(index.len(), "the blocks of a run")?,
-            rows: self.rows,
-            raw_bytes: self.raw_bytes,
-            extent: self.start,
-            data_len,
-            index_len,
-            filter_len,
-            content: self.content.digest(),
-            keys: self.hashes.len() as u64,
-        };
-        let (bytes, checksum) = footer.encode(self.output.handle.ident, self.output.offset());
-        self.output.pending.extend_from_slice(&bytes);
-        let meta = RunMeta {
-            file,
-            offset: self.start,
-            len: data_len + index_len + filter_len + footer::LEN as u64,
-            checksum,
-            rows: self.rows,
-            raw_bytes: self.raw_bytes,
-            min_key: index.min_key().to_vec(),
-            max_key: index.max_key().to_vec(),
-        };
-        Ok(Run { handle: Arc::clone(&self.output.handle), meta, footer, index, filter })
-    }
-}
-
-/// What a row weighs for the merge policy.
-pub(super) fn raw_bytes(key: &[u8], value: &[u8]) -> u64 {
-    key.len() as u64 + value.len() as u64 + 8
 }
