@@ -13,7 +13,7 @@ use crate::checkpoint::recover::{check_run_file, list, survey};
 use crate::checkpoint::{Manifest, extra};
 use crate::disk::Disk;
 use crate::log::{self, Dump, DumpLine, LogReport};
-use crate::spine::{self, RunMeta, Spine, SpineContext, SpineMeta};
+use crate::spine::{self, RunMeta, Spine, SpineContext, SpineMeta, SpineOptions};
 use crate::store::Layout;
 use crate::{Damage, Error, Result};
 
@@ -163,7 +163,12 @@ fn inspect_checkpoints(disk: &Arc<dyn Disk>, layout: &Layout, report: &mut Repor
 /// Looks at what the checkpoints name, at each run once.
 fn inspect_contents(disk: &Arc<dyn Disk>, layout: &Layout, report: &mut Report) {
     let id = report.store_id.unwrap_or_default();
-    let context = SpineContext::new(Arc::clone(disk), &layout.runs, id, 0);
+    let context = SpineContext::new(
+        Arc::clone(disk),
+        &layout.runs,
+        id,
+        SpineOptions { memory_bytes: 0, ..SpineOptions::default() },
+    );
     let verify = report.verified;
     // The runs looked at, by file and offset, and whether they are whole.
     let mut seen: HashMap<(String, u64), bool> = HashMap::new();

@@ -27,7 +27,7 @@ use crate::checkpoint::name::{FileName, MANIFEST, file_name, kind_is_valid};
 use crate::checkpoint::{ExtraMeta, Manifest, Recovered, extra};
 use crate::disk::Disk;
 use crate::log::{Log, Seq};
-use crate::spine::{Discipline, Spine, SpineContext, SpineMeta};
+use crate::spine::{Discipline, Mergers, Spine, SpineContext, SpineMeta};
 use crate::{Error, Result};
 use fence::Fence;
 pub(crate) use fence::is_absent;
@@ -59,6 +59,8 @@ pub struct Store {
     epoch: u64,
     recovered: Option<Recovered>,
     log: Arc<Log>,
+    /// Ends the threads beside the steps when the store is dropped.
+    _mergers: Option<Mergers>,
     context: Arc<SpineContext>,
     /// Discipline and row format of the recovered checkpoint's spines.
     formats: BTreeMap<String, (Discipline, u32)>,
