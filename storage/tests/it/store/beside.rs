@@ -33,7 +33,9 @@ impl Model {
                 }
                 Discipline::Latest => {
                     let old = self.of(key).map(|(row, _)| row.clone()).collect::<Vec<_>>();
-                    old.iter().for_each(|row| drop(self.rows.remove(row)));
+                    for row in &old {
+                        self.rows.remove(row);
+                    }
                     if weight > 0 {
                         self.rows.insert((key.to_vec(), value.to_vec()), 1);
                     }
