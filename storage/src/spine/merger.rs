@@ -29,6 +29,8 @@ const SLICE: u64 = 1 << 20;
 const PAY: u64 = 12;
 /// What is paid at least.
 const LEAST_PAY: u64 = 16 << 10;
+/// Runs of so many raw bytes stay for long, and are packed for little space.
+const LARGE: u64 = 64 << 20;
 /// From so many runs on, inserting pays for merges.
 const MANY_RUNS: usize = 32;
 
@@ -104,7 +106,8 @@ impl Job {
                 let runs = merging.runs.iter();
                 let sources = runs.map(|run| Source::run(Arc::clone(context), Arc::clone(run), Keep::Once)).collect();
                 let merge = Merge::new(shared.discipline, !merging.oldest, sources);
-                let packing = if merging.oldest { Packing::Small } else { Packing::Fast };
+                let bytes: u64 = merging.runs.iter().map(|run| run.meta.raw_bytes).sum();
+                let packing = if merging.oldest || bytes >= LARGE { Packing::Small } else { Packing::Fast };
                 let encoding = Encoding::new(&shared, merge, packing);
                 Task::Merging(merging, encoding, NewFile::new(context))
             }
