@@ -16,7 +16,6 @@ use backstay_storage::disk::Disk;
 use crossbeam::sync::Parker;
 
 use crate::circuit::{Delta, Runtime, StepInput};
-use crate::connector::Level;
 use crate::pipeline::batch::Batch;
 use crate::pipeline::checkpointer::{Checkpointer, Job};
 use crate::pipeline::clock::Clock;
