@@ -13,6 +13,11 @@ mod misdirect;
 mod model;
 mod open;
 mod sabotage;
+mod savepoint;
+mod savepoint_copy;
+mod savepoint_crash;
+mod savepoint_damage;
+mod savepoint_sabotage;
 mod threads;
 mod workload;
 
