@@ -124,8 +124,8 @@ fn probe(criterion: &mut Criterion, context: &Arc<SpineContext>) {
             memory.insert_batch(&batch).expect("insert");
             stored.insert_batch(&batch).expect("insert");
         }
-        let mut writer = RunFileWriter::new(context, 1, number);
-        let flushed = writer.flush(&stored.freeze()).expect("flush");
+        let mut writer = RunFileWriter::new(context);
+        let mut flushed = writer.flush(&stored.snapshot()).expect("flush");
         writer.finish().expect("finish");
         flushed.install();
         for (which, keys, found) in [("hit", &hit, BATCH as usize), ("miss", &miss, 0)] {

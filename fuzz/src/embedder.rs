@@ -93,7 +93,7 @@ pub fn options() -> StoreOptions {
         buffer_bytes: 1 << 16,
         spare_segments: 2,
     };
-    StoreOptions { new_id: 7, log, cache_bytes: 1 << 20, ..StoreOptions::default() }
+    StoreOptions { new_id: 7, log, memory_bytes: 2 << 20, ..StoreOptions::default() }
 }
 
 /// An open store with its spines.
@@ -157,7 +157,7 @@ impl Embedder {
     /// Takes a checkpoint; with an extra file if there are bytes for one. Gives its number.
     pub fn checkpoint(&mut self, extra: Option<&[u8]>) -> Result<u64> {
         let extras = extra.map(|bytes| self.store.write_extra("pending", bytes)).transpose()?.into_iter().collect();
-        let frozen = vec![self.weighted.freeze(), self.latest.freeze()];
+        let frozen = vec![self.weighted.snapshot(), self.latest.snapshot()];
         let blob = self.step.to_le_bytes().to_vec().into();
         let log_from = self.step + 1;
         Ok(self.store.checkpoint(Checkpoint { frozen, blob, log_from, extras, ..Checkpoint::default() })?.number)

@@ -110,7 +110,7 @@ pub fn run_files() -> &'static (Files, Vec<SpineMeta>, Vec<RowBatch>) {
         let mut metas = Vec::new();
         let mut rng = Rng(12);
         for (file, rows) in [(1, 600), (2, 60)] {
-            let mut writer = RunFileWriter::new(&context, 1, file);
+            let mut writer = RunFileWriter::new(&context);
             let mut flushed = Vec::new();
             for spine in &mut spines {
                 let mut batch = RowBatch::new();
@@ -121,7 +121,7 @@ pub fn run_files() -> &'static (Files, Vec<SpineMeta>, Vec<RowBatch>) {
                     batch.push(key.as_bytes(), &value, if rng.next().is_multiple_of(4) { -1 } else { 1 });
                 }
                 spine.insert_batch(&batch).expect("insert");
-                flushed.push(writer.flush(&spine.freeze()).expect("flush"));
+                flushed.push(writer.flush(&spine.snapshot()).expect("flush"));
             }
             writer.finish().expect("finish");
             metas = flushed.iter().map(|f| f.meta().clone()).collect();

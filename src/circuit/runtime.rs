@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use backstay_storage::spine::FrozenSpine;
+use backstay_storage::spine::Snapshot;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use timely::communication::{WorkerGuards, initialize_from};
 use timely::container::CapacityContainerBuilder;
@@ -76,7 +76,7 @@ enum Command {
 
 enum Reply {
     Step { worker: usize, step: u64, output: Result<WorkerOutput> },
-    Frozen { worker: usize, spines: Vec<FrozenSpine> },
+    Frozen { worker: usize, spines: Vec<Snapshot> },
     Lost { worker: usize },
 }
 
@@ -239,7 +239,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`CircuitError::Stopped`] with a step under way or after an error.
-    pub fn freeze(&mut self) -> Result<Vec<FrozenSpine>> {
+    pub fn freeze(&mut self) -> Result<Vec<Snapshot>> {
         self.check()?;
         if let Some(step) = self.pending.keys().next() {
             return Err(CircuitError::Stopped(format!("step {step} is under way; complete it before freezing")));
@@ -248,7 +248,7 @@ impl Runtime {
         self.remember(result)
     }
 
-    fn freeze_workers(&mut self) -> Result<Vec<FrozenSpine>> {
+    fn freeze_workers(&mut self) -> Result<Vec<Snapshot>> {
         self.memtable_bytes = 0;
         let threads = match &mut self.engine {
             Engine::Inline(workers) => return Ok(workers.iter_mut().flat_map(Worker::freeze).collect()),
@@ -257,7 +257,7 @@ impl Runtime {
         for commands in &threads.commands {
             let _ = commands.send(Command::Freeze);
         }
-        let mut frozen: BTreeMap<usize, Vec<FrozenSpine>> = BTreeMap::new();
+        let mut frozen: BTreeMap<usize, Vec<Snapshot>> = BTreeMap::new();
         while frozen.len() < self.workers {
             match self.reply()? {
                 Reply::Frozen { worker, spines } => frozen.insert(worker, spines),

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt32Array};
-use backstay_storage::spine::FrozenSpine;
+use backstay_storage::spine::Snapshot;
 
 use super::delta::{Delta, ViewHash};
 use super::error::{CircuitError, Result};
@@ -219,9 +219,9 @@ impl Worker {
     }
 
     /// Freezes every spine.
-    pub(super) fn freeze(&mut self) -> Vec<FrozenSpine> {
+    pub(super) fn freeze(&mut self) -> Vec<Snapshot> {
         let spines = self.nodes.iter_mut().filter_map(|n| n.operator.as_mut()).flat_map(|o| o.spines());
-        spines.map(|s| s.freeze()).collect()
+        spines.map(|s| s.snapshot()).collect()
     }
 }
 

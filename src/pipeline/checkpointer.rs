@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use backstay_storage::spine::FrozenSpine;
+use backstay_storage::spine::Snapshot;
 use backstay_storage::{Checkpoint, CheckpointInfo, Store};
 use bytes::Bytes;
 use crossbeam::channel::{self, Receiver, Sender};
@@ -26,7 +26,7 @@ const SINK_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Job {
     /// Every operator's state.
-    pub spines: Vec<FrozenSpine>,
+    pub spines: Vec<Snapshot>,
     /// The pipeline's part; `outputs` is filled in here.
     pub state: PipelineState,
     /// The outputs, with their views' columns.

@@ -304,7 +304,7 @@ fn open_store(options: &Options, env: &Environment) -> Result<Option<Arc<Store>>
         disk = Arc::new(QuotaDisk::new(disk, dir, quota)?);
     }
     let store_options =
-        StoreOptions { cache_bytes: storage.cache_mib << 20, new_id: env.new_id.as_u128(), ..StoreOptions::default() };
+        StoreOptions { memory_bytes: storage.cache_mib << 21, new_id: env.new_id.as_u128(), ..StoreOptions::default() };
     Ok(Some(Arc::new(Store::open(disk, dir, store_options)?)))
 }
 

@@ -53,7 +53,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         println!("{count}");
         if count.is_multiple_of(CHECKPOINT_EVERY) {
             let log_from = store.log().next_seq();
-            store.checkpoint(Checkpoint { frozen: vec![counts.freeze()], log_from, ..Checkpoint::default() })?;
+            store.checkpoint(Checkpoint { frozen: vec![counts.snapshot()], log_from, ..Checkpoint::default() })?;
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ use crate::checkpoint::recover::{check_run_file, list, survey};
 use crate::checkpoint::{Manifest, extra, savepoint};
 use crate::disk::Disk;
 use crate::log::{self, Dump, DumpLine, LogReport};
-use crate::spine::{self, RunMeta, Spine, SpineContext, SpineMeta};
+use crate::spine::{self, RunMeta, Spine, SpineContext, SpineMeta, SpineOptions};
 use crate::store::{Layout, refuse_unfinished};
 use crate::{Damage, Error, Result};
 
@@ -190,7 +190,8 @@ fn inspect_savepoints(disk: &Arc<dyn Disk>, layout: &Layout, report: &mut Report
 
 /// Looks at what the checkpoints and savepoints name, at each run once.
 fn inspect_contents(disk: &Arc<dyn Disk>, layout: &Layout, report: &mut Report) {
-    let context = SpineContext::new(Arc::clone(disk), &layout.runs, report.store_id.unwrap_or_default(), 0);
+    let options = SpineOptions { memory_bytes: 0, ..SpineOptions::default() };
+    let context = SpineContext::new(Arc::clone(disk), &layout.runs, report.store_id.unwrap_or_default(), options);
     let mut look = Look { disk, layout, context, verify: report.verified, seen: HashMap::new() };
     let mut checkpoints = std::mem::take(&mut report.checkpoints);
     for checkpoint in &mut checkpoints {

@@ -27,7 +27,7 @@
 //!         apply(&mut totals, step)?;
 //!     }
 //!     let log_from = store.log().next_seq();
-//!     store.checkpoint(Checkpoint { frozen: vec![totals.freeze()], log_from, ..Checkpoint::default() })?;
+//!     store.checkpoint(Checkpoint { frozen: vec![totals.snapshot()], log_from, ..Checkpoint::default() })?;
 //!     store.log().append(b"apple")?;
 //!     store.log().commit()?;
 //! } // or kill -9

@@ -29,7 +29,7 @@ use crate::checkpoint::name::{FileName, MANIFEST, file_name, kind_is_valid};
 use crate::checkpoint::{ExtraMeta, Manifest, Recovered, extra};
 use crate::disk::Disk;
 use crate::log::{Log, Seq};
-use crate::spine::{Discipline, Spine, SpineContext, SpineMeta};
+use crate::spine::{Discipline, Mergers, Spine, SpineContext, SpineMeta};
 use crate::{Error, Result};
 pub(crate) use copy::refuse_unfinished;
 pub use copy::{SavepointCopy, copy_savepoint};
@@ -65,6 +65,8 @@ pub struct Store {
     epoch: u64,
     recovered: Option<Recovered>,
     log: Arc<Log>,
+    /// Ends the threads beside the steps when the store is dropped.
+    _mergers: Option<Mergers>,
     context: Arc<SpineContext>,
     /// Discipline and row format of the recovered checkpoint's spines.
     formats: BTreeMap<String, (Discipline, u32)>,

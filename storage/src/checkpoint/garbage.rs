@@ -36,8 +36,14 @@ pub(crate) fn manifests(disk: &dyn Disk, dir: &Path, old: &[String], damaged: &[
 }
 
 /// Removes the run files that are not `named`.
-pub(crate) fn runs(disk: &dyn Disk, dir: &Path, named: &HashSet<&str>) -> Result<u64> {
-    sweep(disk, dir, |name| FileName::parse(name).is_some_and(|n| n.kind == RUN) && !named.contains(name))
+pub(crate) fn runs(
+    disk: &dyn Disk,
+    dir: &Path,
+    named: &HashSet<&str>,
+    is_in_use: impl Fn(&str) -> bool,
+) -> Result<u64> {
+    let is_run = |name: &str| FileName::parse(name).is_some_and(|n| n.kind == RUN);
+    sweep(disk, dir, |name| is_run(name) && !named.contains(name) && !is_in_use(name))
 }
 
 /// Removes the extra files that `is_named` does not know. It is asked after the folder was listed, so that a file

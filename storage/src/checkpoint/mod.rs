@@ -34,7 +34,7 @@ pub use manifest::{ExtraMeta, FORMAT, Manifest};
 use bytes::Bytes;
 
 use crate::log::Seq;
-use crate::spine::FrozenSpine;
+use crate::spine::Snapshot;
 
 /// What [`Store::checkpoint`](crate::Store::checkpoint) makes durable.
 ///
@@ -47,7 +47,7 @@ use crate::spine::FrozenSpine;
 pub struct Checkpoint {
     /// The spines that changed, frozen at the checkpoint's step. The others are carried over as they were. A state that
     /// was frozen before the one in the last checkpoint is refused.
-    pub frozen: Vec<FrozenSpine>,
+    pub frozen: Vec<Snapshot>,
     /// The embedder's own bytes, given back by [`Recovered::blob`]. At most 512 MiB: they are part of the manifest, which
     /// every checkpoint writes anew. Larger things belong into an extra file.
     pub blob: Bytes,

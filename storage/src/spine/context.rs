@@ -7,10 +7,10 @@
 //!
 //! Known limit: the queues of threads that ended stay until [`MAX_QUEUES`] others were made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 
 use quick_cache::Weighter;
@@ -20,15 +20,22 @@ use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 use super::RowBatch;
 use super::format::header::{self, FileHeader};
 use super::format::{self, Malformed};
-use super::meta::parse_run_file_name;
+use super::memory::Memory;
+use super::merger::Merger;
+use super::meta::{parse_run_file_name, run_file_name};
 use crate::disk::{ALIGN, AlignedBuf, Disk, File, IoQueue, Op, OpenOptions};
 use crate::{Error, Result};
 
 /// Operations in flight in one queue.
 const DEPTH: usize = 32;
 const MAX_QUEUES: usize = 64;
+/// The most that [`SpineContext::small`] is.
+const MOST_SMALL: u64 = 4 << 20;
 
 /// Epoch and number of the file, offset in it.
+/// Who is told of a failure.
+type Tell = Box<dyn Fn(&Error) + Send + Sync>;
+
 type BlockKey = (u64, u64, u64);
 
 #[derive(Clone, Debug)]
@@ -60,9 +67,9 @@ impl RunHandle {
 ///
 /// ```
 /// # use std::path::Path;
-/// use backstay_storage::{disk::PosixDisk, spine::{Discipline, Spine, SpineContext, SpineMeta}};
+/// use backstay_storage::{disk::PosixDisk, spine::{Discipline, Spine, SpineContext, SpineMeta, SpineOptions}};
 /// # let dir = tempfile::tempdir().unwrap();
-/// let context = SpineContext::new(std::sync::Arc::new(PosixDisk::new()), dir.path(), 42, 64 << 20);
+/// let context = SpineContext::new(std::sync::Arc::new(PosixDisk::new()), dir.path(), 42, SpineOptions::default());
 /// let spine = Spine::open(context, SpineMeta::empty("sums", Discipline::Latest, 1))?;
 /// assert_eq!(spine.name(), "sums");
 /// # Ok::<(), backstay_storage::Error>(())
@@ -72,21 +79,57 @@ pub struct SpineContext {
     dir: PathBuf,
     store_id: u128,
     cache: Cache<BlockKey, Arc<RowBatch>, ByBytes, Xxh3DefaultBuilder>,
-    files: Mutex<BTreeMap<String, Weak<RunHandle>>>,
+    files: Mutex<Files>,
     queues: Mutex<Vec<(ThreadId, Box<dyn IoQueue>)>>,
+    memory: Arc<Memory>,
+    merger: Merger,
+    /// Merges of less are left to checkpoints.
+    small: u64,
+    /// Why nothing works any more.
+    failure: OnceLock<String>,
+    /// Who is to be told of that.
+    told: OnceLock<Tell>,
+}
+
+/// The names of run files.
+#[derive(Debug, Default)]
+struct Files {
+    open: BTreeMap<String, Weak<RunHandle>>,
+    /// Those that are being created.
+    making: BTreeSet<String>,
+    /// Epoch and number of the next.
+    next: (u64, u64),
+}
+
+/// How the spines of one store use memory, and name their files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpineOptions {
+    /// What memtables and cached blocks may hold together, in bytes: half of it each. Default 512 MiB.
+    pub memory_bytes: u64,
+    /// The first part of the names of new run files. Larger than that of any file in the directory, or files of this epoch would have
+    /// to be opened before any is written. Default 1.
+    pub epoch: u64,
+}
+
+impl Default for SpineOptions {
+    fn default() -> Self {
+        Self { memory_bytes: 512 << 20, epoch: 1 }
+    }
 }
 
 impl SpineContext {
-    /// The context of the spines whose run files are in `dir` and belong to store `store_id`. Decoded
-    /// blocks are cached up to about `cache_bytes` bytes.
+    /// The context of the spines whose run files are in `dir` and belong to store `store_id`. Work beside the
+    /// inserts (writing full memtables, merging) is done by whoever inserts: threads for that are a [`Store`](crate::Store)'s.
     ///
     /// ```
     /// # use std::path::Path;
-    /// use backstay_storage::{disk::PosixDisk, spine::SpineContext};
-    /// let context = SpineContext::new(std::sync::Arc::new(PosixDisk::new()), Path::new("/tmp/runs"), 42, 64 << 20);
+    /// use backstay_storage::{disk::PosixDisk, spine::{SpineContext, SpineOptions}};
+    /// let options = SpineOptions { memory_bytes: 64 << 20, ..SpineOptions::default() };
+    /// let context = SpineContext::new(std::sync::Arc::new(PosixDisk::new()), Path::new("/tmp/runs"), 42, options);
     /// assert_eq!(context.cached_bytes(), 0);
     /// ```
-    pub fn new(disk: Arc<dyn Disk>, dir: &Path, store_id: u128, cache_bytes: u64) -> Arc<Self> {
+    pub fn new(disk: Arc<dyn Disk>, dir: &Path, store_id: u128, options: SpineOptions) -> Arc<Self> {
+        let cache_bytes = options.memory_bytes / 2;
         let blocks = usize::try_from(cache_bytes / format::block::TARGET as u64).unwrap_or(usize::MAX).max(16);
         let cache = Cache::with(blocks, cache_bytes, ByBytes, Xxh3DefaultBuilder::new(), DefaultLifecycle::default());
         Arc::new(Self {
@@ -94,8 +137,13 @@ impl SpineContext {
             dir: dir.to_path_buf(),
             store_id,
             cache,
-            files: Mutex::default(),
+            files: Mutex::new(Files { next: (options.epoch, 1), ..Files::default() }),
             queues: Mutex::default(),
+            memory: Memory::new(options.memory_bytes - cache_bytes),
+            merger: Merger::default(),
+            small: (options.memory_bytes / 16).min(MOST_SMALL),
+            failure: OnceLock::new(),
+            told: OnceLock::new(),
         })
     }
 
@@ -103,12 +151,63 @@ impl SpineContext {
     ///
     /// ```
     /// # use std::path::Path;
-    /// # use backstay_storage::{disk::PosixDisk, spine::SpineContext};
-    /// let context = SpineContext::new(std::sync::Arc::new(PosixDisk::new()), Path::new("/tmp/runs"), 42, 1 << 20);
+    /// # use backstay_storage::{disk::PosixDisk, spine::{SpineContext, SpineOptions}};
+    /// # let options = SpineOptions::default();
+    /// let context = SpineContext::new(std::sync::Arc::new(PosixDisk::new()), Path::new("/tmp/runs"), 42, options);
     /// assert_eq!(context.cached_bytes(), 0);
     /// ```
     pub fn cached_bytes(&self) -> u64 {
         self.cache.weight()
+    }
+
+    /// Bytes in memtables, those included that are being written.
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// # use backstay_storage::{disk::PosixDisk, spine::{SpineContext, SpineOptions}};
+    /// # let options = SpineOptions::default();
+    /// let context = SpineContext::new(std::sync::Arc::new(PosixDisk::new()), Path::new("/tmp/runs"), 42, options);
+    /// assert_eq!(context.memtable_bytes(), 0);
+    /// ```
+    pub fn memtable_bytes(&self) -> u64 {
+        self.memory.all()
+    }
+
+    /// Fails if something failed before.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.failure.get().map_or(Ok(()), |cause| Err(Error::Poisoned { cause: cause.clone() }))
+    }
+
+    /// Nothing works any more. Only the first cause is kept: what comes after may be its consequence.
+    pub(super) fn fail(&self, error: &Error) {
+        if self.failure.set(error.to_string()).is_ok()
+            && let Some(tell) = self.told.get()
+        {
+            tell(error);
+        }
+        self.merger.changed();
+    }
+
+    /// Has `tell` told of the first failure of work beside the steps. Once.
+    pub(crate) fn on_failure(&self, tell: impl Fn(&Error) + Send + Sync + 'static) {
+        let _ = self.told.set(Box::new(tell));
+    }
+
+    /// Files that are made from here on are of this epoch.
+    pub(crate) fn begin(&self, epoch: u64) {
+        lock(&self.files).next = (epoch, 1);
+    }
+
+    pub(super) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    pub(super) fn merger(&self) -> &Merger {
+        &self.merger
+    }
+
+    pub(super) fn small(&self) -> u64 {
+        self.small
     }
 
     pub(super) fn disk(&self) -> &dyn Disk {
@@ -117,10 +216,6 @@ impl SpineContext {
 
     pub(super) fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    pub(super) fn store_id(&self) -> u128 {
-        self.store_id
     }
 
     pub(super) fn cached(&self, handle: &RunHandle, offset: u64) -> Option<Arc<RowBatch>> {
@@ -134,7 +229,7 @@ impl SpineContext {
     /// Opens a run file, or shares the handle that another run of it has.
     pub(super) fn open_file(&self, name: &str) -> Result<Arc<RunHandle>> {
         let mut files = lock(&self.files);
-        if let Some(handle) = files.get(name).and_then(Weak::upgrade) {
+        if let Some(handle) = files.open.get(name).and_then(Weak::upgrade) {
             return Ok(handle);
         }
         let path = self.dir.join(name);
@@ -155,17 +250,41 @@ impl SpineContext {
             return Err(damaged(Malformed::new(format!("{expected:x?}"), format!("{header:x?}"))));
         }
         let handle = Arc::new(RunHandle::new(file, path, header));
-        files.retain(|_, weak| weak.strong_count() > 0);
-        files.insert(name.to_owned(), Arc::downgrade(&handle));
+        files.open.retain(|_, weak| weak.strong_count() > 0);
+        files.open.insert(name.to_owned(), Arc::downgrade(&handle));
+        if epoch == files.next.0 {
+            files.next.1 = files.next.1.max(number.saturating_add(1));
+        }
         Ok(handle)
     }
 
-    /// Lets runs of a file that was just created share its handle.
-    pub(super) fn register(&self, name: &str, handle: &Arc<RunHandle>) {
+    /// Creates the next run file. From before it exists on, it is in use.
+    pub(super) fn create_file(&self, options: OpenOptions) -> Result<Arc<RunHandle>> {
+        let (epoch, number, name) = {
+            let mut files = lock(&self.files);
+            let (epoch, number) = files.next;
+            files.next.1 += 1;
+            let name = run_file_name(epoch, number);
+            files.making.insert(name.clone());
+            (epoch, number, name)
+        };
+        let path = self.dir.join(&name);
+        let header = FileHeader::new(self.store_id, epoch, number);
+        let made = self.disk.open(&path, options).map(|file| Arc::new(RunHandle::new(file, path, header)));
         let mut files = lock(&self.files);
-        // Every checkpoint registers one: those that are gone must not pile up.
-        files.retain(|_, weak| weak.strong_count() > 0);
-        files.insert(name.to_owned(), Arc::downgrade(handle));
+        if let Ok(handle) = &made {
+            // Every checkpoint makes one: those that are gone must not pile up.
+            files.open.retain(|_, weak| weak.strong_count() > 0);
+            files.open.insert(name.clone(), Arc::downgrade(handle));
+        }
+        files.making.remove(&name);
+        made
+    }
+
+    /// Whether something in this process reads a run file, writes it, or is about to.
+    pub(crate) fn is_in_use(&self, name: &str) -> bool {
+        let files = lock(&self.files);
+        files.making.contains(name) || files.open.get(name).is_some_and(|weak| weak.strong_count() > 0)
     }
 
     /// A queue of this thread's. Give it back with [`SpineContext::put_queue`]; after an error drop it.

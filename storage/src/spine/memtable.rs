@@ -10,8 +10,7 @@
 //!
 //! Frozen tables are immutable and shared: the owner reads them while a checkpointer writes them out.
 //!
-//! Known limits: all rows between two checkpoints stay in memory (`SpineStats::memtable_bytes` tells
-//! the embedder when to take one); a table holds fewer than `u32::MAX` rows; a cursor over a latest
+//! Known limits: a table holds fewer than `u32::MAX` rows; a cursor over a latest
 //! table sorts a copy of it.
 
 use std::mem;
@@ -27,7 +26,7 @@ use crate::{Error, Result};
 const MIN_GARBAGE: usize = 1024;
 
 /// A memtable of either discipline.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Memtable {
     Weighted(WeightedTable),
     Latest(LatestTable),
@@ -85,7 +84,7 @@ impl Memtable {
 }
 
 /// See the module's head.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct WeightedTable {
     /// Oldest and longest first.
     stack: Vec<Arc<RowBatch>>,
@@ -113,7 +112,7 @@ impl WeightedTable {
 }
 
 /// See the module's head.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct LatestTable {
     /// Every row in the order of arrival: the one that the index names for its key is alive, or a
     /// tombstone (weight −1); the others are garbage.

@@ -1,13 +1,14 @@
 //! Spines: the state of operators, as sorted `(key, value) → weight` rows.
 //!
 //! ```text
-//!            insert_batch                      freeze                    flush, install
-//!  rows ──────────────────▶ active memtable ──────────▶ frozen memtables ──────────────▶ runs on disk
+//!            insert_batch                      freeze                     write, install
+//!  rows ──────────────────▶ active memtable ──────────▶ frozen memtables ──────────────▶ runs on disk ⟲ merge
 //!                                  └───────── probe, cursor read all three, newest first ─────────┘
 //! ```
 //! A [`Spine`] has one owner, a worker thread, that inserts and reads. Freezing swaps in an empty memtable and waits for
-//! nothing. A checkpointer then writes what was frozen with a [`RunFileWriter`], commits a manifest that names the
-//! runs, and [installs](Flushed::install) them. The owner sees the same rows all the time.
+//! nothing: [`Spine::snapshot`] does it, and an insert that finds memory short. What is frozen is written beside the steps, for
+//! want of memory or by a checkpoint, which takes a [`Snapshot`], writes what of it is not on disk yet with a [`RunFileWriter`], and
+//! commits a manifest that names the runs. Runs are merged beside the steps, too. The owner sees the same rows all the time.
 //!
 //! Invariants:
 //! 1. What a read shows depends on the rows inserted only: not on freezes, flushes, merges, caches or reopening (invariant 8
@@ -15,23 +16,27 @@
 //! 2. A row that was inserted is in the active memtable, or in exactly one frozen table or run of the current version.
 //! 3. Damage in a run is an error with file and offset; it never shows as wrong or missing rows (invariant 7).
 //!
-//! Parts: [`RowBatch`] columns (`batch`), `memtable`, `version` (the shared, immutable part), run files ([`mod@format`],
-//! `filter`, `run`, `writer`), `policy` (which runs are merged), `cursor`, `probe`, `context` (disk, files, cache).
+//! Parts: [`RowBatch`] columns (`batch`), `memtable`, `version` (the shared, immutable part), `snapshot`, run files
+//! ([`mod@format`], `extent`, `filter`, `run`, `writer`), `policy` (which runs are merged), `merger` (writing and merging beside the
+//! steps), `memory` (the books of memtables), `cursor`, `probe`, `read`, `context` (disk, files, cache).
 //!
-//! Known limits: between two checkpoints all inserted rows stay in memory ([`SpineStats::memtable_bytes`] tells when to
-//! take one); merges are not fuelled yet, but done whole by a flush; indexes and filters of open runs stay in memory; a row has
-//! at most [`MAX_ROW_BYTES`].
+//! Known limits: a memtable of a latest spine is sorted in one go when it is written; a row has at most [`MAX_ROW_BYTES`].
 
 mod batch;
 mod context;
 mod cursor;
+mod extent;
 mod filter;
 pub mod format;
+mod memory;
 mod memtable;
+mod merger;
 mod meta;
 mod policy;
 mod probe;
+mod read;
 mod run;
+mod snapshot;
 mod version;
 mod writer;
 
@@ -43,21 +48,25 @@ use std::mem;
 use std::sync::Arc;
 
 pub use batch::{KeyBatch, Probe, RowBatch};
-pub use context::SpineContext;
+pub use context::{SpineContext, SpineOptions};
 pub use cursor::Cursor;
+pub(crate) use merger::Mergers;
 pub use meta::{RunMeta, SpineMeta, run_file_name};
 pub use run::verify_run;
-pub use version::{Flushed, FrozenSpine};
-pub use writer::{RunFile, RunFileWriter};
+pub use snapshot::Snapshot;
+pub use writer::{Flushed, RunFile, RunFileWriter};
 
 use crate::{Error, Result};
-use cursor::{Merge, Source};
+use memory::{Held, Pressure};
 use memtable::Memtable;
-use run::{Keep, Run};
+use run::Run;
 use version::{Frozen, Shared};
 
 /// Bytes that key and value of a row may have together.
 pub const MAX_ROW_BYTES: usize = 256 << 20;
+
+/// From so many frozen tables on, the oldest is written though memory is not short: each is one more to look into.
+const MANY_TABLES: usize = 8;
 
 /// How rows of one key relate to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,7 +122,7 @@ pub struct SpineStats {
     pub memtable_rows: u64,
     /// Memory of the active memtable, in bytes.
     pub memtable_bytes: u64,
-    /// Frozen memtables that are not yet installed as a run.
+    /// Frozen memtables that are not on disk yet.
     pub frozen_tables: usize,
     /// Their memory, in bytes.
     pub frozen_bytes: u64,
@@ -143,8 +152,19 @@ pub struct SpineStats {
 pub struct Spine {
     shared: Arc<Shared>,
     active: Memtable,
+    /// Its bytes in the memory's books; `None` for an ephemeral spine.
+    held: Option<Held>,
     /// How often it was frozen.
     freezes: u64,
+}
+
+impl Drop for Spine {
+    fn drop(&mut self) {
+        if let Some(context) = &self.shared.context {
+            self.shared.close();
+            context.merger().forget(&self.shared);
+        }
+    }
 }
 
 impl Spine {
@@ -167,7 +187,8 @@ impl Spine {
     /// ```
     /// # use backstay_storage::{disk::PosixDisk, spine::SpineContext};
     /// # let dir = tempfile::tempdir().unwrap();
-    /// # let context = SpineContext::new(std::sync::Arc::new(PosixDisk::new()), dir.path(), 42, 1 << 20);
+    /// # let options = backstay_storage::spine::SpineOptions::default();
+    /// # let context = SpineContext::new(std::sync::Arc::new(PosixDisk::new()), dir.path(), 42, options);
     /// use backstay_storage::spine::{Discipline, Spine, SpineMeta};
     /// let spine = Spine::open(context, SpineMeta::empty("sums", Discipline::Latest, 1))?;
     /// assert_eq!(spine.stats().runs, 0);
@@ -178,11 +199,14 @@ impl Spine {
         for run in &meta.runs {
             runs.push(Arc::new(Run::open(&context, &meta, run.clone())?));
         }
-        Ok(Self::with(Shared::new(&meta, Some(context), runs)))
+        let spine = Self::with(Shared::new(&meta, Some(context), runs));
+        spine.shared.plan();
+        Ok(spine)
     }
 
     fn with(shared: Arc<Shared>) -> Self {
-        Self { active: Memtable::new(shared.discipline), shared, freezes: 0 }
+        let held = shared.context.as_ref().map(|context| Held::new(context.memory()));
+        Self { active: Memtable::new(shared.discipline), held, shared, freezes: 0 }
     }
 
     /// The spine's name; `"ephemeral"` for an ephemeral one.
@@ -234,7 +258,20 @@ impl Spine {
             )));
         }
         let version = self.shared.version();
-        self.active.insert(batch, !version.frozen.is_empty() || !version.runs.is_empty())
+        self.active.insert(batch, !version.is_empty())?;
+        let shared = Arc::clone(&self.shared);
+        let (Some(context), Some(held)) = (&shared.context, &mut self.held) else { return Ok(()) };
+        held.set(self.active.bytes() as u64);
+        let due = held.is_due();
+        if due {
+            self.freeze();
+        }
+        // Snapshots leave tables, too.
+        let short = context.memory().pressure() != Pressure::None && !version.tables.is_empty();
+        if due || short || version.tables.len() > MANY_TABLES {
+            context.merger().spill(&shared);
+        }
+        context.merger().inserted(context, batch.bytes() as u64, version.runs.len())
     }
 
     /// Looks up keys, in any order, repeated or not. Weighted: every row of a key, values in byte order. Latest: at most one.
@@ -255,15 +292,7 @@ impl Spine {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn probe(&mut self, keys: &KeyBatch) -> Result<Probe> {
-        let version = self.shared.version();
-        let frozen = version.frozen.iter().map(|frozen| &frozen.table);
-        let sources = probe::Sources {
-            discipline: self.shared.discipline,
-            tables: std::iter::once(&self.active).chain(frozen).collect(),
-            runs: &version.runs,
-            context: self.shared.context.as_ref(),
-        };
-        probe::probe(&sources, keys)
+        read::probe(&self.shared, Some(&self.active), &self.shared.version(), keys)
     }
 
     /// The value of one key (in a weighted spine the smallest). Many keys are faster with [`Spine::probe`].
@@ -277,10 +306,7 @@ impl Spine {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let mut keys = KeyBatch::new();
-        keys.push(key);
-        let found = self.probe(&keys)?;
-        Ok((!found.rows.is_empty()).then(|| found.rows.value(0).to_vec()))
+        read::get(&self.shared, Some(&self.active), &self.shared.version(), key)
     }
 
     /// A walk over all rows as they are now, standing on the first one.
@@ -294,27 +320,39 @@ impl Spine {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn cursor(&self) -> Result<Cursor> {
-        let version = self.shared.version();
-        let frozen = version.frozen.iter().flat_map(|frozen| frozen.table.sorted());
-        let mut sources: Vec<_> = self.active.sorted().into_iter().chain(frozen).map(Source::memory).collect();
-        if let Some(context) = &self.shared.context {
-            let runs = version.runs.iter();
-            sources.extend(runs.map(|run| Source::run(Arc::clone(context), Arc::clone(run), Keep::Cached)));
-        }
-        Cursor::new(Merge::new(self.shared.discipline, false, sources))
+        read::cursor(&self.shared, Some(&self.active), &self.shared.version())
     }
 
-    /// Freezes what was inserted so far, for a checkpoint, and goes on with an empty memtable. Waits for nothing, and
-    /// reads go on seeing the frozen rows. An ephemeral spine is left as it is.
+    /// The state of now, to be read elsewhere or to be given to a checkpoint. Waits for nothing, and costs the swap of a memtable (an
+    /// ephemeral spine's is copied).
     ///
-    /// The example is at [`RunFileWriter`].
-    pub fn freeze(&mut self) -> FrozenSpine {
-        if self.shared.context.is_some() && !self.active.is_empty() {
+    /// ```
+    /// # use backstay_storage::spine::{Discipline, RowBatch, Spine};
+    /// # let mut spine = Spine::ephemeral(Discipline::Weighted);
+    /// let snapshot = spine.snapshot();
+    /// # let mut rows = RowBatch::new();
+    /// # rows.push(b"k", b"v", 2);
+    /// spine.insert_batch(&rows)?;
+    /// assert!(!snapshot.cursor()?.valid(), "nothing was in it then");
+    /// # Ok::<(), backstay_storage::Error>(())
+    /// ```
+    pub fn snapshot(&mut self) -> Snapshot {
+        let shared = Arc::clone(&self.shared);
+        if shared.context.is_none() {
+            return Snapshot::of_memory(shared, self.active.clone());
+        }
+        self.freeze();
+        Snapshot::new(shared, self.freezes)
+    }
+
+    /// Goes on with an empty memtable.
+    fn freeze(&mut self) {
+        if !self.active.is_empty() {
             self.freezes += 1;
             let table = mem::replace(&mut self.active, Memtable::new(self.shared.discipline));
-            self.shared.freeze(Frozen { number: self.freezes, table });
+            let held = self.held.as_mut().map(Held::split);
+            self.shared.freeze(Frozen { number: self.freezes, table, _held: held });
         }
-        FrozenSpine::new(Arc::clone(&self.shared), self.freezes)
     }
 
     /// What it holds, and where.
@@ -334,8 +372,8 @@ impl Spine {
         SpineStats {
             memtable_rows: self.active.rows() as u64,
             memtable_bytes: self.active.bytes() as u64,
-            frozen_tables: version.frozen.len(),
-            frozen_bytes: version.frozen.iter().map(|frozen| frozen.table.bytes() as u64).sum(),
+            frozen_tables: version.tables.len(),
+            frozen_bytes: version.tables.iter().map(|frozen| frozen.table.bytes() as u64).sum(),
             runs: version.runs.len(),
             run_rows: runs().map(|run| run.meta.rows).sum(),
             run_bytes: runs().map(|run| run.meta.len).sum(),

@@ -225,7 +225,7 @@ pub(super) fn load(context: &SpineContext, blocks: &[(&Run, usize)], keep: Keep)
 /// # rows.push(b"k", b"v", 1);
 /// # spine.insert_batch(&rows)?;
 /// # let mut writer = RunFileWriter::new(&context, 1, 1);
-/// # let flushed = writer.flush(&spine.freeze())?;
+/// # let flushed = writer.flush(&spine.snapshot())?;
 /// # writer.finish()?;
 /// # let meta = flushed.meta().clone();
 /// for run in &meta.runs {

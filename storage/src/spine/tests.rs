@@ -36,8 +36,12 @@ fn disk() -> Arc<dyn Disk> {
     Arc::new(disk)
 }
 
-fn context(disk: &Arc<dyn Disk>, cache: u64) -> Arc<SpineContext> {
-    SpineContext::new(Arc::clone(disk), Path::new(DIR), STORE, cache)
+/// Each has an epoch of its own.
+fn context(disk: &Arc<dyn Disk>, memory_bytes: u64) -> Arc<SpineContext> {
+    let names = disk.list(Path::new(DIR)).unwrap();
+    let last = names.iter().filter_map(|e| e.name.split('-').next()?.parse::<u64>().ok()).max();
+    let options = SpineOptions { memory_bytes, epoch: last.unwrap_or(0) + 1 };
+    SpineContext::new(Arc::clone(disk), Path::new(DIR), STORE, options)
 }
 
 fn rows(of: &[(&[u8], &[u8], i64)]) -> RowBatch {
@@ -57,11 +61,11 @@ fn all(spine: &Spine) -> Result<RowBatch> {
     Ok(out)
 }
 
-/// Freezes, flushes to file `number` and installs.
-fn flush(context: &Arc<SpineContext>, spine: &mut Spine, number: u64) -> Result<SpineMeta> {
-    let frozen = spine.freeze();
-    let mut writer = RunFileWriter::new(context, 1, number);
-    let flushed = writer.flush(&frozen)?;
+/// Flushes and installs.
+fn flush(context: &Arc<SpineContext>, spine: &mut Spine) -> Result<SpineMeta> {
+    let frozen = spine.snapshot();
+    let mut writer = RunFileWriter::new(context);
+    let mut flushed = writer.flush(&frozen)?;
     writer.finish()?;
     let meta = flushed.meta().clone();
     flushed.install();
@@ -74,7 +78,7 @@ fn what_crosses_threads_may() {
     fn shared<T: Send + Sync>() {}
     send::<Spine>();
     send::<Cursor>();
-    send::<FrozenSpine>();
+    send::<Snapshot>();
     send::<Flushed>();
     send::<RunFileWriter>();
     shared::<SpineContext>();
@@ -93,23 +97,23 @@ fn a_row_over_the_bound_is_refused_whole() {
 fn an_ephemeral_spine_keeps_its_rows_at_a_freeze_and_cannot_be_flushed() {
     let mut spine = Spine::ephemeral(Discipline::Weighted);
     spine.insert_batch(&rows(&[(b"k", b"v", 1)])).unwrap();
-    let frozen = spine.freeze();
+    let frozen = spine.snapshot();
     assert_eq!(spine.stats().memtable_rows, 1);
-    let context = context(&disk(), 0);
-    let error = RunFileWriter::new(&context, 1, 1).flush(&frozen).unwrap_err();
+    let context = context(&disk(), 64 << 20);
+    let error = RunFileWriter::new(&context).flush(&frozen).unwrap_err();
     assert!(error.to_string().contains("ephemeral"), "{error}");
 }
 
 #[test]
 fn a_second_flush_waits_for_the_first() {
-    let context = context(&disk(), 0);
+    let context = context(&disk(), 64 << 20);
     let mut spine = Spine::open(Arc::clone(&context), SpineMeta::empty("s", Discipline::Weighted, 1)).unwrap();
     spine.insert_batch(&rows(&[(b"k", b"v", 1)])).unwrap();
-    let first = spine.freeze();
+    let first = spine.snapshot();
     spine.insert_batch(&rows(&[(b"k", b"v", 1)])).unwrap();
-    let second = spine.freeze();
-    let mut writer = RunFileWriter::new(&context, 1, 1);
-    let flushed = writer.flush(&first).unwrap();
+    let second = spine.snapshot();
+    let mut writer = RunFileWriter::new(&context);
+    let mut flushed = writer.flush(&first).unwrap();
     let error = writer.flush(&second).unwrap_err();
     assert!(error.to_string().contains("already"), "{error}");
     let again = writer.flush(&second);
@@ -118,20 +122,20 @@ fn a_second_flush_waits_for_the_first() {
     flushed.install();
     assert_eq!(all(&spine).unwrap().weight(0), 2);
     assert_eq!((spine.stats().frozen_tables, spine.stats().runs), (1, 1));
-    let mut writer = RunFileWriter::new(&context, 1, 2);
+    let mut writer = RunFileWriter::new(&context);
     writer.flush(&second).unwrap().install();
     assert_eq!((spine.stats().frozen_tables, spine.stats().runs), (0, 2));
 }
 
 #[test]
 fn a_flush_that_is_dropped_loses_nothing() {
-    let context = context(&disk(), 0);
+    let context = context(&disk(), 64 << 20);
     let mut spine = Spine::open(Arc::clone(&context), SpineMeta::empty("s", Discipline::Latest, 1)).unwrap();
     spine.insert_batch(&rows(&[(b"k", b"old", 1)])).unwrap();
-    let frozen = spine.freeze();
-    drop(RunFileWriter::new(&context, 1, 1).flush(&frozen).unwrap());
+    let frozen = spine.snapshot();
+    drop(RunFileWriter::new(&context).flush(&frozen).unwrap());
     spine.insert_batch(&rows(&[(b"k", b"new", 1), (b"l", b"", -1)])).unwrap();
-    let meta = flush(&context, &mut spine, 2).unwrap();
+    let meta = flush(&context, &mut spine).unwrap();
     assert_eq!(meta.runs.iter().map(|r| r.rows).collect::<Vec<_>>(), [1], "tombstones go where nothing is older");
     assert_eq!(spine.get(b"k").unwrap().as_deref(), Some(&b"new"[..]));
 }
@@ -139,17 +143,17 @@ fn a_flush_that_is_dropped_loses_nothing() {
 #[test]
 fn rows_that_cancel_out_leave_no_run_and_no_file() {
     let disk = disk();
-    let context = context(&disk, 0);
+    let context = context(&disk, 64 << 20);
     let mut spine = Spine::open(Arc::clone(&context), SpineMeta::empty("s", Discipline::Weighted, 1)).unwrap();
     spine.insert_batch(&rows(&[(b"a", b"v", 1), (b"b", b"v", 1), (b"c", b"v", 1)])).unwrap();
     spine.insert_batch(&rows(&[(b"a", b"v", -1)])).unwrap();
-    let frozen = spine.freeze();
+    let frozen = spine.snapshot();
     spine.insert_batch(&rows(&[(b"b", b"v", -1), (b"c", b"v", -1)])).unwrap();
     assert!(all(&spine).unwrap().is_empty());
     drop(frozen);
-    let frozen = spine.freeze();
-    let mut writer = RunFileWriter::new(&context, 1, 1);
-    let flushed = writer.flush(&frozen).unwrap();
+    let frozen = spine.snapshot();
+    let mut writer = RunFileWriter::new(&context);
+    let mut flushed = writer.flush(&frozen).unwrap();
     assert_eq!(writer.finish().unwrap(), RunFile::default());
     flushed.install();
     assert_eq!(spine.stats(), SpineStats::default());
@@ -158,12 +162,12 @@ fn rows_that_cancel_out_leave_no_run_and_no_file() {
 
 #[test]
 fn a_cursor_shows_the_state_it_was_made_in() {
-    let context = context(&disk(), 0);
+    let context = context(&disk(), 64 << 20);
     let mut spine = Spine::open(Arc::clone(&context), SpineMeta::empty("s", Discipline::Latest, 1)).unwrap();
     spine.insert_batch(&rows(&[(b"a", b"1", 1), (b"b", b"1", 1)])).unwrap();
     let mut cursor = spine.cursor().unwrap();
     spine.insert_batch(&rows(&[(b"a", b"2", 1), (b"b", b"", -1)])).unwrap();
-    flush(&context, &mut spine, 1).unwrap();
+    flush(&context, &mut spine).unwrap();
     assert_eq!((cursor.key(), cursor.value()), (&b"a"[..], &b"1"[..]));
     cursor.next().unwrap();
     assert_eq!((cursor.key(), cursor.value()), (&b"b"[..], &b"1"[..]));
@@ -173,7 +177,7 @@ fn a_cursor_shows_the_state_it_was_made_in() {
 #[test]
 fn one_checkpoint_of_many_spines_is_one_file_and_one_sync() {
     let disk = disk();
-    let context = context(&disk, 0);
+    let context = context(&disk, 64 << 20);
     let mut spines: Vec<Spine> = (0..20)
         .map(|i| Spine::open(Arc::clone(&context), SpineMeta::empty(&i.to_string(), Discipline::Weighted, 1)).unwrap())
         .collect();
@@ -181,13 +185,13 @@ fn one_checkpoint_of_many_spines_is_one_file_and_one_sync() {
         spine.insert_batch(&rows(&[(spine.name().to_owned().as_bytes(), b"v", 1)])).unwrap();
     }
     let before = disk.stats();
-    let mut writer = RunFileWriter::new(&context, 1, 1);
-    let flushed: Vec<_> = spines.iter_mut().map(|s| writer.flush(&s.freeze()).unwrap()).collect();
+    let mut writer = RunFileWriter::new(&context);
+    let mut flushed: Vec<_> = spines.iter_mut().map(|s| writer.flush(&s.snapshot()).unwrap()).collect();
     let file = writer.finish().unwrap();
     let after = disk.stats();
     assert_eq!((file.runs, after.syncs - before.syncs, after.dir_syncs - before.dir_syncs), (20, 1, 1));
     assert_eq!(after.writes - before.writes, 1, "20 small runs fit one large write");
-    flushed.into_iter().for_each(Flushed::install);
+    flushed.iter_mut().for_each(Flushed::install);
     for spine in &spines {
         assert_eq!(all(spine).unwrap().key(0), spine.name().as_bytes());
     }
@@ -196,7 +200,7 @@ fn one_checkpoint_of_many_spines_is_one_file_and_one_sync() {
 #[test]
 fn rows_larger_than_a_block_and_one_key_over_many_blocks() {
     let disk = disk();
-    let context = context(&disk, 0);
+    let context = context(&disk, 64 << 20);
     let mut spine = Spine::open(Arc::clone(&context), SpineMeta::empty("s", Discipline::Weighted, 1)).unwrap();
     let mut want = RowBatch::new();
     let mut noise = Rng::new(1);
@@ -210,7 +214,7 @@ fn rows_larger_than_a_block_and_one_key_over_many_blocks() {
     want.push(b"huge", &vec![1; 3 << 20], 1);
     want.push(&vec![b'k'; 100_000], b"", 1);
     spine.insert_batch(&want).unwrap();
-    flush(&context, &mut spine, 1).unwrap();
+    flush(&context, &mut spine).unwrap();
     assert_eq!(all(&spine).unwrap(), want);
     let mut keys = KeyBatch::new();
     [&b"huge"[..], b"hot", b"ho"].iter().for_each(|k| keys.push(k));

@@ -1,23 +1,23 @@
-//! The immutable part of a spine, shared by its owner and the checkpointer: frozen memtables and runs.
+//! The immutable part of a spine, shared by its owner, snapshots, the checkpointer and the merger: frozen memtables and runs.
 //!
 //! Invariants:
 //! 1. A version never changes: it is replaced by another, under the lock, and holders of the old one go on reading it.
 //! 2. Newest first: every frozen table is newer than every run, and both lists are ordered. (Latest spines depend on it.)
-//! 3. Only the owner adds a table, at the front; only [`Flushed::install`] removes tables, from the back, and puts
-//!    in their place, at the front of the runs, the one run that holds exactly them and the runs it took in. At most
-//!    one flush of a spine is under way (`flushing`), so the runs cannot change in between.
+//! 3. Only the owner adds a table, at the front. Tables are written oldest first: whoever holds the [`FlushGuard`], of which
+//!    there is one at a time, takes the oldest ones away and puts the run that holds them in front of the runs.
+//! 4. A run in `busy` is being merged by one job; it and its neighbours in the same job stay where they are until that ends.
+//! 5. The runs hold the rows up to freeze `flushed`, and no others: a snapshot of just that freeze is its runs. A flush that goes
+//!    beyond a snapshot's freeze leaves it the runs as they were (`Pin`).
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::context::{SpineContext, lock};
-use super::cursor::{Merge, Source};
+use super::memory::Held;
 use super::memtable::Memtable;
-use super::policy;
-use super::run::{Keep, Run};
-use super::writer::raw_bytes;
-use super::{Discipline, RowBatch, SpineMeta};
-use crate::{Error, Result};
+use super::policy::{self, Level};
+use super::run::Run;
+use super::{Discipline, SpineMeta};
+use crate::Result;
 
 /// A memtable that no longer changes.
 #[derive(Debug)]
@@ -25,18 +25,46 @@ pub(super) struct Frozen {
     /// Counts the freezes of the spine.
     pub(super) number: u64,
     pub(super) table: Memtable,
+    /// Its bytes in the memory's books.
+    pub(super) _held: Option<Held>,
 }
 
 /// See the module's head.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Version {
-    pub(super) frozen: Vec<Arc<Frozen>>,
+    pub(super) tables: Vec<Arc<Frozen>>,
     pub(super) runs: Vec<Arc<Run>>,
     /// The last freeze that is in the runs.
-    flushed: u64,
+    pub(super) flushed: u64,
 }
 
-/// What the owner and the checkpointer share.
+impl Version {
+    pub(super) fn is_empty(&self) -> bool {
+        self.tables.is_empty() && self.runs.is_empty()
+    }
+}
+
+/// What a snapshot of a freeze is on disk, once the spine has gone on.
+#[derive(Debug, Default)]
+pub(super) struct Pin {
+    up_to: u64,
+    /// `None` inside: a flush wrote its rows together with later ones.
+    runs: OnceLock<Option<Vec<Arc<Run>>>>,
+}
+
+#[derive(Debug, Default)]
+struct Changing {
+    version: Arc<Version>,
+    /// Runs that are being merged.
+    busy: Vec<Arc<Run>>,
+    /// Somebody writes tables.
+    flushing: bool,
+    pins: Vec<Weak<Pin>>,
+    /// The spine's owner is gone: nothing more is to be merged.
+    closed: bool,
+}
+
+/// What the owner and the others share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) name: String,
@@ -44,219 +72,194 @@ pub(super) struct Shared {
     pub(super) format: u32,
     /// `None` for an ephemeral spine.
     pub(super) context: Option<Arc<SpineContext>>,
-    version: Mutex<Arc<Version>>,
-    flushing: AtomicBool,
+    changing: Mutex<Changing>,
+}
+
+/// Where the rows of a snapshot are.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// In these runs.
+    Runs(Vec<Arc<Run>>),
+    /// Some are in these tables still, the oldest last.
+    Tables(Vec<Arc<Frozen>>),
+    /// They were written together with later ones.
+    Passed,
+}
+
+/// Runs that one job merges into one.
+#[derive(Debug)]
+pub(super) struct Merging {
+    pub(super) runs: Vec<Arc<Run>>,
+    /// Nothing older is left: a tombstone hides nothing.
+    pub(super) oldest: bool,
 }
 
 impl Shared {
     pub(super) fn new(meta: &SpineMeta, context: Option<Arc<SpineContext>>, runs: Vec<Arc<Run>>) -> Arc<Self> {
+        let version = Arc::new(Version { tables: Vec::new(), runs, flushed: 0 });
         Arc::new(Self {
             name: meta.name.clone(),
             discipline: meta.discipline,
             format: meta.format,
             context,
-            version: Mutex::new(Arc::new(Version { frozen: Vec::new(), runs, flushed: 0 })),
-            flushing: AtomicBool::new(false),
+            changing: Mutex::new(Changing { version, ..Changing::default() }),
         })
     }
 
     pub(super) fn version(&self) -> Arc<Version> {
-        Arc::clone(&lock(&self.version))
-    }
-
-    fn replace(&self, change: impl FnOnce(&Version) -> Version) {
-        let mut version = lock(&self.version);
-        *version = Arc::new(change(&version));
+        Arc::clone(&lock(&self.changing).version)
     }
 
     pub(super) fn freeze(&self, frozen: Frozen) {
-        self.replace(|old| {
-            let mut frozen_tables = vec![Arc::new(frozen)];
-            frozen_tables.extend(old.frozen.iter().cloned());
-            Version { frozen: frozen_tables, runs: old.runs.clone(), flushed: old.flushed }
-        });
+        let mut now = lock(&self.changing);
+        let mut tables = vec![Arc::new(frozen)];
+        tables.extend(now.version.tables.iter().cloned());
+        now.version = Arc::new(Version { tables, ..(*now.version).clone() });
     }
 
-    fn meta(&self, runs: &[Arc<Run>]) -> SpineMeta {
+    /// The version of now, and where to find what it is on disk later. `up_to`: the last freeze.
+    pub(super) fn pin(&self, up_to: u64) -> (Arc<Version>, Arc<Pin>) {
+        let mut now = lock(&self.changing);
+        let pin = Arc::new(Pin { up_to, runs: OnceLock::new() });
+        now.pins.retain(|pin| pin.strong_count() > 0);
+        now.pins.push(Arc::downgrade(&pin));
+        (Arc::clone(&now.version), pin)
+    }
+
+    /// Where the rows up to a pin's freeze are.
+    pub(super) fn find(&self, pin: &Pin) -> Place {
+        let now = lock(&self.changing);
+        if let Some(runs) = pin.runs.get() {
+            return runs.clone().map_or(Place::Passed, Place::Runs);
+        }
+        let tables: Vec<_> = now.version.tables.iter().filter(|t| t.number <= pin.up_to).cloned().collect();
+        if tables.is_empty() { Place::Runs(now.version.runs.clone()) } else { Place::Tables(tables) }
+    }
+
+    /// The right to write tables, if nobody has it.
+    pub(super) fn begin_flush(self: &Arc<Self>) -> Option<FlushGuard> {
+        let mut now = lock(&self.changing);
+        let free = !std::mem::replace(&mut now.flushing, true);
+        free.then(|| FlushGuard { shared: Arc::clone(self), absorbed: Vec::new() })
+    }
+
+    /// Whether the right to write tables is free.
+    pub(super) fn can_flush(&self) -> bool {
+        !lock(&self.changing).flushing
+    }
+
+    /// The next runs to merge, marked as busy.
+    pub(super) fn next_merge(&self, small: u64) -> Option<Merging> {
+        let mut now = lock(&self.changing);
+        if now.closed {
+            return None;
+        }
+        let version = Arc::clone(&now.version);
+        let levels: Vec<Level> =
+            version.runs.iter().map(|run| Level { bytes: run.meta.raw_bytes, busy: is_in(&now.busy, run) }).collect();
+        let range = policy::next_merge(&levels, small)?;
+        let oldest = range.end == version.runs.len();
+        let runs = version.runs.get(range).unwrap_or_default().to_vec();
+        now.busy.extend(runs.iter().cloned());
+        Some(Merging { runs, oldest })
+    }
+
+    /// Puts `merged` in the place of the runs that were merged; `None` puts nothing there.
+    pub(super) fn replace(&self, merging: &Merging, merged: Option<Arc<Run>>) {
+        let mut now = lock(&self.changing);
+        let mut runs = now.version.runs.clone();
+        let at = runs.iter().position(|run| merging.runs.first().is_some_and(|first| Arc::ptr_eq(run, first)));
+        if let Some(at) = at {
+            runs.splice(at..at + merging.runs.len(), merged);
+            now.version = Arc::new(Version { runs, ..(*now.version).clone() });
+        }
+        now.busy.retain(|run| !is_in(&merging.runs, run));
+    }
+
+    /// Gives up a merge.
+    pub(super) fn give_up(&self, merging: &Merging) {
+        lock(&self.changing).busy.retain(|run| !is_in(&merging.runs, run));
+    }
+
+    pub(super) fn close(&self) {
+        lock(&self.changing).closed = true;
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        lock(&self.changing).closed
+    }
+
+    pub(super) fn meta(&self, runs: &[Arc<Run>]) -> SpineMeta {
         let runs = runs.iter().map(|run| run.meta.clone()).collect();
         SpineMeta { name: self.name.clone(), discipline: self.discipline, format: self.format, runs }
     }
+
+    pub(super) fn context(&self) -> Result<&Arc<SpineContext>> {
+        let name = &self.name;
+        self.context
+            .as_ref()
+            .ok_or_else(|| crate::Error::Invalid(format!("spine {name:?} is ephemeral: it cannot be flushed")))
+    }
 }
 
-/// A spine's state at a freeze, for the checkpointer: whatever the owner does afterwards is not in it. It holds the
-/// frozen rows in memory; dropping it loses nothing.
-///
-/// ```
-/// use backstay_storage::spine::{Discipline, Spine};
-/// assert!(Spine::ephemeral(Discipline::Weighted).freeze().is_ephemeral());
-/// ```
+fn is_in(runs: &[Arc<Run>], run: &Arc<Run>) -> bool {
+    runs.iter().any(|other| Arc::ptr_eq(other, run))
+}
+
+/// The right to write a spine's frozen tables. Dropped without [`FlushGuard::install`], everything stays as it was.
 #[derive(Debug)]
-pub struct FrozenSpine {
+pub(super) struct FlushGuard {
     shared: Arc<Shared>,
-    /// Tables up to this freeze belong to it.
-    up_to: u64,
+    /// Runs that the flush takes in, busy meanwhile; newest first.
+    absorbed: Vec<Arc<Run>>,
 }
 
-impl FrozenSpine {
-    pub(super) fn new(shared: Arc<Shared>, up_to: u64) -> Self {
-        Self { shared, up_to }
+impl FlushGuard {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
-    /// The spine's name.
-    ///
-    /// ```
-    /// # use backstay_storage::spine::{Discipline, Spine};
-    /// assert_eq!(Spine::ephemeral(Discipline::Weighted).freeze().name(), "ephemeral");
-    /// ```
-    pub fn name(&self) -> &str {
-        &self.shared.name
+    /// The oldest table.
+    pub(super) fn oldest(&self) -> Option<Arc<Frozen>> {
+        lock(&self.shared.changing).version.tables.last().cloned()
     }
 
-    /// Which rows it holds.
-    ///
-    /// ```
-    /// # use backstay_storage::spine::{Discipline, Spine};
-    /// assert_eq!(Spine::ephemeral(Discipline::Weighted).freeze().discipline(), Discipline::Weighted);
-    /// ```
-    pub fn discipline(&self) -> Discipline {
-        self.shared.discipline
+    /// Takes in newest runs, as many as a flush of `fresh` bytes is to merge with what it writes; gives them, newest first, and
+    /// whether nothing older is left. None are taken in if anything else is done with one of them.
+    pub(super) fn absorb(&mut self, fresh: u64, small: u64) -> (Vec<Arc<Run>>, bool) {
+        let mut now = lock(&self.shared.changing);
+        let version = Arc::clone(&now.version);
+        let idle = version.runs.iter().take_while(|run| !is_in(&now.busy, run));
+        let sizes: Vec<u64> = idle.map(|run| run.meta.raw_bytes).collect();
+        let taken = policy::absorbed(fresh, &sizes, small);
+        self.absorbed = version.runs.iter().take(taken).cloned().collect();
+        now.busy.extend(self.absorbed.iter().cloned());
+        (self.absorbed.clone(), taken == version.runs.len())
     }
 
-    /// The embedder's row format number.
-    ///
-    /// ```
-    /// # use backstay_storage::spine::{Discipline, Spine};
-    /// assert_eq!(Spine::ephemeral(Discipline::Weighted).freeze().format(), 0);
-    /// ```
-    pub fn format(&self) -> u32 {
-        self.shared.format
-    }
-
-    /// Whether it is of an ephemeral spine, which has nothing to flush.
-    ///
-    /// ```
-    /// # use backstay_storage::spine::{Discipline, Spine};
-    /// assert!(Spine::ephemeral(Discipline::Weighted).freeze().is_ephemeral());
-    /// ```
-    pub fn is_ephemeral(&self) -> bool {
-        self.shared.context.is_none()
-    }
-
-    /// Whether it can be flushed with `context`: not if it is ephemeral, of another store, or older than what was
-    /// flushed since, whose rows its runs hold now.
-    pub(crate) fn check(&self, context: &Arc<SpineContext>) -> Result<()> {
-        let name = self.name();
-        let Some(own) = &self.shared.context else {
-            return Err(Error::Invalid(format!("spine {name:?} is ephemeral: it cannot be flushed")));
-        };
-        if !Arc::ptr_eq(own, context) {
-            return Err(Error::Invalid(format!("spine {name:?} is of another store than the run file")));
+    /// Puts `run` in the place of the tables up to freeze `up_to` and what was absorbed; `None` puts nothing there.
+    pub(super) fn install(self, up_to: u64, run: Option<Arc<Run>>) {
+        let mut now = lock(&self.shared.changing);
+        let old = Arc::clone(&now.version);
+        for pin in now.pins.iter().filter_map(Weak::upgrade).filter(|pin| pin.up_to < up_to) {
+            // Set already if an earlier flush went beyond it.
+            let exact = pin.up_to == old.flushed || !old.tables.iter().any(|t| t.number <= pin.up_to);
+            pin.runs.get_or_init(|| exact.then(|| old.runs.clone()));
         }
-        if self.up_to < self.shared.version().flushed {
-            return Err(Error::Invalid(format!(
-                "spine {name:?} was frozen before the state that was flushed last: checkpoints are taken in the order of \
-                 their freezes"
-            )));
-        }
-        Ok(())
+        let tables = old.tables.iter().filter(|t| t.number > up_to).cloned().collect();
+        let runs = run.into_iter().chain(old.runs.iter().skip(self.absorbed.len()).cloned()).collect();
+        now.version = Arc::new(Version { tables, runs, flushed: up_to });
     }
-
-    /// Starts a flush with `context`, which must be the spine's.
-    pub(super) fn begin(&self, context: &Arc<SpineContext>) -> Result<Flush> {
-        let name = self.name();
-        if self.shared.flushing.swap(true, Ordering::AcqRel) {
-            return Err(Error::Invalid(format!(
-                "spine {name:?} is being flushed already: install or drop that flush first"
-            )));
-        }
-        let guard = FlushGuard { shared: Arc::clone(&self.shared) };
-        // Behind the flag: no other flush can be installed from here on.
-        self.check(context)?;
-        let version = self.shared.version();
-        let sorted: Vec<_> =
-            version.frozen.iter().filter(|f| f.number <= self.up_to).flat_map(|f| f.table.sorted()).collect();
-        let fresh = sorted.iter().flat_map(|rows| rows.iter()).map(|(key, value, _)| raw_bytes(key, value)).sum();
-        let sizes: Vec<u64> = version.runs.iter().map(|run| run.meta.raw_bytes).collect();
-        let taken = if sorted.is_empty() { 0 } else { policy::runs_to_merge(fresh, &sizes) };
-        Ok(Flush { guard, version, sorted, taken, up_to: self.up_to })
-    }
-}
-
-/// Ends the flush when it is dropped, installed or not.
-#[derive(Debug)]
-struct FlushGuard {
-    shared: Arc<Shared>,
 }
 
 impl Drop for FlushGuard {
     fn drop(&mut self) {
-        self.shared.flushing.store(false, Ordering::Release);
-    }
-}
-
-/// A flush under way.
-#[derive(Debug)]
-pub(super) struct Flush {
-    guard: FlushGuard,
-    version: Arc<Version>,
-    /// The frozen rows, newest first.
-    sorted: Vec<Arc<RowBatch>>,
-    /// How many of the newest runs are taken in.
-    taken: usize,
-    up_to: u64,
-}
-
-impl Flush {
-    /// What is to be written; `None` if there is nothing.
-    pub(super) fn merge(&self, context: &Arc<SpineContext>) -> Option<Merge> {
-        if self.sorted.is_empty() {
-            return None;
+        let mut now = lock(&self.shared.changing);
+        now.flushing = false;
+        now.busy.retain(|run| !is_in(&self.absorbed, run));
+        drop(now);
+        if let Some(context) = &self.shared.context {
+            context.merger().changed();
         }
-        let memory = self.sorted.iter().map(|rows| Source::memory(Arc::clone(rows)));
-        let taken = self.version.runs.iter().take(self.taken);
-        let runs = taken.map(|run| Source::run(Arc::clone(context), Arc::clone(run), Keep::Once));
-        // Where nothing older is left, a tombstone hides nothing.
-        let tombstones = self.taken < self.version.runs.len();
-        Some(Merge::new(self.guard.shared.discipline, tombstones, memory.chain(runs).collect()))
-    }
-
-    /// The result, with the run that was written of [`Flush::merge`], if any row was left.
-    pub(super) fn done(self, run: Option<Arc<Run>>) -> Flushed {
-        let runs: Vec<_> = run.into_iter().chain(self.version.runs.iter().skip(self.taken).cloned()).collect();
-        Flushed { meta: self.guard.shared.meta(&runs), guard: self.guard, runs, up_to: self.up_to }
-    }
-}
-
-/// A spine whose frozen rows were written: what the manifest is to say of it, and what is to be installed once that is
-/// committed. Dropped without that, everything stays as it was: the frozen rows go into the next flush.
-///
-/// The example is at [`RunFileWriter`](super::RunFileWriter).
-#[derive(Debug)]
-pub struct Flushed {
-    guard: FlushGuard,
-    meta: SpineMeta,
-    runs: Vec<Arc<Run>>,
-    up_to: u64,
-}
-
-impl Flushed {
-    /// What a manifest stores of the spine.
-    ///
-    /// The example is at [`RunFileWriter`](super::RunFileWriter).
-    pub fn meta(&self) -> &SpineMeta {
-        &self.meta
-    }
-
-    /// Lets the spine read the new run in place of the rows and runs that are in it. To be called after the manifest
-    /// is committed, from any thread.
-    ///
-    /// The example is at [`RunFileWriter`](super::RunFileWriter).
-    pub fn install(self) {
-        let Self { guard, runs, up_to, .. } = self;
-        guard.shared.replace(|old| Version {
-            frozen: old.frozen.iter().filter(|f| f.number > up_to).cloned().collect(),
-            runs,
-            flushed: up_to,
-        });
     }
 }

@@ -1,29 +1,22 @@
 //! Writing run files.
 //!
 //! Invariants:
-//! 1. A file is created exclusively and holds the runs of one checkpoint. Nothing is written twice.
-//! 2. After [`RunFileWriter::finish`] returns, every run in it is durable, and so is the file's name: only then
-//!    may a manifest name it (invariant 2 of the design).
+//! 1. A file is created exclusively, and written from front to back. Nothing is written twice.
+//! 2. A run is read, merged or named by a manifest only after it, and its file's name, are durable (invariant 2 of the design).
 //! 3. After an error the writer does nothing more: the file stays unnamed, and is garbage.
 
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::Xxh3Default;
-
 use super::context::{RunHandle, SpineContext};
-use super::cursor::Merge;
-use super::filter::{Filter, key_hash};
-use super::format::block::BlockBuilder;
-use super::format::footer::{self, Footer};
-use super::format::frame::{self, Kind};
-use super::format::header::{self, FileHeader};
-use super::format::{self, index::Index};
-use super::run::Run;
-use super::version::{Flushed, FrozenSpine};
-use super::{Discipline, RowBatch, RunMeta, run_file_name};
-use crate::disk::{ALIGN, AlignedBuf, IoQueue, Op, OpenOptions};
+use super::cursor::{Merge, Source};
+use super::extent::{Encoded, Extent, Packing, Tape, raw_bytes};
+use super::format::header::FileHeader;
+use super::run::{Keep, Run};
+use super::version::{FlushGuard, Place, Shared};
+use super::{Discipline, Snapshot, SpineMeta, run_file_name};
+use crate::disk::{AlignedBuf, IoQueue, Op, OpenOptions};
 use crate::{Error, Result};
 
 /// Bytes of one write.
@@ -42,94 +35,103 @@ pub struct RunFile {
     pub runs: usize,
 }
 
-/// Writes the runs of one checkpoint into one file, with large direct writes and one sync. To be used on one thread.
+/// Writes what snapshots hold in memory into one file, with large direct writes and one sync. To be used on one thread.
 ///
 /// The file is created when the first row is written: a checkpoint of nothing new makes no file.
 ///
 /// ```
-/// use backstay_storage::spine::{Discipline, RowBatch, RunFileWriter, Spine, SpineContext, SpineMeta};
+/// use backstay_storage::spine::{Discipline, RowBatch, RunFileWriter, Spine, SpineContext, SpineMeta, SpineOptions};
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let disk = std::sync::Arc::new(backstay_storage::disk::PosixDisk::new());
-/// # let context = SpineContext::new(disk, dir.path(), 42, 1 << 20);
+/// # let context = SpineContext::new(disk, dir.path(), 42, SpineOptions::default());
 /// let mut spine = Spine::open(context.clone(), SpineMeta::empty("sums", Discipline::Latest, 1))?;
 /// # let mut rows = RowBatch::new();
 /// # rows.push(b"k", b"v", 1);
 /// spine.insert_batch(&rows)?;
-/// let frozen = spine.freeze(); // on the owner's thread
+/// let snapshot = spine.snapshot(); // on the owner's thread
 ///
-/// let mut writer = RunFileWriter::new(&context, 1, 1); // on the checkpointer's
-/// let flushed = writer.flush(&frozen)?;
+/// let mut writer = RunFileWriter::new(&context); // on the checkpointer's
+/// let mut flushed = writer.flush(&snapshot)?;
 /// let file = writer.finish()?;
 /// assert_eq!((file.runs, flushed.meta().runs.len()), (1, 1));
-/// // … here a manifest with flushed.meta() is committed …
 /// flushed.install();
 /// assert_eq!(spine.get(b"k")?.as_deref(), Some(&b"v"[..]));
 /// # Ok::<(), backstay_storage::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct RunFileWriter {
-    context: Arc<SpineContext>,
-    epoch: u64,
-    number: u64,
-    output: Option<Output>,
+    file: NewFile,
     runs: usize,
     failed: bool,
 }
 
 impl RunFileWriter {
-    /// A writer of the file `run_file_name(epoch, number)`, which must not exist.
+    /// A writer of a file of `context`.
     ///
     /// ```
-    /// # use backstay_storage::spine::{RunFileWriter, SpineContext};
+    /// # use backstay_storage::spine::{RunFileWriter, SpineContext, SpineOptions};
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let disk = std::sync::Arc::new(backstay_storage::disk::PosixDisk::new());
-    /// # let context = SpineContext::new(disk, dir.path(), 42, 1 << 20);
-    /// assert_eq!(RunFileWriter::new(&context, 1, 1).finish()?.name, None);
+    /// # let context = SpineContext::new(disk, dir.path(), 42, SpineOptions::default());
+    /// assert_eq!(RunFileWriter::new(&context).finish()?.name, None);
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
-    pub fn new(context: &Arc<SpineContext>, epoch: u64, number: u64) -> Self {
-        Self { context: Arc::clone(context), epoch, number, output: None, runs: 0, failed: false }
+    pub fn new(context: &Arc<SpineContext>) -> Self {
+        Self { file: NewFile::new(context), runs: 0, failed: false }
     }
 
-    /// Writes what was frozen of a spine as one run, taking in older runs by the merge policy. Nothing is durable before
-    /// [`RunFileWriter::finish`].
+    /// Writes what is not on disk yet of a snapshot as one run, along with the newest small runs if the merge policy says so. Nothing is durable
+    /// before [`RunFileWriter::finish`]. Waits for a write of the same spine's rows that is under way elsewhere.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if an earlier flush of the same spine is neither installed nor dropped, if a later freeze of it
-    /// was installed, or if the spine is ephemeral or another store's; those of reading runs and of writing. After one of
-    /// the latter the writer is of no more use.
+    /// [`Error::Invalid`] if an earlier flush of the same spine is neither installed nor dropped, if rows of the snapshot
+    /// were written together with later ones, or if the spine is ephemeral or another store's; those of reading runs and of writing. After
+    /// one of the latter the writer is of no more use.
     ///
     /// The example is at [`RunFileWriter`].
-    pub fn flush(&mut self, frozen: &FrozenSpine) -> Result<Flushed> {
-        if self.failed {
-            return Err(Error::Invalid("a run file's writer was used after an error: make a new one".into()));
-        }
-        let flush = frozen.begin(&self.context)?;
-        self.failed = true;
-        let run = match flush.merge(&self.context) {
-            Some(merge) => self.write_run(frozen, merge)?,
-            None => None,
+    pub fn flush(&mut self, snapshot: &Snapshot) -> Result<Flushed> {
+        self.check()?;
+        let context = Arc::clone(&self.file.context);
+        snapshot.check(&context)?;
+        let shared = &snapshot.shared;
+        let mut guard = None;
+        context.merger().until(&context, || {
+            guard = guard.take().or_else(|| shared.begin_flush());
+            guard.is_some()
+        })?;
+        let mut guard = guard.ok_or_else(|| {
+            let name = snapshot.name();
+            Error::Invalid(format!("spine {name:?} is being flushed already: install or drop that flush first"))
+        })?;
+        // Behind the guard: nobody else writes tables from here on.
+        let tables = match shared.find(&snapshot.pin) {
+            Place::Tables(tables) => tables,
+            Place::Runs(runs) => return Ok(Flushed { meta: shared.meta(&runs), _runs: runs, install: None }),
+            Place::Passed => return Err(snapshot.passed()),
         };
+        let up_to = tables.first().map_or(0, |newest| newest.number);
+        self.failed = true;
+        let sorted: Vec<_> = tables.iter().flat_map(|frozen| frozen.table.sorted()).collect();
+        let fresh = sorted.iter().flat_map(|rows| rows.iter()).map(|(key, value, _)| raw_bytes(key, value)).sum();
+        let (absorbed, oldest) = guard.absorb(fresh, context.small());
+        let memory = sorted.into_iter().map(Source::memory);
+        let taken = absorbed.iter().map(|run| Source::run(Arc::clone(&context), Arc::clone(run), Keep::Once));
+        let merge = Merge::new(shared.discipline, !oldest, memory.chain(taken).collect());
+        let mut encoding = Encoding::new(shared, merge, Packing::Fast);
+        while !encoding.step(&mut self.file, u64::MAX)? {}
+        let run = encoding.finish(&mut self.file)?;
+        self.runs += usize::from(run.is_some());
         self.failed = false;
-        Ok(flush.done(run))
+        let kept = shared.version().runs.clone();
+        let runs: Vec<_> = run.iter().cloned().chain(kept.into_iter().skip(absorbed.len())).collect();
+        Ok(Flushed { meta: shared.meta(&runs), _runs: runs, install: Some(Install { guard, up_to, run }) })
     }
 
-    fn write_run(&mut self, frozen: &FrozenSpine, mut merge: Merge) -> Result<Option<Arc<Run>>> {
-        merge.rewind()?;
-        if !merge.valid() {
-            return Ok(None);
+    fn check(&self) -> Result<()> {
+        match self.failed {
+            true => Err(Error::Invalid("a run file's writer was used after an error: make a new one".into())),
+            false => Ok(()),
         }
-        let output = match &mut self.output {
-            Some(output) => output,
-            none => none.insert(Output::create(&self.context, self.epoch, self.number)?),
-        };
-        let mut extent = Extent::new(output, frozen.discipline(), frozen.format())?;
-        while merge.valid() {
-            extent.push(merge.key(), merge.value(), merge.weight())?;
-            merge.next()?;
-        }
-        self.runs += 1;
-        extent.finish(run_file_name(self.epoch, self.number)).map(|run| Some(Arc::new(run)))
     }
 
     /// Writes the rest, syncs the file once, and its directory: all runs are durable when it returns.
@@ -139,12 +141,127 @@ impl RunFileWriter {
     ///
     /// The example is at [`RunFileWriter`].
     pub fn finish(self) -> Result<RunFile> {
-        if self.failed {
-            return Err(Error::Invalid("a run file's writer was used after an error: make a new one".into()));
+        self.check()?;
+        let (name, bytes) = self.file.finish()?;
+        Ok(RunFile { name, bytes, runs: self.runs })
+    }
+}
+
+/// A spine whose snapshot was written: what the manifest is to say of it, and what is to be installed once the file is durable. Dropped
+/// without that, everything stays as it was: the frozen rows go into the next flush.
+///
+/// The example is at [`RunFileWriter`].
+#[derive(Debug)]
+pub struct Flushed {
+    meta: SpineMeta,
+    /// What the manifest will name: such files are not removed while this lives.
+    _runs: Vec<Arc<Run>>,
+    install: Option<Install>,
+}
+
+#[derive(Debug)]
+struct Install {
+    guard: FlushGuard,
+    up_to: u64,
+    run: Option<Arc<Run>>,
+}
+
+impl Flushed {
+    /// What a manifest stores of the spine.
+    ///
+    /// The example is at [`RunFileWriter`].
+    pub fn meta(&self) -> &SpineMeta {
+        &self.meta
+    }
+
+    /// Lets the spine read the new run in place of the rows and runs that are in it. To be called after [`RunFileWriter::finish`], from any
+    /// thread. As long as this value lives after that, the run files stay, whether or not a manifest names them.
+    ///
+    /// The example is at [`RunFileWriter`].
+    pub fn install(&mut self) {
+        if let Some(Install { guard, up_to, run }) = self.install.take() {
+            let shared = Arc::clone(guard.shared());
+            guard.install(up_to, run);
+            shared.plan();
         }
-        let Some(output) = self.output else { return Ok(RunFile::default()) };
-        let bytes = output.finish(&self.context)?;
-        Ok(RunFile { name: Some(run_file_name(self.epoch, self.number)), bytes, runs: self.runs })
+    }
+}
+
+/// The rows of a merge on their way into a run, in steps.
+#[derive(Debug)]
+pub(super) struct Encoding {
+    discipline: Discipline,
+    format: u32,
+    packing: Packing,
+    merge: Merge,
+    begun: bool,
+    extent: Option<Extent>,
+}
+
+impl Encoding {
+    pub(super) fn new(shared: &Shared, merge: Merge, packing: Packing) -> Self {
+        let Shared { discipline, format, .. } = *shared;
+        Self { discipline, format, packing, merge, begun: false, extent: None }
+    }
+
+    /// Writes rows of about `fuel` bytes; true if that were the last.
+    pub(super) fn step(&mut self, file: &mut NewFile, fuel: u64) -> Result<bool> {
+        if !mem::replace(&mut self.begun, true) {
+            self.merge.rewind()?;
+        }
+        let Self { discipline, format, packing, merge, extent, .. } = self;
+        let mut used = 0;
+        while merge.valid() && used < fuel {
+            let output = file.output()?;
+            let ident = output.handle.ident;
+            let extent =
+                extent.get_or_insert_with(|| Extent::new(&mut output.tape, ident, *discipline, *format, *packing));
+            // Rows until a write is due.
+            while merge.valid() && used < fuel && output.tape.pending.len() < CHUNK {
+                extent.push(&mut output.tape, merge.key(), merge.value(), merge.weight())?;
+                used += raw_bytes(merge.key(), merge.value());
+                merge.next()?;
+            }
+            output.drain(false)?;
+        }
+        Ok(!merge.valid())
+    }
+
+    /// Writes what ends the run; `None` if it has no row.
+    pub(super) fn finish(self, file: &mut NewFile) -> Result<Option<Arc<Run>>> {
+        let Some(extent) = self.extent else { return Ok(None) };
+        let output = file.output()?;
+        let name = run_file_name(output.handle.header.epoch, output.handle.header.number);
+        let Encoded { meta, footer, index, filter } = extent.finish(&mut output.tape, name)?;
+        output.drain(false)?;
+        Ok(Some(Arc::new(Run { handle: Arc::clone(&output.handle), meta, footer, index, filter })))
+    }
+}
+
+/// A file that is created when the first byte is written.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    context: Arc<SpineContext>,
+    output: Option<Output>,
+}
+
+impl NewFile {
+    pub(super) fn new(context: &Arc<SpineContext>) -> Self {
+        Self { context: Arc::clone(context), output: None }
+    }
+
+    fn output(&mut self) -> Result<&mut Output> {
+        Ok(match &mut self.output {
+            Some(output) => output,
+            none => none.insert(Output::create(&self.context)?),
+        })
+    }
+
+    /// Makes all of it durable; gives its name and length, if there is one.
+    pub(super) fn finish(self) -> Result<(Option<String>, u64)> {
+        let Some(output) = self.output else { return Ok((None, 0)) };
+        let FileHeader { epoch, number, .. } = output.handle.header;
+        Ok((Some(run_file_name(epoch, number)), output.finish(&self.context)?))
     }
 }
 
@@ -153,46 +270,31 @@ impl RunFileWriter {
 struct Output {
     handle: Arc<RunHandle>,
     queue: Box<dyn IoQueue>,
-    /// Bytes not yet handed to the queue. They start at `start`, a multiple of [`ALIGN`].
-    pending: Vec<u8>,
-    start: u64,
+    tape: Tape,
     /// Lengths of the writes in flight by token, to tell a short one.
     writes: VecDeque<(u64, usize)>,
 }
 
 impl Output {
-    fn create(context: &SpineContext, epoch: u64, number: u64) -> Result<Self> {
-        let name = run_file_name(epoch, number);
-        let path = context.dir().join(&name);
-        let file = context.disk().open(&path, OpenOptions::CREATE_DIRECT)?;
-        let header = FileHeader::new(context.store_id(), epoch, number);
-        let handle = Arc::new(RunHandle::new(file, path, header));
-        context.register(&name, &handle);
+    fn create(context: &SpineContext) -> Result<Self> {
+        let handle = context.create_file(OpenOptions::CREATE_DIRECT)?;
         let queue = context.take_queue()?;
-        Ok(Self { handle, queue, pending: header.encode(), start: 0, writes: VecDeque::new() })
-    }
-
-    /// Where the next byte goes.
-    fn offset(&self) -> u64 {
-        self.start + self.pending.len() as u64
-    }
-
-    fn pad(&mut self) {
-        self.pending.resize(self.pending.len().next_multiple_of(ALIGN), 0);
+        let tape = Tape { pending: handle.header.encode(), start: 0 };
+        Ok(Self { handle, queue, tape, writes: VecDeque::new() })
     }
 
     /// Hands whole chunks to the queue; with `all`, what is left too (padded before).
     fn drain(&mut self, all: bool) -> Result<()> {
-        while self.pending.len() >= CHUNK || (all && !self.pending.is_empty()) {
-            let rest = self.pending.split_off(self.pending.len().min(CHUNK));
-            let chunk = mem::replace(&mut self.pending, rest);
+        while self.tape.pending.len() >= CHUNK || (all && !self.tape.pending.is_empty()) {
+            let rest = self.tape.pending.split_off(self.tape.pending.len().min(CHUNK));
+            let chunk = mem::replace(&mut self.tape.pending, rest);
             self.wait(WRITES - 1)?;
             let buf = AlignedBuf::from_slice(&chunk);
-            let (offset, len) = (self.start, buf.len());
+            let (offset, len) = (self.tape.start, buf.len());
             let file = Arc::clone(&self.handle.file);
             self.writes.push_back((offset, len));
             self.queue.submit(vec![(offset, Op::Write { file, offset, buf, durable: false })])?;
-            self.start += len as u64;
+            self.tape.start += len as u64;
         }
         Ok(())
     }
@@ -213,133 +315,12 @@ impl Output {
     }
 
     fn finish(mut self, context: &SpineContext) -> Result<u64> {
-        self.pad();
+        self.tape.pad();
         self.drain(true)?;
         self.wait(0)?;
         self.handle.file.sync()?;
         context.disk().sync_dir(context.dir())?;
         context.put_queue(self.queue);
-        Ok(self.start)
+        Ok(self.tape.start)
     }
-}
-
-/// A run while it is written.
-struct Extent<'a> {
-    output: &'a mut Output,
-    discipline: Discipline,
-    format: u32,
-    start: u64,
-    block: BlockBuilder,
-    /// The first row of the block.
-    first: RowBatch,
-    index: Index,
-    hashes: Vec<u64>,
-    content: Xxh3Default,
-    rows: u64,
-    raw_bytes: u64,
-}
-
-impl<'a> Extent<'a> {
-    fn new(output: &'a mut Output, discipline: Discipline, format: u32) -> Result<Self> {
-        output.pad();
-        let start = output.offset();
-        debug_assert!(start >= header::LEN as u64);
-        Ok(Self {
-            output,
-            discipline,
-            format,
-            start,
-            block: BlockBuilder::default(),
-            first: RowBatch::new(),
-            index: Index::default(),
-            hashes: Vec::new(),
-            content: Xxh3Default::new(),
-            rows: 0,
-            raw_bytes: 0,
-        })
-    }
-
-    /// Appends a row greater than the last one.
-    fn push(&mut self, key: &[u8], value: &[u8], weight: i64) -> Result<()> {
-        let last = if self.block.rows() > 0 { self.block.last_key() } else { self.index.max_key() };
-        if self.rows == 0 || last != key {
-            self.hashes.push(key_hash(key));
-        }
-        if self.block.rows() == 0 {
-            let value = if self.discipline == Discipline::Weighted { value } else { &[] };
-            self.first.push(key, value, 0);
-        }
-        self.block.push(key, value, weight);
-        self.rows += 1;
-        self.raw_bytes += raw_bytes(key, value);
-        if self.block.is_full() { self.close_block() } else { Ok(()) }
-    }
-
-    fn close_block(&mut self) -> Result<()> {
-        let rows = self.block.rows();
-        let before = self.output.offset();
-        let last = self.block.last_key().to_vec();
-        let payload = self.block.finish();
-        let ident = self.output.handle.ident;
-        let sum = frame::encode(&mut self.output.pending, Kind::Block, ident, before, rows, payload, true)?;
-        self.content.update(&sum.to_le_bytes());
-        let len = self.output.offset() - before;
-        let rows = format::to_u32(rows, "the rows of a block")?;
-        self.index.push(len, rows, self.first.key(0), self.first.value(0), &last);
-        self.first.clear();
-        self.block.clear();
-        self.output.drain(false)
-    }
-
-    /// Appends an index or filter frame; returns its length.
-    fn frame(&mut self, kind: Kind, count: usize, payload: &[u8], compress: bool) -> Result<u64> {
-        let before = self.output.offset();
-        let ident = self.output.handle.ident;
-        let sum = frame::encode(&mut self.output.pending, kind, ident, before, count, payload, compress)?;
-        self.content.update(&sum.to_le_bytes());
-        Ok(self.output.offset() - before)
-    }
-
-    fn finish(mut self, file: String) -> Result<Run> {
-        if self.block.rows() > 0 {
-            self.close_block()?;
-        }
-        let data_len = self.output.offset() - self.start;
-        let filter = Filter::build(&self.hashes);
-        let index = mem::take(&mut self.index);
-        let index_len = self.frame(Kind::Index, index.len(), &index.encode(), true)?;
-        let filter_len = self.frame(Kind::Filter, self.hashes.len(), &filter.encode(), false)?;
-        let footer = Footer {
-            version: format::VERSION,
-            discipline: self.discipline,
-            format: self.format,
-            blocks: format::to_u32(index.len(), "the blocks of a run")?,
-            rows: self.rows,
-            raw_bytes: self.raw_bytes,
-            extent: self.start,
-            data_len,
-            index_len,
-            filter_len,
-            content: self.content.digest(),
-            keys: self.hashes.len() as u64,
-        };
-        let (bytes, checksum) = footer.encode(self.output.handle.ident, self.output.offset());
-        self.output.pending.extend_from_slice(&bytes);
-        let meta = RunMeta {
-            file,
-            offset: self.start,
-            len: data_len + index_len + filter_len + footer::LEN as u64,
-            checksum,
-            rows: self.rows,
-            raw_bytes: self.raw_bytes,
-            min_key: index.min_key().to_vec(),
-            max_key: index.max_key().to_vec(),
-        };
-        Ok(Run { handle: Arc::clone(&self.output.handle), meta, footer, index, filter })
-    }
-}
-
-/// What a row weighs for the merge policy.
-pub(super) fn raw_bytes(key: &[u8], value: &[u8]) -> u64 {
-    key.len() as u64 + value.len() as u64 + 8
 }

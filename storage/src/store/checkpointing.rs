@@ -9,7 +9,7 @@ use super::{History, Store, lock};
 use crate::checkpoint::name::{MANIFEST, file_name};
 use crate::checkpoint::{Checkpoint, CheckpointInfo, ExtraMeta, MAX_BYTES, Manifest, commit, garbage, savepoint};
 use crate::sabotage::{Check, checked};
-use crate::spine::{Flushed, FrozenSpine, RunFileWriter, SpineMeta};
+use crate::spine::{Flushed, RunFileWriter, Snapshot, SpineMeta};
 use crate::{Error, Result};
 
 impl Store {
@@ -38,7 +38,7 @@ impl Store {
     /// store.log().append(b"key=value")?;
     /// totals.insert_batch(&rows)?;
     /// let log_from = store.log().next_seq();
-    /// let done = store.checkpoint(Checkpoint { frozen: vec![totals.freeze()], log_from, ..Checkpoint::default() })?;
+    /// let done = store.checkpoint(Checkpoint { frozen: vec![totals.snapshot()], log_from, ..Checkpoint::default() })?;
     /// assert_eq!((done.number, done.runs), (1, 1));
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
@@ -78,14 +78,15 @@ impl Store {
         let number = history.next_number;
         // Everything that the state holds was appended before it was frozen, hence before now.
         let log_durable = self.log.commit()?;
-        let (flushed, run_bytes) = self.write_runs(number, &c.frozen)?;
+        let (mut flushed, run_bytes) = self.write_runs(&c.frozen)?;
         let mut spines: BTreeMap<String, SpineMeta> = BTreeMap::new();
         let last = history.kept.last().map(|m| m.spines.as_slice()).unwrap_or_default();
         for meta in last.iter().filter(|meta| !c.dropped.contains(&meta.name)) {
             spines.insert(meta.name.clone(), meta.clone());
         }
-        for flushed in &flushed {
+        for flushed in &mut flushed {
             spines.insert(flushed.meta().name.clone(), flushed.meta().clone());
+            flushed.install();
         }
         let manifest = Manifest {
             store_id: self.id,
@@ -99,12 +100,11 @@ impl Store {
             savepoint: None,
         };
         let manifest_bytes = commit(&*self.disk, &self.layout.checkpoints, &manifest)?;
-        for flushed in flushed {
-            flushed.install();
-        }
         let runs = manifest.spines.iter().map(|s| s.runs.len() as u64).sum();
         history.next_number += 1;
         history.kept.push(manifest);
+        // Their files stay up to here, where a manifest names them.
+        drop(flushed);
         let removed = self.clear_up(history)?;
         let bytes = run_bytes + manifest_bytes;
         self.counters.checkpoints.fetch_add(1, Relaxed);
@@ -113,8 +113,8 @@ impl Store {
     }
 
     /// Writes the frozen spines into one run file, durable with its name on return. Gives its length too.
-    fn write_runs(&self, number: u64, frozen: &[FrozenSpine]) -> Result<(Vec<Flushed>, u64)> {
-        let mut writer = RunFileWriter::new(&self.context, self.epoch, number);
+    fn write_runs(&self, frozen: &[Snapshot]) -> Result<(Vec<Flushed>, u64)> {
+        let mut writer = RunFileWriter::new(&self.context);
         let flushed = frozen.iter().map(|frozen| writer.flush(frozen)).collect::<Result<_>>()?;
         Ok((flushed, writer.finish()?.bytes))
     }
@@ -127,6 +127,7 @@ impl Store {
         // Durable before anything that only these manifests named goes: else one might come back and name what is gone.
         let mut removed = garbage::manifests(&*self.disk, &self.layout.checkpoints, &gone, &history.damaged)?;
         history.damaged.clear();
+        self.counters.removed_files.fetch_add(removed, Relaxed);
         savepoint::clear_leftovers(&*self.disk, &self.layout.savepoints)?;
         removed += self.collect(history)?;
         if let Some(needed) = history.log_from() {
@@ -142,7 +143,7 @@ impl Store {
         let spines = history.kept.iter().flat_map(|m| &m.spines);
         let kept = spines.flat_map(|s| &s.runs).map(|run| run.file.as_str());
         let named = kept.chain(saved.iter().map(String::as_str)).collect();
-        let mut removed = garbage::runs(&*self.disk, &self.layout.runs, &named)?;
+        let mut removed = garbage::runs(&*self.disk, &self.layout.runs, &named, |name| self.context.is_in_use(name))?;
         self.index_extras(history);
         let spares_old = self.spares_old();
         let is_named = |name: &str| {

@@ -23,7 +23,7 @@ use crate::checkpoint::recover::check_run_file;
 use crate::checkpoint::{Manifest, commit, extra, savepoint};
 use crate::disk::{Create, Disk, OpenOptions};
 use crate::sabotage::{Check, checked};
-use crate::spine::{SpineContext, verify_run};
+use crate::spine::{SpineContext, SpineOptions, verify_run};
 use crate::{Error, Result, log};
 
 /// Bytes that are read and written at a time.
@@ -184,7 +184,8 @@ fn verify(disk: &Arc<dyn Disk>, layout: &Layout, manifest: &Manifest) -> Result<
     for meta in &manifest.extras {
         extra::read(&**disk, &layout.queue, manifest.store_id, meta)?;
     }
-    let context = SpineContext::new(Arc::clone(disk), &layout.runs, manifest.store_id, 0);
+    let options = SpineOptions { memory_bytes: 0, ..SpineOptions::default() };
+    let context = SpineContext::new(Arc::clone(disk), &layout.runs, manifest.store_id, options);
     for spine in &manifest.spines {
         for run in &spine.runs {
             check_run_file(&**disk, layout, run)?;

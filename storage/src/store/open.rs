@@ -16,7 +16,7 @@ use crate::checkpoint::{Manifest, Recovered, extra};
 use crate::disk::Disk;
 use crate::log::{self, Log};
 use crate::sabotage::{Check, checked};
-use crate::spine::{Spine, SpineContext};
+use crate::spine::{Mergers, Spine, SpineContext, SpineOptions};
 use crate::{Error, Result};
 
 /// A checkpoint that is whole, with its spines opened.
@@ -73,7 +73,10 @@ impl Store {
         };
         let saved = savepoint::survey(&*disk, &layout.savepoints, id)?;
         let id = id.unwrap_or(options.new_id);
-        let context = SpineContext::new(Arc::clone(&disk), &layout.runs, id, options.cache_bytes);
+        let in_memory = SpineOptions { memory_bytes: options.memory_bytes, ..SpineOptions::default() };
+        let context = SpineContext::new(Arc::clone(&disk), &layout.runs, id, in_memory);
+        let told = Arc::clone(&fence);
+        context.on_failure(move |e| told.poison(e));
         let mut warnings = Vec::new();
         let mut damaged = Vec::new();
         let keep = options.keep_checkpoints;
@@ -84,6 +87,7 @@ impl Store {
         let named = savepoints.sound.values().fold((0, 0), |(e, n), m| (m.epoch.max(e), m.number.max(n)));
         let epoch = found.epoch.max(named.0).max(Log::newest_epoch(&*disk, &layout.log)?);
         let epoch = after(epoch, "epoch", &layout)?;
+        context.begin(epoch);
         let next_number = after(found.number.max(named.1), "checkpoint number", &layout)?;
         let log = Log::open(Arc::clone(&disk), &layout.log, id, epoch, options.log)?;
         check_log(&layout, &log, chosen.as_ref().map(|c| &c.manifest), &found)?;
@@ -94,7 +98,7 @@ impl Store {
         let metas = chosen.iter().flat_map(|c| &c.manifest.spines);
         let formats = metas.map(|m| (m.name.clone(), (m.discipline, m.format))).collect();
         let spines = chosen.map(|c| c.spines).unwrap_or_default();
-        let store = Self {
+        let mut store = Self {
             disk,
             fence,
             layout,
@@ -103,6 +107,7 @@ impl Store {
             epoch,
             recovered,
             log: Arc::new(log),
+            _mergers: None,
             context,
             formats,
             spines: Mutex::new(Spines { waiting: spines, out: BTreeSet::new() }),
@@ -120,6 +125,8 @@ impl Store {
             store.clear_up(&mut history)?;
         }
         drop(history);
+        // Last: until here nothing is written but what opening writes.
+        store._mergers = Some(Mergers::start(&store.context, options.merge_threads)?);
         Ok(store)
     }
 }

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 ///
 /// ```
 /// use backstay_storage::StoreOptions;
-/// let options = StoreOptions { new_id: 0x6b1e, cache_bytes: 64 << 20, ..StoreOptions::default() };
+/// let options = StoreOptions { new_id: 0x6b1e, memory_bytes: 64 << 20, ..StoreOptions::default() };
 /// assert_eq!(options.keep_checkpoints, 2);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,15 +19,19 @@ pub struct StoreOptions {
     pub new_id: u128,
     /// The log's options.
     pub log: LogOptions,
-    /// Bytes of run blocks kept in memory. Default 256 MiB.
-    pub cache_bytes: u64,
+    /// What spines may hold in memory together, in bytes: half of it rows that are not on disk yet, half of it cached blocks. Beyond the
+    /// first, rows are written to disk between checkpoints. Default 512 MiB. Indexes of runs, buffers of
+    /// merges (some 16 MiB for each thread) and the log's buffers come on top.
+    pub memory_bytes: u64,
+    /// Threads that write memtables and merge runs beside the steps, where the disk allows threads. Default 1.
+    pub merge_threads: usize,
     /// How many checkpoints stay, the newest included. At least 2, the default.
     pub keep_checkpoints: usize,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { new_id: 0, log: LogOptions::default(), cache_bytes: 256 << 20, keep_checkpoints: 2 }
+        Self { new_id: 0, log: LogOptions::default(), memory_bytes: 512 << 20, merge_threads: 1, keep_checkpoints: 2 }
     }
 }
 

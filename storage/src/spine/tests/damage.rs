@@ -14,14 +14,14 @@ struct Sample {
 
 fn sample(discipline: Discipline) -> Sample {
     let disk = disk();
-    let store = context(&disk, 0);
+    let store = context(&disk, 64 << 20);
     let mut spine = Spine::open(Arc::clone(&store), SpineMeta::empty("s", discipline, 3)).unwrap();
     let mut batch = RowBatch::new();
     for i in 0..40u32 {
         batch.push(format!("key {}", i * 7919 % 40).as_bytes(), &i.to_be_bytes(), 1);
     }
     spine.insert_batch(&batch).unwrap();
-    let meta = flush(&store, &mut spine, 1).unwrap();
+    let meta = flush(&store, &mut spine).unwrap();
     let want = all(&spine).unwrap();
     let file = disk.open(&Path::new(DIR).join(run_file_name(1, 1)), WRITE).unwrap();
     Sample { disk, meta, want, file }
@@ -104,23 +104,23 @@ fn a_damaged_block_is_an_error_when_it_is_read_and_not_before() {
 #[test]
 fn a_block_in_another_place_is_found() {
     let disk = disk();
-    let store = context(&disk, 0);
+    let store = context(&disk, 64 << 20);
     let mut metas = Vec::new();
     for number in 1..=2 {
         let mut spine = Spine::open(Arc::clone(&store), SpineMeta::empty("s", Discipline::Weighted, 3)).unwrap();
         spine.insert_batch(&rows(&[(b"k", &[number as u8], 1)])).unwrap();
-        metas.push(flush(&store, &mut spine, number).unwrap());
+        metas.push(flush(&store, &mut spine).unwrap());
     }
     // The first file's bytes where the second's should be: as a misdirected write, or a renamed file.
     let [first, second] = [1, 2].map(|n| disk.open(&Path::new(DIR).join(run_file_name(1, n)), WRITE).unwrap());
     let mut bytes = vec![0; 4096];
     first.read_at(&mut bytes, 4096).unwrap();
     second.write_at(&bytes, 4096).unwrap();
-    let misdirected = Spine::open(context(&disk, 0), metas[1].clone());
+    let misdirected = Spine::open(context(&disk, 64 << 20), metas[1].clone());
     assert!(matches!(misdirected, Err(Error::Damaged(_))), "{misdirected:?}");
     first.read_at(&mut bytes, 0).unwrap();
     second.write_at(&bytes, 0).unwrap();
-    let renamed = Spine::open(context(&disk, 0), metas[1].clone());
+    let renamed = Spine::open(context(&disk, 64 << 20), metas[1].clone());
     assert!(matches!(renamed, Err(Error::Damaged(_))), "{renamed:?}");
 }
 
@@ -144,7 +144,7 @@ fn a_manifest_that_names_something_else_is_refused() {
         let opened = Spine::open(context(&sample.disk, 0), meta);
         assert!(matches!(opened, Err(Error::Damaged(_))), "change {i}: {opened:?}");
     }
-    let other_store = SpineContext::new(Arc::clone(&sample.disk), Path::new(DIR), STORE + 1, 0);
+    let other_store = SpineContext::new(Arc::clone(&sample.disk), Path::new(DIR), STORE + 1, SpineOptions::default());
     assert!(matches!(Spine::open(other_store, sample.meta.clone()), Err(Error::Damaged(_))));
 }
 

@@ -7,10 +7,14 @@ use crate::disk::OpenOptions;
 
 fn bytes(discipline: Discipline) -> Vec<u8> {
     let disk = disk();
-    let store = context(&disk, 0);
+    let store = context(&disk, 64 << 20);
+    // File 1 is another's.
+    let mut other = Spine::open(Arc::clone(&store), SpineMeta::empty("other", discipline, 9)).unwrap();
+    other.insert_batch(&rows(&[(b"x", b"", 1)])).unwrap();
+    flush(&store, &mut other).unwrap();
     let mut spine = Spine::open(Arc::clone(&store), SpineMeta::empty("golden", discipline, 9)).unwrap();
     spine.insert_batch(&rows(&[(b"ab", b"1", 1), (b"abc", b"22", -2), (b"b", b"", 3)])).unwrap();
-    flush(&store, &mut spine, 2).unwrap();
+    flush(&store, &mut spine).unwrap();
     let file = disk.open(&Path::new(DIR).join("00000001-00000002.run"), OpenOptions::READ).unwrap();
     let mut bytes = vec![0; file.len().unwrap() as usize];
     file.read_at(&mut bytes, 0).unwrap();

@@ -114,7 +114,6 @@ fn run(seed: u64, discipline: Discipline) {
     let mut spine = Spine::open(Arc::clone(&store), meta.clone()).unwrap();
     let (mut model, mut durable) = (Model::default(), Model::default());
     let keys = [20, 300, 5000][rng.below(3) as usize];
-    let mut number = 0;
     for _ in 0..80 {
         match rng.below(10) {
             0..=4 => {
@@ -122,19 +121,18 @@ fn run(seed: u64, discipline: Discipline) {
                 model.insert(discipline, &batch);
                 spine.insert_batch(&batch).unwrap();
             }
-            5 => drop(spine.freeze()),
+            5 => drop(spine.snapshot()),
             6 | 7 => {
-                number += 1;
-                let frozen = spine.freeze();
+                let frozen = spine.snapshot();
                 let at_freeze = Model { weighted: model.weighted.clone(), latest: model.latest.clone() };
                 // The owner goes on while the flush is under way.
                 let batch = random_batch(&mut rng, keys);
-                let mut writer = RunFileWriter::new(&store, 1, number);
-                let flushed = writer.flush(&frozen).unwrap();
+                let mut writer = RunFileWriter::new(&store);
+                let mut flushed = writer.flush(&frozen).unwrap();
                 model.insert(discipline, &batch);
                 spine.insert_batch(&batch).unwrap();
                 if rng.below(3) == 0 {
-                    drop(spine.freeze());
+                    drop(spine.snapshot());
                 }
                 writer.finish().unwrap();
                 if rng.below(5) > 0 {
@@ -189,7 +187,7 @@ fn many_checkpoints_leave_few_runs_and_all_rows() {
             }
             model.insert(discipline, &batch);
             spine.insert_batch(&batch).unwrap();
-            let meta = flush(&store, &mut spine, number).unwrap();
+            let meta = flush(&store, &mut spine).unwrap();
             assert!(meta.runs.len() <= 9, "{} runs after {number} checkpoints", meta.runs.len());
         }
         check(&mut spine, &model, &mut rng, 300);

@@ -60,7 +60,7 @@ fn a_state_frozen_before_the_last_checkpoint_is_refused() {
     for step in 1..=2u64 {
         store.log().append(&step.to_le_bytes()).unwrap();
         spine.insert_batch(&one_row(step)).unwrap();
-        frozen.push((step + 1, spine.freeze()));
+        frozen.push((step + 1, spine.snapshot()));
     }
     let mut refused = 0;
     for (log_from, frozen) in frozen.into_iter().rev() {
@@ -89,7 +89,7 @@ fn frozen_states_of_no_store_or_another_are_refused() {
     let mut foreign = stranger.spine("s", Discipline::Weighted, 1).unwrap();
     foreign.insert_batch(&one_row(1)).unwrap();
     let mut ephemeral = Spine::ephemeral(Discipline::Weighted);
-    for frozen in [foreign.freeze(), ephemeral.freeze()] {
+    for frozen in [foreign.snapshot(), ephemeral.snapshot()] {
         let e = store.checkpoint(Checkpoint { frozen: vec![frozen], ..Checkpoint::default() }).unwrap_err();
         assert!(matches!(&e, Error::Invalid(_)), "{e}");
         assert_eq!(store.poisoned(), None, "{e}");

@@ -69,7 +69,7 @@ fn a_spine_is_opened_once_and_only_as_what_it_is() {
     let store = open(&disk).unwrap();
     let mut spine = store.spine("sums", Discipline::Weighted, 3).unwrap();
     assert!(matches!(store.spine("sums", Discipline::Weighted, 3), Err(Error::Invalid(_))));
-    store.checkpoint(Checkpoint { frozen: vec![spine.freeze()], ..Checkpoint::default() }).unwrap();
+    store.checkpoint(Checkpoint { frozen: vec![spine.snapshot()], ..Checkpoint::default() }).unwrap();
     drop((spine, store));
     let store = open(&disk).unwrap();
     assert_eq!(store.spine_names(), ["sums"]);
@@ -92,8 +92,8 @@ fn spines_that_are_not_frozen_are_carried_over_unless_dropped() {
         rows.push(b"key", b"value", 1);
         spine.insert_batch(&rows).unwrap();
     }
-    store.checkpoint(Checkpoint { frozen: vec![a.freeze(), b.freeze()], ..Checkpoint::default() }).unwrap();
-    store.checkpoint(Checkpoint { frozen: vec![a.freeze()], ..Checkpoint::default() }).unwrap();
+    store.checkpoint(Checkpoint { frozen: vec![a.snapshot(), b.snapshot()], ..Checkpoint::default() }).unwrap();
+    store.checkpoint(Checkpoint { frozen: vec![a.snapshot()], ..Checkpoint::default() }).unwrap();
     drop((a, b, store));
     let store = open(&disk).unwrap();
     let mut b = store.spine("b", Discipline::Latest, 1).unwrap();
@@ -112,7 +112,7 @@ fn requests_that_cannot_be_met_do_nothing() {
         (Checkpoint { log_from: 0, ..Checkpoint::default() }, "from record 0"),
         (Checkpoint { log_from: 2, ..Checkpoint::default() }, "from record 2"),
         (Checkpoint { extras: vec!["00000001-00000009.x".into()], ..Checkpoint::default() }, "no extra file"),
-        (Checkpoint { frozen: vec![spine.freeze(), spine.freeze()], ..Checkpoint::default() }, "twice"),
+        (Checkpoint { frozen: vec![spine.snapshot(), spine.snapshot()], ..Checkpoint::default() }, "twice"),
     ];
     for (checkpoint, what) in bad {
         let e = store.checkpoint(checkpoint).unwrap_err();
@@ -154,7 +154,7 @@ fn only_what_is_kept_stays_on_disk() {
         spine.insert_batch(&rows).unwrap();
         store.log().append(&[n; 9000]).unwrap();
         let log_from = store.log().next_seq();
-        let done = store.checkpoint(Checkpoint { frozen: vec![spine.freeze()], log_from, ..Checkpoint::default() });
+        let done = store.checkpoint(Checkpoint { frozen: vec![spine.snapshot()], log_from, ..Checkpoint::default() });
         assert_eq!(done.unwrap().number, u64::from(n));
     }
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());

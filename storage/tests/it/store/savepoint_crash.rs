@@ -337,7 +337,7 @@ fn savepoints_are_made_and_copied_while_others_write() {
                 store.log().append(&step.to_le_bytes()).unwrap();
                 let extras = vec![store.write_extra("pending", &[step as u8; 3000]).unwrap()];
                 let blob = step.to_le_bytes().to_vec().into();
-                let (frozen, log_from) = (vec![spine.freeze()], store.log().next_seq());
+                let (frozen, log_from) = (vec![spine.snapshot()], store.log().next_seq());
                 store.checkpoint(Checkpoint { frozen, blob, log_from, extras, ..Checkpoint::default() }).unwrap();
                 if step % 3 == 1 {
                     store.savepoint("now").unwrap();

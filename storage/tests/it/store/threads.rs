@@ -47,7 +47,7 @@ fn checkpoints_run_beside_everything_else() {
             if step % 20 == 0 {
                 named_last = vec![pending];
                 let checkpoint = Checkpoint {
-                    frozen: vec![spine.freeze()],
+                    frozen: vec![spine.snapshot()],
                     blob: step.to_le_bytes().to_vec().into(),
                     log_from: step + 1,
                     extras: named_last.clone(),

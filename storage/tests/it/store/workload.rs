@@ -58,7 +58,7 @@ pub fn options(seed: u64) -> StoreOptions {
         buffer_bytes: 24_000,
         spare_segments: 1,
     };
-    StoreOptions { new_id: u128::from(seed) << 64 | 1, log, cache_bytes: 1 << 20, ..StoreOptions::default() }
+    StoreOptions { new_id: u128::from(seed) << 64 | 1, log, memory_bytes: 2 << 20, ..StoreOptions::default() }
 }
 
 /// An open store and what belongs to it.
@@ -203,7 +203,7 @@ impl Embedder {
             let given_up = self.store.write_extra("pending", b"sent meanwhile")?;
             self.store.discard_extra(&given_up);
         }
-        let frozen = vec![self.weighted.freeze(), self.latest.freeze()];
+        let frozen = vec![self.weighted.snapshot(), self.latest.snapshot()];
         let blob = self.step.to_le_bytes().to_vec().into();
         Ok(Checkpoint { frozen, blob, log_from: self.step + 1, extras, ..Checkpoint::default() })
     }

@@ -1,0 +1,355 @@
+//! Work beside the steps: writing frozen memtables when memory is short, and merging runs. In slices, by threads of the
+//! store's, and by those who insert when the threads do not keep up.
+//!
+//! Invariants:
+//! 1. A job is in the list, or in the hands of one thread for one slice. Tables go before merges, a small merge before a large one.
+//! 2. Whatever ends, moves or frees something is followed by [`Merger::changed`]: nobody waits for what has happened.
+//! 3. Locks are taken in the order: this list, a spine's version.
+//! 4. The first failure stops all jobs, and the spines answer `Poisoned` from then on.
+//!
+//! Back-pressure: whoever inserts does [`PAY`] bytes of this work for each byte that it inserts as long as memtables fill three
+//! quarters of their bound or a spine has more than [`MANY_RUNS`] runs, and waits only at the bound itself. On a disk that
+//! allows no threads (the simulated one) it always pays: nobody else would.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+
+use super::context::{SpineContext, lock};
+use super::cursor::{Merge, Source};
+use super::extent::Packing;
+use super::memory::Pressure;
+use super::run::{Keep, Run};
+use super::version::{FlushGuard, Frozen, Merging, Shared};
+use super::writer::{Encoding, NewFile};
+use crate::{Error, Result};
+
+/// Bytes of rows of one slice.
+const SLICE: u64 = 1 << 20;
+/// Bytes of work for each byte that is inserted: more levels than a spine has.
+const PAY: u64 = 12;
+/// What is paid at least.
+const LEAST_PAY: u64 = 16 << 10;
+/// From so many runs on, inserting pays for merges.
+const MANY_RUNS: usize = 32;
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(super) struct Merger {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: Vec<Job>,
+    /// Jobs in somebody's hands.
+    taken: usize,
+    /// Threads that do nothing else.
+    threads: usize,
+    stop: bool,
+}
+
+/// Something to do for a spine.
+#[derive(Debug)]
+struct Job {
+    shared: Arc<Shared>,
+    task: Task,
+}
+
+#[derive(Debug)]
+enum Task {
+    /// Write the oldest table, whichever that is then.
+    Spill,
+    Spilling(Spilling),
+    Merge(Merging),
+    Merging(Merging, Encoding, NewFile),
+}
+
+#[derive(Debug)]
+struct Spilling {
+    guard: FlushGuard,
+    table: Arc<Frozen>,
+    encoding: Encoding,
+    file: NewFile,
+}
+
+impl Job {
+    /// The smaller the sooner.
+    fn rank(&self) -> u64 {
+        match &self.task {
+            Task::Spill | Task::Spilling(_) => 0,
+            Task::Merge(merging) | Task::Merging(merging, ..) => {
+                merging.runs.iter().fold(1, |sum: u64, run| sum.saturating_add(run.meta.raw_bytes))
+            }
+        }
+    }
+
+    fn can_go_on(&self) -> bool {
+        !matches!(self.task, Task::Spill) || self.shared.can_flush()
+    }
+
+    /// Does a slice; gives the job back if it is not done.
+    fn step(self, context: &Arc<SpineContext>, fuel: u64) -> Result<Option<Self>> {
+        let Self { shared, task } = self;
+        let task = match task {
+            Task::Spill => match spilling(&shared, context) {
+                Some(spilling) => Task::Spilling(spilling),
+                None => return Ok(None),
+            },
+            Task::Merge(merging) if shared.is_closed() => {
+                shared.give_up(&merging);
+                return Ok(None);
+            }
+            Task::Merge(merging) => {
+                let runs = merging.runs.iter();
+                let sources = runs.map(|run| Source::run(Arc::clone(context), Arc::clone(run), Keep::Once)).collect();
+                let merge = Merge::new(shared.discipline, !merging.oldest, sources);
+                let packing = if merging.oldest { Packing::Small } else { Packing::Fast };
+                let encoding = Encoding::new(&shared, merge, packing);
+                Task::Merging(merging, encoding, NewFile::new(context))
+            }
+            begun => begun,
+        };
+        match task {
+            Task::Spilling(mut job) => {
+                if !job.encoding.step(&mut job.file, fuel)? {
+                    return Ok(Some(Self { shared, task: Task::Spilling(job) }));
+                }
+                let Spilling { guard, table, encoding, file } = job;
+                let run = durable(encoding, file)?;
+                guard.install(table.number, run);
+                drop(table);
+                if context.memory().pressure() != Pressure::None && !shared.version().tables.is_empty() {
+                    context.merger().spill(&shared);
+                }
+            }
+            Task::Merging(merging, mut encoding, mut file) => {
+                if !encoding.step(&mut file, fuel)? {
+                    return Ok(Some(Self { shared, task: Task::Merging(merging, encoding, file) }));
+                }
+                let run = durable(encoding, file)?;
+                shared.replace(&merging, run);
+            }
+            Task::Spill | Task::Merge(_) => {}
+        }
+        shared.plan();
+        Ok(None)
+    }
+}
+
+/// Begins to write the oldest table, if there is one and nobody else does.
+fn spilling(shared: &Arc<Shared>, context: &Arc<SpineContext>) -> Option<Spilling> {
+    let guard = shared.begin_flush()?;
+    let table = guard.oldest()?;
+    let sources = table.table.sorted().into_iter().map(Source::memory).collect();
+    // Older runs may hold what its tombstones hide; they go when they meet the oldest run.
+    let encoding = Encoding::new(shared, Merge::new(shared.discipline, true, sources), Packing::Fast);
+    Some(Spilling { guard, table, encoding, file: NewFile::new(context) })
+}
+
+fn durable(encoding: Encoding, mut file: NewFile) -> Result<Option<Arc<Run>>> {
+    let run = encoding.finish(&mut file)?;
+    file.finish()?;
+    Ok(run)
+}
+
+impl Merger {
+    /// Something has happened that somebody may wait for.
+    pub(super) fn changed(&self) {
+        // With the lock, so that nobody who looked before goes to sleep after.
+        drop(lock(&self.state));
+        self.changed.notify_all();
+    }
+
+    fn push(&self, job: Job) {
+        let mut state = lock(&self.state);
+        if !state.stop {
+            state.jobs.push(job);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn take(&self, state: &mut State) -> Option<Job> {
+        let startable = state.jobs.iter().enumerate().filter(|(_, job)| job.can_go_on());
+        let (best, _) = startable.min_by_key(|(at, job)| (job.rank(), *at))?;
+        state.taken += 1;
+        // In order: tables of one spine are written in the order of the list.
+        Some(state.jobs.remove(best))
+    }
+
+    /// Does a slice of a job, and puts back what is left of it.
+    fn slice(&self, context: &Arc<SpineContext>, job: Job, fuel: u64) {
+        /// Also if the slice panics: nobody may wait for ever.
+        struct Taken<'a>(&'a Merger, &'a SpineContext, Option<Result<Option<Job>>>);
+        impl Drop for Taken<'_> {
+            fn drop(&mut self) {
+                let panicked =
+                    || Err(Error::Poisoned { cause: "a thread panicked while it wrote or merged runs".into() });
+                let left = match self.2.take().unwrap_or_else(panicked) {
+                    Ok(left) => left,
+                    Err(e) => {
+                        self.1.fail(&e);
+                        None
+                    }
+                };
+                let mut state = lock(&self.0.state);
+                state.taken -= 1;
+                let left = left.and_then(|job| {
+                    if state.stop {
+                        Some(job)
+                    } else {
+                        state.jobs.insert(0, job);
+                        None
+                    }
+                });
+                drop(state);
+                self.0.changed.notify_all();
+                // What it holds may want the lock.
+                drop(left);
+            }
+        }
+        let mut taken = Taken(self, context, None);
+        let done = context.check().and_then(|()| job.step(context, fuel.min(SLICE)));
+        taken.2 = Some(done);
+    }
+
+    /// Does so many bytes of work, as far as there is any.
+    fn pay(&self, context: &Arc<SpineContext>, mut fuel: u64) {
+        while fuel > 0 {
+            let Some(job) = self.take(&mut lock(&self.state)) else { return };
+            self.slice(context, job, fuel);
+            fuel = fuel.saturating_sub(SLICE);
+        }
+    }
+
+    /// Works, or waits for those who do, until `done` says so, nothing can bring it nearer, or something has failed.
+    pub(super) fn until(&self, context: &Arc<SpineContext>, mut done: impl FnMut() -> bool) -> Result<()> {
+        loop {
+            context.check()?;
+            let mut state = lock(&self.state);
+            // With the lock: whoever makes it true takes that before it wakes others.
+            if done() {
+                return Ok(());
+            }
+            if let Some(job) = self.take(&mut state) {
+                drop(state);
+                self.slice(context, job, SLICE);
+            } else if state.taken > 0 || (state.threads > 0 && !state.jobs.is_empty()) {
+                drop(self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner));
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// After an insert of `bytes` bytes into a spine of `runs` runs.
+    pub(super) fn inserted(&self, context: &Arc<SpineContext>, bytes: u64, runs: usize) -> Result<()> {
+        let pressure = context.memory().pressure();
+        let alone = lock(&self.state).threads == 0;
+        if alone || pressure != Pressure::None || runs > MANY_RUNS {
+            self.pay(context, bytes.saturating_mul(PAY).max(LEAST_PAY));
+        }
+        if pressure == Pressure::Full {
+            self.until(context, || context.memory().pressure() != Pressure::Full)?;
+        }
+        context.check()
+    }
+
+    /// Has the oldest table of a spine written, and others as long as memory is short.
+    pub(super) fn spill(&self, shared: &Arc<Shared>) {
+        let mut state = lock(&self.state);
+        let is_there = |job: &Job| matches!(job.task, Task::Spill) && Arc::ptr_eq(&job.shared, shared);
+        if state.stop || state.jobs.iter().any(is_there) {
+            return;
+        }
+        state.jobs.push(Job { shared: Arc::clone(shared), task: Task::Spill });
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Drops the jobs of a spine that nobody owns any more.
+    pub(super) fn forget(&self, shared: &Arc<Shared>) {
+        let mut state = lock(&self.state);
+        let (gone, left) =
+            std::mem::take(&mut state.jobs).into_iter().partition(|job| Arc::ptr_eq(&job.shared, shared));
+        state.jobs = left;
+        drop(state);
+        drop::<Vec<Job>>(gone);
+    }
+
+    /// Ends all work.
+    fn stop(&self) {
+        let mut state = lock(&self.state);
+        state.stop = true;
+        let jobs = std::mem::take(&mut state.jobs);
+        drop(state);
+        self.changed.notify_all();
+        drop(jobs);
+    }
+
+    fn work(&self, context: &Arc<SpineContext>) {
+        loop {
+            let mut state = lock(&self.state);
+            let job = loop {
+                if state.stop {
+                    return;
+                }
+                match self.take(&mut state) {
+                    Some(job) => break job,
+                    None => state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
+                }
+            };
+            drop(state);
+            self.slice(context, job, SLICE);
+        }
+    }
+}
+
+impl Shared {
+    /// Has merged what the policy names.
+    pub(super) fn plan(self: &Arc<Self>) {
+        let Some(context) = &self.context else { return };
+        while let Some(merging) = self.next_merge(context.small()) {
+            context.merger().push(Job { shared: Arc::clone(self), task: Task::Merge(merging) });
+        }
+    }
+}
+
+/// The threads that work for the spines of a store. Dropping it ends them, and all work that is not done: what was not
+/// installed is garbage.
+#[derive(Debug)]
+pub(crate) struct Mergers {
+    context: Arc<SpineContext>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Mergers {
+    /// Starts `threads` threads, if the disk allows any.
+    pub(crate) fn start(context: &Arc<SpineContext>, threads: usize) -> Result<Self> {
+        let mut mergers = Self { context: Arc::clone(context), threads: Vec::new() };
+        let wanted = if context.disk().threads() { threads } else { 0 };
+        for number in 0..wanted {
+            let theirs = Arc::clone(context);
+            let thread = std::thread::Builder::new()
+                .name(format!("backstay-merge-{number}"))
+                .spawn(move || theirs.merger().work(&theirs))
+                .map_err(|e| Error::io("start a thread for", context.dir(), e))?;
+            mergers.threads.push(thread);
+            lock(&context.merger().state).threads += 1;
+        }
+        Ok(mergers)
+    }
+}
+
+impl Drop for Mergers {
+    fn drop(&mut self) {
+        let merger = self.context.merger();
+        merger.stop();
+        for thread in self.threads.drain(..) {
+            // A panic of it was told as a failure.
+            let _ = thread.join();
+        }
+        lock(&merger.state).threads = 0;
+    }
+}
