@@ -19,6 +19,9 @@ use crate::{compact, log_recovery, run_decode};
 /// The extra file's bytes in [`store_files`].
 pub const EXTRA: &[u8] = &[9; 700];
 
+/// The savepoint in [`store_files`].
+pub const SAVEPOINT: &str = "early";
+
 /// SplitMix64.
 struct Rng(u64);
 
@@ -132,7 +135,7 @@ pub fn run_files() -> &'static (Files, Vec<SpineMeta>, Vec<RowBatch>) {
     })
 }
 
-/// A store with two checkpoints, an extra file and a log behind them; and the rows of its steps.
+/// A store with two checkpoints, the first of them saved, an extra file and a log behind them; and the rows of its steps.
 pub fn store_files() -> &'static (Files, Vec<Vec<Row>>) {
     static FILES: OnceLock<(Files, Vec<Vec<Row>>)> = OnceLock::new();
     FILES.get_or_init(|| {
@@ -151,6 +154,9 @@ pub fn store_files() -> &'static (Files, Vec<Vec<Row>>) {
                 }
                 if step == 4 {
                     embedder.checkpoint((opening == 1).then_some(EXTRA)).expect("checkpoint");
+                    if opening == 0 {
+                        embedder.store.savepoint(SAVEPOINT).expect("savepoint");
+                    }
                 }
             }
             embedder.store.log().commit().expect("commit");
@@ -188,6 +194,7 @@ fn manifest() -> Manifest {
         extras: vec![ExtraMeta { name: "00000002-00000001.pending".into(), len: 772, checksum: 6 }],
         spines: vec![with_runs, SpineMeta::empty("by weight", Discipline::Weighted, 1)],
         blob: b"state".as_slice().into(),
+        savepoint: None,
     }
 }
 
@@ -259,6 +266,9 @@ pub fn corpus() -> Vec<(&'static str, String, Vec<u8>)> {
 
     add("manifest_decode", "raw", [&[0], &manifest().encode()[..]].concat());
     add("manifest_decode", "sealed", [&[1], &manifest().encode()[..]].concat());
+    let saved = Manifest { savepoint: Some("before-upgrade".into()), ..manifest() };
+    add("manifest_decode", "savepoint-raw", [&[0], &saved.encode()[..]].concat());
+    add("manifest_decode", "savepoint-sealed", [&[1], &saved.encode()[..]].concat());
 
     let (stores, _) = store_files();
     let extra = stores.iter().find(|(path, _)| path.extension().is_some_and(|e| e == "pending"));

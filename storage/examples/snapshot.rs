@@ -8,6 +8,7 @@
 //! Each step writes its number to every key. Whoever reads a snapshot must therefore see one number only, however many
 //! steps were done since. Taking a snapshot swaps a table, whatever the state's size; it is what a checkpoint is taken of,
 //! too. A savepoint then keeps that checkpoint, and its copy opens as a store of its own.
+#![expect(clippy::disallowed_methods, reason = "the reader is a thread of the example's own")]
 
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;

@@ -6,6 +6,8 @@
 //!    write answers [`Error::Poisoned`] until the store is opened anew (invariant 6 of the design).
 //! 3. What a checkpoint says is there when it is opened, or the opening falls back to an older checkpoint and says so,
 //!    or it fails: it never goes on with less (invariant 7).
+//! 4. What a savepoint names stays until it is removed by name; a savepoint that is damaged never keeps the store from
+//!    opening (`savepoint`), and a copy of one opens only when it is whole (`copy`).
 //!
 //! Known limits: the directory's lock is advisory. Checkpoints are taken one at a time.
 
