@@ -9,7 +9,7 @@ use backstay_storage::checkpoint::{ExtraMeta, Manifest};
 use backstay_storage::disk::{Disk, SimDisk};
 use backstay_storage::log::Log;
 use backstay_storage::spine::{
-    Discipline, RowBatch, RunFileWriter, RunMeta, Spine, SpineContext, SpineMeta, run_file_name,
+    Discipline, RowBatch, RunFileWriter, RunMeta, Spine, SpineContext, SpineMeta, SpineOptions, run_file_name,
 };
 
 use crate::embedder::{Embedder, Row};
@@ -106,7 +106,12 @@ pub fn run_files() -> &'static (Files, Vec<SpineMeta>, Vec<RowBatch>) {
         let disk = SimDisk::new(3);
         let dir = Path::new(run_decode::DIR);
         disk.create_dir_all(dir).expect("a directory on a new disk");
-        let context = SpineContext::new(Arc::new(disk.clone()), dir, run_decode::STORE, 1 << 20);
+        let context = SpineContext::new(
+            Arc::new(disk.clone()),
+            dir,
+            run_decode::STORE,
+            SpineOptions { memory_bytes: 1 << 20, ..SpineOptions::default() },
+        );
         let open = |meta| Spine::open(context.clone(), meta).expect("a new spine");
         let mut spines =
             [Discipline::Weighted, Discipline::Latest].map(|d| open(SpineMeta::empty(&d.to_string(), d, 1)));
