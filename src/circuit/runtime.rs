@@ -51,7 +51,6 @@ pub struct Runtime {
     /// Steps that were submitted, with what the workers answered so far.
     pending: BTreeMap<u64, Vec<Option<Result<WorkerOutput>>>>,
     last_step: u64,
-    memtable_bytes: u64,
     stopped: Option<String>,
 }
 
@@ -128,7 +127,7 @@ impl Runtime {
         let view_codecs = view_codecs.collect::<Result<_>>()?;
         let workers = options.workers;
         let (pending, stopped) = (BTreeMap::new(), None);
-        Ok(Self { plan, engine, view_codecs, workers, pending, last_step: 0, memtable_bytes: 0, stopped })
+        Ok(Self { plan, engine, view_codecs, workers, pending, last_step: 0, stopped })
     }
 
     /// Hands a step to the workers and does not wait. Steps may be numbered with gaps, but must ascend.
@@ -207,13 +206,11 @@ impl Runtime {
         let mut merged = StepOutput { step, ..StepOutput::default() };
         let mut parts: Vec<Vec<_>> = self.view_codecs.iter().map(|_| Vec::new()).collect();
         let mut eval_errors = EvalErrors::default();
-        self.memtable_bytes = 0;
         for output in outputs {
             for (parts, part) in parts.iter_mut().zip(output.views) {
                 parts.push(part);
             }
             eval_errors.merge(output.eval_errors);
-            self.memtable_bytes += output.memtable_bytes;
         }
         for (view, (parts, codec)) in parts.into_iter().zip(&self.view_codecs).enumerate() {
             let schema = &self.plan.nodes[self.plan.views[view].node].schema;
@@ -249,7 +246,6 @@ impl Runtime {
     }
 
     fn freeze_workers(&mut self) -> Result<Vec<Snapshot>> {
-        self.memtable_bytes = 0;
         let threads = match &mut self.engine {
             Engine::Inline(workers) => return Ok(workers.iter_mut().flat_map(Worker::freeze).collect()),
             Engine::Threads(threads) => threads,
@@ -265,11 +261,6 @@ impl Runtime {
             };
         }
         Ok(frozen.into_values().flatten().collect())
-    }
-
-    /// Bytes in the memtables of all spines, as of the last completed step or freeze.
-    pub fn memtable_bytes(&self) -> u64 {
-        self.memtable_bytes
     }
 
     fn check(&self) -> Result<()> {

@@ -38,7 +38,6 @@ pub(super) struct TableChunk {
 pub(super) struct WorkerOutput {
     pub(super) views: Vec<(Delta, ViewHash)>,
     pub(super) eval_errors: EvalErrors,
-    pub(super) memtable_bytes: u64,
 }
 
 /// One worker.
@@ -213,8 +212,6 @@ impl Worker {
             let delta = Delta::concat(schema, &chunks).map_err(CircuitError::arrow(&self.plan.views[view].name))?;
             output.views.push(delta.consolidate(codec)?);
         }
-        let spines = self.nodes.iter_mut().filter_map(|n| n.operator.as_mut()).flat_map(|o| o.spines());
-        output.memtable_bytes = spines.map(|s| s.stats().memtable_bytes).sum();
         Ok(output)
     }
 

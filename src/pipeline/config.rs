@@ -67,11 +67,12 @@ pub struct PipelineConfig {
 /// How state is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorageConfig {
-    /// Cache of blocks of state, in MiB. Default 256.
+    /// What cached blocks of state may take, in MiB. Default 256.
     pub cache_mib: u64,
     /// The log takes a checkpoint, whatever the interval says, when it is larger than this. Default 1 GiB.
     pub max_log_bytes: u64,
-    /// So do memtables. Default 512 MiB.
+    /// What rows of state that are not on disk yet may take, in bytes: beyond it they are written between checkpoints. Default
+    /// 256 MiB.
     pub max_memtable_bytes: u64,
     /// The store may take at most this many bytes of disk. Default: no limit.
     pub quota_bytes: Option<u64>,
@@ -79,7 +80,7 @@ pub struct StorageConfig {
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { cache_mib: 256, max_log_bytes: 1 << 30, max_memtable_bytes: 512 << 20, quota_bytes: None }
+        Self { cache_mib: 256, max_log_bytes: 1 << 30, max_memtable_bytes: 256 << 20, quota_bytes: None }
     }
 }
 

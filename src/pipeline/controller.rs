@@ -217,7 +217,7 @@ impl Pipeline {
             for input in &mut self.inputs {
                 input.fill(input.limit(rows))?;
             }
-            let full = self.pending_bytes() > self.config.max_pending_output_bytes || self.memtables_full();
+            let full = self.pending_bytes() > self.config.max_pending_output_bytes;
             // A program over empty inputs has results, too: a count of 0.
             let first_of_nothing = self.state.step == 0 && self.inputs.iter().all(InputEndpoint::is_done);
             if !full && (first_of_nothing || self.should_cut()) {
@@ -342,12 +342,6 @@ impl Pipeline {
         self.outputs.iter().map(OutputEndpoint::pending_bytes).sum()
     }
 
-    /// Whether memtables are at their bound and those of the checkpoint before are still being written.
-    fn memtables_full(&self) -> bool {
-        let bound = self.config.storage.as_ref().map_or(u64::MAX, |s| s.max_memtable_bytes);
-        self.checkpointer.as_ref().is_some_and(Checkpointer::is_busy) && self.runtime.memtable_bytes() > bound
-    }
-
     /// Waits while outputs hold more than they may.
     pub(super) fn wait_for_outputs(&mut self) -> Result<()> {
         while self.pending_bytes() > self.config.max_pending_output_bytes && !self.control.stopping() {
@@ -378,9 +372,7 @@ impl Pipeline {
             .fault_tolerance
             .checkpoint_interval
             .is_some_and(|i| self.env.clock.elapsed().saturating_sub(self.checkpoint_begun) >= i);
-        let full = (self.logged && store.log().bytes() > storage.max_log_bytes)
-            || (self.config.fault_tolerance.model > Level::None
-                && self.runtime.memtable_bytes() > storage.max_memtable_bytes);
+        let full = self.logged && store.log().bytes() > storage.max_log_bytes;
         if requested || due || full {
             let next = self.next_log_record();
             self.begin_checkpoint(next)?;

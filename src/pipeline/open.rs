@@ -303,8 +303,13 @@ fn open_store(options: &Options, env: &Environment) -> Result<Option<Arc<Store>>
         disk.create_dir_all(dir)?;
         disk = Arc::new(QuotaDisk::new(disk, dir, quota)?);
     }
-    let store_options =
-        StoreOptions { memory_bytes: storage.cache_mib << 21, new_id: env.new_id.as_u128(), ..StoreOptions::default() };
+    let cache_bytes = storage.cache_mib << 20;
+    let store_options = StoreOptions {
+        memory_bytes: cache_bytes.saturating_add(storage.max_memtable_bytes),
+        cache_bytes: Some(cache_bytes),
+        new_id: env.new_id.as_u128(),
+        ..StoreOptions::default()
+    };
     Ok(Some(Arc::new(Store::open(disk, dir, store_options)?)))
 }
 

@@ -104,8 +104,10 @@ struct Files {
 /// How the spines of one store use memory, and name their files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpineOptions {
-    /// What memtables and cached blocks may hold together, in bytes: half of it each. Default 512 MiB.
+    /// What memtables and cached blocks may hold together, in bytes. Default 512 MiB.
     pub memory_bytes: u64,
+    /// How much of it is for cached blocks. `None`, the default: half.
+    pub cache_bytes: Option<u64>,
     /// The first part of the names of new run files. Larger than that of any file in the directory, or files of this epoch would have
     /// to be opened before any is written. Default 1.
     pub epoch: u64,
@@ -113,7 +115,7 @@ pub struct SpineOptions {
 
 impl Default for SpineOptions {
     fn default() -> Self {
-        Self { memory_bytes: 512 << 20, epoch: 1 }
+        Self { memory_bytes: 512 << 20, cache_bytes: None, epoch: 1 }
     }
 }
 
@@ -129,7 +131,7 @@ impl SpineContext {
     /// assert_eq!(context.cached_bytes(), 0);
     /// ```
     pub fn new(disk: Arc<dyn Disk>, dir: &Path, store_id: u128, options: SpineOptions) -> Arc<Self> {
-        let cache_bytes = options.memory_bytes / 2;
+        let cache_bytes = options.cache_bytes.unwrap_or(options.memory_bytes / 2).min(options.memory_bytes);
         let blocks = usize::try_from(cache_bytes / format::block::TARGET as u64).unwrap_or(usize::MAX).max(16);
         let cache = Cache::with(blocks, cache_bytes, ByBytes, Xxh3DefaultBuilder::new(), DefaultLifecycle::default());
         Arc::new(Self {

@@ -2,8 +2,9 @@
 //!
 //! Invariant: a [`Held`] is in the books with its bytes as long as it lives.
 //!
-//! A spine freezes its memtable when all active ones together have half of the bound, and its own at least half of their
-//! average: so the large ones go first, and a frozen one leaves room for the next until it is on disk.
+//! A spine freezes its memtable when all active ones together have two fifths of the bound, and its own at least half of their
+//! average: so the large ones go first, and a frozen one leaves room for the next until it is on disk. The rest is for the sorted
+//! copy that is made of a latest spine's table when it is written.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -78,7 +79,7 @@ impl Held {
     pub(super) fn is_due(&self) -> bool {
         let active = self.memory.active.load(Relaxed);
         let spines = self.memory.spines.load(Relaxed).max(1);
-        active > self.memory.limit / 2 && self.bytes >= active / (2 * spines) && self.bytes > 0
+        active > self.memory.limit / 5 * 2 && self.bytes >= active / (2 * spines) && self.bytes > 0
     }
 
     /// What it has goes to a frozen table; it begins anew.

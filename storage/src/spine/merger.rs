@@ -29,6 +29,8 @@ const SLICE: u64 = 1 << 20;
 const PAY: u64 = 12;
 /// What is paid at least.
 const LEAST_PAY: u64 = 16 << 10;
+/// Runs of so many raw bytes stay for long, and are packed for little space.
+const LARGE: u64 = 64 << 20;
 /// From so many runs on, inserting pays for merges.
 const MANY_RUNS: usize = 32;
 
@@ -104,7 +106,8 @@ impl Job {
                 let runs = merging.runs.iter();
                 let sources = runs.map(|run| Source::run(Arc::clone(context), Arc::clone(run), Keep::Once)).collect();
                 let merge = Merge::new(shared.discipline, !merging.oldest, sources);
-                let packing = if merging.oldest { Packing::Small } else { Packing::Fast };
+                let bytes: u64 = merging.runs.iter().map(|run| run.meta.raw_bytes).sum();
+                let packing = if merging.oldest || bytes >= LARGE { Packing::Small } else { Packing::Fast };
                 let encoding = Encoding::new(&shared, merge, packing);
                 Task::Merging(merging, encoding, NewFile::new(context))
             }
@@ -178,49 +181,44 @@ impl Merger {
         Some(state.jobs.remove(best))
     }
 
-    /// Does a slice of a job, and puts back what is left of it.
-    fn slice(&self, context: &Arc<SpineContext>, job: Job, fuel: u64) {
+    /// Does a slice of a job, and puts back what is left of it. A failure is everybody's; who met it is told what it was.
+    fn slice(&self, context: &Arc<SpineContext>, job: Job, fuel: u64) -> Result<()> {
         /// Also if the slice panics: nobody may wait for ever.
-        struct Taken<'a>(&'a Merger, &'a SpineContext, Option<Result<Option<Job>>>);
+        struct Taken<'a>(&'a Merger, &'a SpineContext, bool);
         impl Drop for Taken<'_> {
             fn drop(&mut self) {
-                let panicked =
-                    || Err(Error::Poisoned { cause: "a thread panicked while it wrote or merged runs".into() });
-                let left = match self.2.take().unwrap_or_else(panicked) {
-                    Ok(left) => left,
-                    Err(e) => {
-                        self.1.fail(&e);
-                        None
-                    }
-                };
-                let mut state = lock(&self.0.state);
-                state.taken -= 1;
-                let left = left.and_then(|job| {
-                    if state.stop {
-                        Some(job)
-                    } else {
-                        state.jobs.insert(0, job);
-                        None
-                    }
-                });
-                drop(state);
+                if !self.2 {
+                    self.1.fail(&Error::Poisoned { cause: "a thread panicked while it wrote or merged runs".into() });
+                }
+                lock(&self.0.state).taken -= 1;
                 self.0.changed.notify_all();
-                // What it holds may want the lock.
-                drop(left);
             }
         }
-        let mut taken = Taken(self, context, None);
+        let mut taken = Taken(self, context, false);
         let done = context.check().and_then(|()| job.step(context, fuel.min(SLICE)));
-        taken.2 = Some(done);
+        taken.2 = true;
+        let left = done.inspect_err(|e| context.fail(e))?;
+        let mut state = lock(&self.state);
+        let mut left = left;
+        if !state.stop
+            && let Some(job) = left.take()
+        {
+            state.jobs.insert(0, job);
+        }
+        drop(state);
+        // What it holds may want the lock.
+        drop(left);
+        Ok(())
     }
 
     /// Does so many bytes of work, as far as there is any.
-    fn pay(&self, context: &Arc<SpineContext>, mut fuel: u64) {
+    fn pay(&self, context: &Arc<SpineContext>, mut fuel: u64) -> Result<()> {
         while fuel > 0 {
-            let Some(job) = self.take(&mut lock(&self.state)) else { return };
-            self.slice(context, job, fuel);
+            let Some(job) = self.take(&mut lock(&self.state)) else { break };
+            self.slice(context, job, fuel)?;
             fuel = fuel.saturating_sub(SLICE);
         }
+        Ok(())
     }
 
     /// Works, or waits for those who do, until `done` says so, nothing can bring it nearer, or something has failed.
@@ -234,7 +232,7 @@ impl Merger {
             }
             if let Some(job) = self.take(&mut state) {
                 drop(state);
-                self.slice(context, job, SLICE);
+                self.slice(context, job, SLICE)?;
             } else if state.taken > 0 || (state.threads > 0 && !state.jobs.is_empty()) {
                 drop(self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner));
             } else {
@@ -248,7 +246,7 @@ impl Merger {
         let pressure = context.memory().pressure();
         let alone = lock(&self.state).threads == 0;
         if alone || pressure != Pressure::None || runs > MANY_RUNS {
-            self.pay(context, bytes.saturating_mul(PAY).max(LEAST_PAY));
+            self.pay(context, bytes.saturating_mul(PAY).max(LEAST_PAY))?;
         }
         if pressure == Pressure::Full {
             self.until(context, || context.memory().pressure() != Pressure::Full)?;
@@ -301,7 +299,8 @@ impl Merger {
                 }
             };
             drop(state);
-            self.slice(context, job, SLICE);
+            // The store was told of a failure.
+            let _ = self.slice(context, job, SLICE);
         }
     }
 }

@@ -40,7 +40,7 @@ fn disk() -> Arc<dyn Disk> {
 fn context(disk: &Arc<dyn Disk>, memory_bytes: u64) -> Arc<SpineContext> {
     let names = disk.list(Path::new(DIR)).unwrap();
     let last = names.iter().filter_map(|e| e.name.split('-').next()?.parse::<u64>().ok()).max();
-    let options = SpineOptions { memory_bytes, epoch: last.unwrap_or(0) + 1 };
+    let options = SpineOptions { memory_bytes, epoch: last.unwrap_or(0) + 1, ..SpineOptions::default() };
     SpineContext::new(Arc::clone(disk), Path::new(DIR), STORE, options)
 }
 

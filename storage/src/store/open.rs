@@ -73,7 +73,7 @@ impl Store {
         };
         let saved = savepoint::survey(&*disk, &layout.savepoints, id)?;
         let id = id.unwrap_or(options.new_id);
-        let in_memory = SpineOptions { memory_bytes: options.memory_bytes, ..SpineOptions::default() };
+        let in_memory = SpineOptions { memory_bytes: options.memory_bytes, cache_bytes: options.cache_bytes, epoch: 1 };
         let context = SpineContext::new(Arc::clone(&disk), &layout.runs, id, in_memory);
         let told = Arc::clone(&fence);
         context.on_failure(move |e| told.poison(e));

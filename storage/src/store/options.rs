@@ -19,10 +19,12 @@ pub struct StoreOptions {
     pub new_id: u128,
     /// The log's options.
     pub log: LogOptions,
-    /// What spines may hold in memory together, in bytes: half of it rows that are not on disk yet, half of it cached blocks. Beyond the
-    /// first, rows are written to disk between checkpoints. Default 512 MiB. Indexes of runs, buffers of
+    /// What spines may hold in memory together, in bytes: cached blocks, and rows that are not on disk yet, which are written there
+    /// between checkpoints when they fill their part. Default 512 MiB. Indexes of runs, buffers of
     /// merges (some 16 MiB for each thread) and the log's buffers come on top.
     pub memory_bytes: u64,
+    /// How much of it is for cached blocks. `None`, the default: half.
+    pub cache_bytes: Option<u64>,
     /// Threads that write memtables and merge runs beside the steps, where the disk allows threads. Default 1.
     pub merge_threads: usize,
     /// How many checkpoints stay, the newest included. At least 2, the default.
@@ -31,7 +33,14 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { new_id: 0, log: LogOptions::default(), memory_bytes: 512 << 20, merge_threads: 1, keep_checkpoints: 2 }
+        Self {
+            new_id: 0,
+            log: LogOptions::default(),
+            memory_bytes: 512 << 20,
+            cache_bytes: None,
+            merge_threads: 1,
+            keep_checkpoints: 2,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! `BACKSTAY_SEED` (a number) changes the workload's rows and the crashes' outcomes, `BACKSTAY_CRASH_RUNS` (default 1) is
 //! how many outcomes are drawn for each crash point beside "nothing pending was kept" and "all of it was".
 
+mod beside;
 mod crash;
 mod damage;
 mod failure;

@@ -1,6 +1,7 @@
 //! Damage: a flipped bit anywhere that counts is an error that names file, offset, expected and got, or the older
 //! checkpoint is taken, loudly. Never something else than what was written.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -100,7 +101,14 @@ fn without_any_whole_checkpoint_the_store_does_not_open() {
 #[test]
 fn a_lost_or_damaged_run_is_an_older_checkpoint_or_an_error() {
     let seed = disk_seed();
-    let newest_run = files(&sound(seed).0, "runs").pop().unwrap();
+    // Of those that the newest manifest names and the older does not.
+    let shared: Arc<dyn Disk> = Arc::new(sound(seed).0);
+    let mut named = inspect(&shared, Path::new(DIR), false).unwrap().checkpoints.into_iter().map(|checkpoint| {
+        let manifest = checkpoint.manifest;
+        manifest.spines.iter().flat_map(|s| &s.runs).map(|run| run.file.clone()).collect::<BTreeSet<_>>()
+    });
+    let (older, newest) = (named.next().unwrap(), named.next().unwrap());
+    let newest_run = Path::new(DIR).join("runs").join(newest.difference(&older).max().unwrap());
 
     let (disk, _) = sound(seed);
     Disk::remove(&disk, &newest_run).unwrap();
@@ -116,7 +124,10 @@ fn a_lost_or_damaged_run_is_an_older_checkpoint_or_an_error() {
     for run in files(&disk, "runs") {
         Disk::remove(&disk, &run).unwrap();
     }
-    names(&open(&disk).unwrap_err(), &newest_run, "no run is left");
+    let e = open(&disk).unwrap_err();
+    let Error::Damaged(damage) = &e else { panic!("{e}") };
+    let named = damage.file.file_name().and_then(|name| name.to_str()).unwrap();
+    assert!(newest.contains(named), "no run is left: {e}");
 }
 
 /// Every block of every file: a flipped bit leads to an error, a loud older checkpoint, or harms nothing that counts.
@@ -146,11 +157,11 @@ fn no_flipped_bit_changes_what_is_read() {
             let mut seen = Promised { epoch: promised.epoch, appended: promised.appended, ..Promised::default() };
             match Embedder::take_warned(store, seed, &mut seen) {
                 Ok(embedder) => {
-                    // The log's last commit, of five steps, is the one place where damage cannot be told from a write
+                    // The log's last commit, of five steps at most, is the one place where damage cannot be told from a write
                     // that a crash cut off.
                     let (lost, in_log) =
                         (promised.durable - embedder.step, path.extension().is_some_and(|e| e == "seg"));
-                    assert!(lost == 0 || (in_log && lost == 5), "{at}: {lost} steps were lost silently");
+                    assert!(lost == 0 || (in_log && lost <= 5), "{at}: {lost} steps were lost silently");
                     *(if warned { &mut passed_over } else { &mut harmless }) += 1;
                 }
                 Err(super::workload::Stop::Refused(Error::Damaged(_))) => refused += 1,

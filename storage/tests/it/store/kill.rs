@@ -85,8 +85,9 @@ fn a_kill_and_then_a_loss_of_power() {
 fn a_missing_sync_at_opening_is_noticed() {
     let seed = seed();
     let rule = Sabotage { kind: SyncKind::Dir, path: "checkpoints".into(), nth: Some(1) };
-    match explore(seed, 1, Some(&rule)) {
-        Err(failure) => println!("without the sync: {}", failure.lines().next().unwrap_or_default()),
-        Ok(tried) => panic!("BACKSTAY_SEED={seed}: not noticed in {tried} recoveries"),
-    }
+    // Not every seed's operations come to a loss that matters.
+    let noticed = (seed..seed + 6).find_map(|seed| explore(seed, 1, Some(&rule)).err());
+    let failure =
+        noticed.unwrap_or_else(|| panic!("BACKSTAY_SEED={seed}: not noticed, nor with the five seeds after it"));
+    println!("without the sync: {}", failure.lines().next().unwrap_or_default());
 }

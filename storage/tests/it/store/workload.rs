@@ -58,7 +58,9 @@ pub fn options(seed: u64) -> StoreOptions {
         buffer_bytes: 24_000,
         spare_segments: 1,
     };
-    StoreOptions { new_id: u128::from(seed) << 64 | 1, log, memory_bytes: 2 << 20, ..StoreOptions::default() }
+    // So little, mostly, that rows are written between checkpoints, too.
+    let memory_bytes = [8 << 10, 3 << 10, 2 << 20][(seed % 3) as usize];
+    StoreOptions { new_id: u128::from(seed) << 64 | 1, log, memory_bytes, ..StoreOptions::default() }
 }
 
 /// An open store and what belongs to it.
