@@ -117,7 +117,7 @@ pub fn run_files() -> &'static (Files, Vec<SpineMeta>, Vec<RowBatch>) {
             [Discipline::Weighted, Discipline::Latest].map(|d| open(SpineMeta::empty(&d.to_string(), d, 1)));
         let mut metas = Vec::new();
         let mut rng = Rng(12);
-        for (file, rows) in [(1, 600), (2, 60)] {
+        for rows in [600, 60] {
             let mut writer = RunFileWriter::new(&context);
             let mut flushed = Vec::new();
             for spine in &mut spines {
@@ -133,7 +133,7 @@ pub fn run_files() -> &'static (Files, Vec<SpineMeta>, Vec<RowBatch>) {
             }
             writer.finish().expect("finish");
             metas = flushed.iter().map(|f| f.meta().clone()).collect();
-            flushed.into_iter().for_each(|f| f.install());
+            flushed.into_iter().for_each(|mut f| f.install());
         }
         let rows = spines.iter().map(|spine| run_decode::walk(spine).expect("a sound spine")).collect();
         (files_of(&disk), metas, rows)
