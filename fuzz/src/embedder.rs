@@ -109,7 +109,12 @@ pub struct Embedder {
 impl Embedder {
     /// Opens the store. The spines are as the checkpoint has them.
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self> {
-        let store = Store::open(disk, Path::new(DIR), options())?;
+        Self::open_in(disk, Path::new(DIR))
+    }
+
+    /// The same in another directory.
+    pub fn open_in(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self> {
+        let store = Store::open(disk, dir, options())?;
         let step = match store.recovered() {
             Some(recovered) => {
                 u64::from_le_bytes(recovered.blob[..].try_into().expect("a blob that was never written"))

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use backstay_storage::disk::{Disk, SimDisk};
 use backstay_storage::spine::format::{block, footer, frame, header, index};
 use backstay_storage::spine::{
-    Discipline, KeyBatch, RowBatch, RunMeta, Spine, SpineContext, SpineMeta, run_file_name, verify_run,
+    Discipline, KeyBatch, RowBatch, RunMeta, Spine, SpineContext, SpineMeta, SpineOptions, run_file_name, verify_run,
 };
 use backstay_storage::{Error, Result};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -94,7 +94,12 @@ fn context(files: &[(PathBuf, Vec<u8>)]) -> Arc<SpineContext> {
     for (path, bytes) in files {
         disk.overwrite(path, 0, bytes).expect("a file on a new disk");
     }
-    SpineContext::new(Arc::new(disk), Path::new(DIR), STORE, 1 << 20)
+    SpineContext::new(
+        Arc::new(disk),
+        Path::new(DIR),
+        STORE,
+        SpineOptions { memory_bytes: 1 << 20, ..SpineOptions::default() },
+    )
 }
 
 /// All rows in order.

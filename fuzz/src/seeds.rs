@@ -9,7 +9,7 @@ use backstay_storage::checkpoint::{ExtraMeta, Manifest};
 use backstay_storage::disk::{Disk, SimDisk};
 use backstay_storage::log::Log;
 use backstay_storage::spine::{
-    Discipline, RowBatch, RunFileWriter, RunMeta, Spine, SpineContext, SpineMeta, run_file_name,
+    Discipline, RowBatch, RunFileWriter, RunMeta, Spine, SpineContext, SpineMeta, SpineOptions, run_file_name,
 };
 
 use crate::embedder::{Embedder, Row};
@@ -18,6 +18,9 @@ use crate::{compact, log_recovery, run_decode};
 
 /// The extra file's bytes in [`store_files`].
 pub const EXTRA: &[u8] = &[9; 700];
+
+/// The savepoint in [`store_files`].
+pub const SAVEPOINT: &str = "early";
 
 /// SplitMix64.
 struct Rng(u64);
@@ -103,13 +106,18 @@ pub fn run_files() -> &'static (Files, Vec<SpineMeta>, Vec<RowBatch>) {
         let disk = SimDisk::new(3);
         let dir = Path::new(run_decode::DIR);
         disk.create_dir_all(dir).expect("a directory on a new disk");
-        let context = SpineContext::new(Arc::new(disk.clone()), dir, run_decode::STORE, 1 << 20);
+        let context = SpineContext::new(
+            Arc::new(disk.clone()),
+            dir,
+            run_decode::STORE,
+            SpineOptions { memory_bytes: 1 << 20, ..SpineOptions::default() },
+        );
         let open = |meta| Spine::open(context.clone(), meta).expect("a new spine");
         let mut spines =
             [Discipline::Weighted, Discipline::Latest].map(|d| open(SpineMeta::empty(&d.to_string(), d, 1)));
         let mut metas = Vec::new();
         let mut rng = Rng(12);
-        for (file, rows) in [(1, 600), (2, 60)] {
+        for rows in [600, 60] {
             let mut writer = RunFileWriter::new(&context);
             let mut flushed = Vec::new();
             for spine in &mut spines {
@@ -125,14 +133,14 @@ pub fn run_files() -> &'static (Files, Vec<SpineMeta>, Vec<RowBatch>) {
             }
             writer.finish().expect("finish");
             metas = flushed.iter().map(|f| f.meta().clone()).collect();
-            flushed.into_iter().for_each(|f| f.install());
+            flushed.into_iter().for_each(|mut f| f.install());
         }
         let rows = spines.iter().map(|spine| run_decode::walk(spine).expect("a sound spine")).collect();
         (files_of(&disk), metas, rows)
     })
 }
 
-/// A store with two checkpoints, an extra file and a log behind them; and the rows of its steps.
+/// A store with two checkpoints, the first of them saved, an extra file and a log behind them; and the rows of its steps.
 pub fn store_files() -> &'static (Files, Vec<Vec<Row>>) {
     static FILES: OnceLock<(Files, Vec<Vec<Row>>)> = OnceLock::new();
     FILES.get_or_init(|| {
@@ -151,6 +159,9 @@ pub fn store_files() -> &'static (Files, Vec<Vec<Row>>) {
                 }
                 if step == 4 {
                     embedder.checkpoint((opening == 1).then_some(EXTRA)).expect("checkpoint");
+                    if opening == 0 {
+                        embedder.store.savepoint(SAVEPOINT).expect("savepoint");
+                    }
                 }
             }
             embedder.store.log().commit().expect("commit");
@@ -188,6 +199,7 @@ fn manifest() -> Manifest {
         extras: vec![ExtraMeta { name: "00000002-00000001.pending".into(), len: 772, checksum: 6 }],
         spines: vec![with_runs, SpineMeta::empty("by weight", Discipline::Weighted, 1)],
         blob: b"state".as_slice().into(),
+        savepoint: None,
     }
 }
 
@@ -259,6 +271,9 @@ pub fn corpus() -> Vec<(&'static str, String, Vec<u8>)> {
 
     add("manifest_decode", "raw", [&[0], &manifest().encode()[..]].concat());
     add("manifest_decode", "sealed", [&[1], &manifest().encode()[..]].concat());
+    let saved = Manifest { savepoint: Some("before-upgrade".into()), ..manifest() };
+    add("manifest_decode", "savepoint-raw", [&[0], &saved.encode()[..]].concat());
+    add("manifest_decode", "savepoint-sealed", [&[1], &saved.encode()[..]].concat());
 
     let (stores, _) = store_files();
     let extra = stores.iter().find(|(path, _)| path.extension().is_some_and(|e| e == "pending"));

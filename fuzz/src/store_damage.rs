@@ -1,15 +1,17 @@
 //! Damage done to the files of a sound store ([`crate::patch`]), then the whole directory is inspected, opened, replayed and read.
 //!
 //! Either something says that it is damaged, or everything that comes back is what was written. Only the newest segment's tail, which
-//! nothing proves to have been durable, may be missing without a word.
+//! nothing proves to have been durable, may be missing without a word. The same holds for a copy of the savepoint, which is made before
+//! the store is opened.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use backstay_storage::copy_savepoint;
 use backstay_storage::disk::{Disk, SimDisk};
 use backstay_storage::inspect::inspect;
 
-use crate::embedder::{DIR, Embedder, Model};
+use crate::embedder::{DIR, Embedder, Model, Row};
 use crate::input::Input;
 use crate::{patch, seeds};
 
@@ -18,7 +20,7 @@ pub fn run(data: &[u8]) {
     let mut files = files.clone();
     patch::apply(&mut files, &mut Input(data), 512);
     let disk = SimDisk::new(1);
-    for folder in ["log", "runs", "checkpoints", "queue"] {
+    for folder in ["log", "runs", "checkpoints", "queue", "savepoints"] {
         disk.create_dir_all(&Path::new(DIR).join(folder)).expect("a directory on a new disk");
         disk.sync_dir(Path::new(DIR)).expect("sync of a new directory");
     }
@@ -27,7 +29,9 @@ pub fn run(data: &[u8]) {
     }
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let _ = inspect(&disk, Path::new(DIR), true);
+    check_copy(&disk, steps);
     let Ok(mut embedder) = Embedder::open(Arc::clone(&disk)) else { return };
+    let saved = embedder.store.savepoints();
     let base = embedder.step as usize;
     assert!(base <= steps.len(), "a checkpoint of step {base}, which was never made");
     let Ok(replayed) = embedder.replay() else { return };
@@ -49,8 +53,29 @@ pub fn run(data: &[u8]) {
     // What was opened can be built upon, unless damage was met meanwhile.
     if embedder.store.poisoned().is_none() && embedder.checkpoint(None).is_ok() {
         let step = embedder.step;
+        assert_eq!(embedder.store.savepoints(), saved, "a checkpoint changes no savepoint");
         drop(embedder);
         let again = Embedder::open(disk).expect("a store whose newest checkpoint was just taken");
         assert_eq!(again.step, step);
     }
+}
+
+/// A copy of the savepoint is refused, or is what was saved.
+fn check_copy(disk: &Arc<dyn Disk>, steps: &[Vec<Row>]) {
+    let (from, to) = (Path::new(DIR), Path::new("/copy"));
+    let copied = copy_savepoint(disk, from, seeds::SAVEPOINT, to);
+    let opened = Embedder::open_in(Arc::clone(disk), to);
+    if copied.is_err() {
+        // One that never began is an empty directory, or none.
+        assert!(
+            opened.is_err() || opened.is_ok_and(|e| e.store.recovered().is_none()),
+            "a copy that was refused opens"
+        );
+        return;
+    }
+    let mut copy = opened.expect("a copy that was acknowledged opens");
+    assert_eq!(copy.step, 5, "the savepoint's step");
+    assert!(copy.replay().expect("an empty log").is_empty());
+    assert_eq!(copy.contents().expect("a copy that was checked"), Model::after(&steps[..5]));
+    copy.checkpoint(None).expect("a checkpoint of the copy");
 }

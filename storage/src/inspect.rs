@@ -10,11 +10,11 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::checkpoint::recover::{check_run_file, list, survey};
-use crate::checkpoint::{Manifest, extra};
+use crate::checkpoint::{Manifest, extra, savepoint};
 use crate::disk::Disk;
 use crate::log::{self, Dump, DumpLine, LogReport};
 use crate::spine::{self, RunMeta, Spine, SpineContext, SpineMeta, SpineOptions};
-use crate::store::Layout;
+use crate::store::{Layout, refuse_unfinished};
 use crate::{Damage, Error, Result};
 
 /// What [`inspect()`] found.
@@ -28,13 +28,15 @@ pub struct Report {
     pub epoch: u64,
     /// The checkpoints whose manifests can be read, oldest first.
     pub checkpoints: Vec<CheckpointReport>,
+    /// The savepoints that can be read, by name.
+    pub savepoints: Vec<SavepointReport>,
     /// The log.
     pub log: LogReport,
     /// The run files, sorted by name.
     pub runs: Vec<FileReport>,
     /// The extra files, sorted by name.
     pub extras: Vec<FileReport>,
-    /// Files that no checkpoint names, with their folder: leftovers of a crash that the next opening removes, manifests
+    /// Files that no checkpoint and no savepoint names, with their folder: leftovers of a crash that the next opening removes, manifests
     /// that were put aside, strangers. Extra files of a running store that it has not named yet are among them.
     pub unnamed: Vec<PathBuf>,
     /// Every damage found, that of the log included. Empty in a sound store.
@@ -58,6 +60,19 @@ pub struct CheckpointReport {
     pub whole: bool,
 }
 
+/// One savepoint on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavepointReport {
+    /// Its name.
+    pub name: String,
+    /// The length of its file in bytes.
+    pub bytes: u64,
+    /// All that it says.
+    pub manifest: Manifest,
+    /// Whether all that it names was found whole, as far as was looked.
+    pub whole: bool,
+}
+
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileReport {
@@ -65,7 +80,7 @@ pub struct FileReport {
     pub file: String,
     /// Its length in bytes.
     pub bytes: u64,
-    /// Whether a checkpoint that can be read names it.
+    /// Whether a checkpoint or savepoint that can be read names it.
     pub named: bool,
 }
 
@@ -114,7 +129,9 @@ pub fn inspect(disk: &Arc<dyn Disk>, dir: &Path, verify: bool) -> Result<Report>
     let layout = Layout::new(dir);
     disk.list(dir)?;
     let mut report = Report { dir: dir.to_path_buf(), verified: verify, ..Report::default() };
+    report.note(refuse_unfinished(&**disk, &layout));
     inspect_checkpoints(disk, &layout, &mut report);
+    inspect_savepoints(disk, &layout, &mut report);
     inspect_contents(disk, &layout, &mut report);
     inspect_log(disk, &layout, &mut report);
     list_files(disk, &layout, &mut report);
@@ -160,49 +177,81 @@ fn inspect_checkpoints(disk: &Arc<dyn Disk>, layout: &Layout, report: &mut Repor
     }
 }
 
-/// Looks at what the checkpoints name, at each run once.
+fn inspect_savepoints(disk: &Arc<dyn Disk>, layout: &Layout, report: &mut Report) {
+    let found = savepoint::survey(&**disk, &layout.savepoints, report.store_id);
+    for found in report.note(found).unwrap_or_default() {
+        if let Some(manifest) = report.note(found.manifest) {
+            report.store_id.get_or_insert(manifest.store_id);
+            let (name, bytes) = (found.name, found.bytes);
+            report.savepoints.push(SavepointReport { name, bytes, manifest, whole: true });
+        }
+    }
+}
+
+/// Looks at what the checkpoints and savepoints name, at each run once.
 fn inspect_contents(disk: &Arc<dyn Disk>, layout: &Layout, report: &mut Report) {
-    let id = report.store_id.unwrap_or_default();
-    let context = SpineContext::new(
-        Arc::clone(disk),
-        &layout.runs,
-        id,
-        SpineOptions { memory_bytes: 0, ..SpineOptions::default() },
-    );
-    let verify = report.verified;
-    // The runs looked at, by file and offset, and whether they are whole.
-    let mut seen: HashMap<(String, u64), bool> = HashMap::new();
+    let options = SpineOptions { memory_bytes: 0, ..SpineOptions::default() };
+    let context = SpineContext::new(Arc::clone(disk), &layout.runs, report.store_id.unwrap_or_default(), options);
+    let mut look = Look { disk, layout, context, verify: report.verified, seen: HashMap::new() };
     let mut checkpoints = std::mem::take(&mut report.checkpoints);
     for checkpoint in &mut checkpoints {
+        let file = layout.checkpoints.join(&checkpoint.file);
+        checkpoint.whole = look.at_all(&checkpoint.manifest, &file, report);
+    }
+    report.checkpoints = checkpoints;
+    let mut savepoints = std::mem::take(&mut report.savepoints);
+    for savepoint in &mut savepoints {
+        let file = layout.savepoints.join(savepoint::file_of(&savepoint.name));
+        savepoint.whole = look.at_all(&savepoint.manifest, &file, report);
+    }
+    report.savepoints = savepoints;
+}
+
+/// Looking at what manifests name.
+struct Look<'a> {
+    disk: &'a Arc<dyn Disk>,
+    layout: &'a Layout,
+    context: Arc<SpineContext>,
+    verify: bool,
+    /// The runs looked at, by file and offset, and whether they are whole.
+    seen: HashMap<(String, u64), bool>,
+}
+
+impl Look<'_> {
+    /// Notes what is wrong with what the manifest in `file` names. Whether it is whole.
+    fn at_all(&mut self, manifest: &Manifest, file: &Path, report: &mut Report) -> bool {
+        let (disk, layout, id) = (&**self.disk, self.layout, manifest.store_id);
+        let mut whole = true;
         let mut found = Vec::new();
-        for meta in &checkpoint.manifest.extras {
-            found.push(match verify {
-                true => extra::read(&**disk, &layout.queue, id, meta).map(|_| ()),
-                false => extra::check(&**disk, &layout.queue, id, meta),
+        for meta in &manifest.extras {
+            found.push(match self.verify {
+                true => extra::read(disk, &layout.queue, id, meta).map(|_| ()),
+                false => extra::check(disk, &layout.queue, id, meta),
             });
         }
-        for spine in &checkpoint.manifest.spines {
+        for spine in &manifest.spines {
             for run in &spine.runs {
                 let key = (run.file.clone(), run.offset);
-                if let Some(whole) = seen.get(&key) {
-                    checkpoint.whole &= whole;
+                if let Some(seen) = self.seen.get(&key) {
+                    whole &= seen;
                     continue;
                 }
-                let looked = check_run_file(&**disk, layout, run).and_then(|()| look_at(&context, spine, run, verify));
-                seen.insert(key, looked.is_ok());
+                let looked =
+                    check_run_file(disk, layout, run).and_then(|()| look_at(&self.context, spine, run, self.verify));
+                self.seen.insert(key, looked.is_ok());
                 found.push(looked);
             }
         }
         let sound = found.iter().all(Result::is_ok);
-        // A checkpoint that went away meanwhile was removed, with its files, by the store that is in use.
-        if !sound && present(&**disk, &layout.checkpoints.join(&checkpoint.file)) {
-            checkpoint.whole = false;
+        // What went away meanwhile was removed, with its files, by the store that is in use.
+        if !sound && present(disk, file) {
+            whole = false;
             for result in found {
                 report.note(result);
             }
         }
+        whole
     }
-    report.checkpoints = checkpoints;
 }
 
 /// Opens a run, which checks its footer, index and filter; or reads all of it.
@@ -232,15 +281,18 @@ fn inspect_log(disk: &Arc<dyn Disk>, layout: &Layout, report: &mut Report) {
     }
 }
 
-/// Lists the files and says which of them a checkpoint names.
+/// Lists the files and says which of them a checkpoint or savepoint names.
 fn list_files(disk: &Arc<dyn Disk>, layout: &Layout, report: &mut Report) {
-    let manifests = || report.checkpoints.iter().map(|c| &c.manifest);
+    let saved = || report.savepoints.iter().map(|s| &s.manifest);
+    let manifests = || report.checkpoints.iter().map(|c| &c.manifest).chain(saved());
     let runs = manifests().flat_map(|m| &m.spines).flat_map(|s| &s.runs).map(|r| r.file.clone()).collect();
     let extras = manifests().flat_map(|m| &m.extras).map(|e| e.name.clone()).collect();
     let sound = report.checkpoints.iter().map(|c| c.file.clone()).collect();
+    let savepoints = report.savepoints.iter().map(|s| savepoint::file_of(&s.name)).collect();
     report.runs = list_folder(disk, &layout.runs, &runs, report);
     report.extras = list_folder(disk, &layout.queue, &extras, report);
     list_folder(disk, &layout.checkpoints, &sound, report);
+    list_folder(disk, &layout.savepoints, &savepoints, report);
 }
 
 fn list_folder(disk: &Arc<dyn Disk>, dir: &Path, named: &HashSet<String>, report: &mut Report) -> Vec<FileReport> {

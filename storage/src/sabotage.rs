@@ -69,10 +69,44 @@ pub enum Check {
     LogOpenNewestSync,
     /// The same for the one before, which is the one that is read if the newest has not begun.
     LogOpenBeforeSync,
+    /// A savepoint's bytes are synced before it gets its name.
+    SavepointBytesSync,
+    /// The folder is synced after a savepoint has got its name.
+    SavepointNameSync,
+    /// A savepoint's removal is durable before anything that it named goes.
+    SavepointRemoveSync,
+    /// Opening syncs the folder of the savepoints before it trusts their names.
+    SavepointOpenSync,
+    /// A savepoint's manifest bears the name of its file.
+    SavepointName,
+    /// A savepoint's manifest is of this store.
+    SavepointOwner,
+    /// Run files that a savepoint names stay.
+    SavepointRuns,
+    /// Extra files that a savepoint names stay.
+    SavepointExtras,
+    /// While a savepoint cannot be read, whatever it might name stays.
+    SavepointSpare,
+    /// A store that has savepoints and no checkpoint is not opened as a new one.
+    SavepointWithout,
+    /// A copy is marked as unfinished, durably, before anything else is in it.
+    CopyMark,
+    /// Opening refuses a directory that is so marked.
+    CopyRefuse,
+    /// The mark goes when all else is durable.
+    CopyLast,
+    /// A copied file's bytes are synced.
+    CopyBytesSync,
+    /// The folders of a copy are synced.
+    CopyNamesSync,
+    /// What was copied is read and checked.
+    CopyVerify,
+    /// The removal of the mark is durable before the copy is acknowledged.
+    CopyEndSync,
 }
 
 impl Check {
-    /// All of them.
+    /// All of the log's.
     pub const ALL: [Check; 27] = [
         Check::LogHeaderChecksum,
         Check::LogLinkChecksum,
@@ -101,6 +135,27 @@ impl Check {
         Check::LogOpenDirSync,
         Check::LogOpenNewestSync,
         Check::LogOpenBeforeSync,
+    ];
+
+    /// All of the savepoints' and their copies'.
+    pub const SAVEPOINTS: [Check; 17] = [
+        Check::SavepointBytesSync,
+        Check::SavepointNameSync,
+        Check::SavepointRemoveSync,
+        Check::SavepointOpenSync,
+        Check::SavepointName,
+        Check::SavepointOwner,
+        Check::SavepointRuns,
+        Check::SavepointExtras,
+        Check::SavepointSpare,
+        Check::SavepointWithout,
+        Check::CopyMark,
+        Check::CopyRefuse,
+        Check::CopyLast,
+        Check::CopyBytesSync,
+        Check::CopyNamesSync,
+        Check::CopyVerify,
+        Check::CopyEndSync,
     ];
 }
 

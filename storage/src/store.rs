@@ -6,14 +6,18 @@
 //!    write answers [`Error::Poisoned`] until the store is opened anew (invariant 6 of the design).
 //! 3. What a checkpoint says is there when it is opened, or the opening falls back to an older checkpoint and says so,
 //!    or it fails: it never goes on with less (invariant 7).
+//! 4. What a savepoint names stays until it is removed by name; a savepoint that is damaged never keeps the store from
+//!    opening (`savepoint`), and a copy of one opens only when it is whole (`copy`).
 //!
 //! Known limits: the directory's lock is advisory. Checkpoints are taken one at a time.
 
 mod checkpointing;
+mod copy;
 mod fence;
 mod layout;
 mod open;
 mod options;
+mod savepoint;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,10 +33,14 @@ use crate::disk::Disk;
 use crate::log::{Log, Seq};
 use crate::spine::{Discipline, Mergers, Spine, SpineContext, SpineMeta};
 use crate::{Error, Result};
+pub(crate) use copy::refuse_unfinished;
+pub use copy::{SavepointCopy, copy_savepoint};
 use fence::Fence;
 pub(crate) use fence::is_absent;
 pub(crate) use layout::Layout;
 pub use options::{StoreOptions, StoreStats};
+pub use savepoint::SavepointInfo;
+use savepoint::Savepoints;
 
 /// One directory: lock, epoch, log, spines, checkpoints. Shared between threads in an `Arc`.
 ///
@@ -69,6 +77,8 @@ pub struct Store {
     history: Mutex<History>,
     /// Held for moments only.
     extras: Mutex<Extras>,
+    /// Held for moments only.
+    savepoints: Mutex<Savepoints>,
     counters: Counters,
 }
 
@@ -105,7 +115,7 @@ struct Extras {
     next_number: u64,
     /// Written in this epoch and named by no manifest yet; no metadata while it is being written.
     unnamed: BTreeMap<String, Option<ExtraMeta>>,
-    /// Named by a kept manifest.
+    /// Named by a kept manifest or a savepoint.
     named: BTreeMap<String, ExtraMeta>,
 }
 
@@ -289,7 +299,7 @@ impl Store {
         Ok(name)
     }
 
-    /// Reads an extra file that was written in this epoch or is named by a kept checkpoint, checking all of it.
+    /// Reads an extra file that was written in this epoch or is named by a kept checkpoint or a savepoint, checking all of it.
     ///
     /// # Errors
     /// [`Error::Damaged`] if it is not what was written, which poisons the store (invariant 7 of the design);
@@ -332,7 +342,9 @@ impl Store {
         let extras = lock(&self.extras);
         let unnamed = extras.unnamed.get(name).and_then(Option::as_ref);
         unnamed.or_else(|| extras.named.get(name)).cloned().ok_or_else(|| {
-            Error::Invalid(format!("no extra file {name:?}: it was discarded, or no kept checkpoint names it"))
+            Error::Invalid(format!(
+                "no extra file {name:?}: it was discarded, or no kept checkpoint and no savepoint names it"
+            ))
         })
     }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::codec::{Reader, Writer};
+use super::name::savepoint_is_valid;
 use crate::log::Seq;
 use crate::spine::{Discipline, RunMeta, SpineMeta};
 use crate::{Error, Result};
@@ -25,6 +26,8 @@ pub(crate) const MAX_BYTES: u64 = 1 << 30;
 const MAGIC: &[u8; 8] = b"BSTYMANI";
 /// Magic, version, flags, store id, epoch, number, body length: what the header's checksum covers.
 const HEADER: usize = 56;
+/// The flag of a savepoint's manifest: its name stands behind the blob.
+const SAVEPOINT: u32 = 1;
 const WHAT: &str = "manifest";
 
 /// What one checkpoint consists of.
@@ -54,6 +57,9 @@ pub struct Manifest {
     pub spines: Vec<SpineMeta>,
     /// The embedder's own bytes.
     pub blob: Bytes,
+    /// The savepoint that keeps the checkpoint, or that the store was copied from; `None` for a checkpoint that was taken
+    /// where it lies.
+    pub savepoint: Option<String>,
 }
 
 /// An extra file that a manifest names.
@@ -80,7 +86,7 @@ impl Manifest {
         let mut file = Writer::default();
         file.bytes.extend_from_slice(MAGIC);
         file.u32(FORMAT);
-        file.u32(0);
+        file.u32(self.savepoint.as_ref().map_or(0, |_| SAVEPOINT));
         file.u128(self.store_id);
         file.u64(self.epoch);
         file.u64(self.number);
@@ -111,6 +117,18 @@ impl Manifest {
             }
         }
         body.counted(&self.blob);
+        if let Some(name) = &self.savepoint {
+            body.counted(name.as_bytes());
+        }
+    }
+
+    /// The last log record that must be there if this manifest is: none behind its own state if the store is a savepoint's
+    /// copy, whose log goes on from there.
+    pub(crate) fn log_holds(&self) -> Seq {
+        match self.savepoint {
+            Some(_) => self.log_durable.min(self.log_from.saturating_sub(1)),
+            None => self.log_durable,
+        }
     }
 
     /// Reads a manifest. `file` is for the error messages only.
@@ -147,9 +165,9 @@ impl Manifest {
             return Err(damaged(0, format!("header checksum {stated:016x}"), format!("{computed:016x}")));
         }
         // Only now may the version be believed: a flipped bit must not read as "written by a newer version".
-        if version != FORMAT || flags != 0 {
+        if version != FORMAT || flags & !SAVEPOINT != 0 {
             let got = format!("{version} with flags {flags:#x}");
-            let (path, expected) = (file.to_path_buf(), format!("{FORMAT} with flags 0x0"));
+            let (path, expected) = (file.to_path_buf(), format!("{FORMAT} with flags 0x0 or {SAVEPOINT:#x}"));
             return Err(Error::Unsupported { path, what: "format version", expected, got });
         }
         let whole = (HEADER as u64 + 16).saturating_add(body_len);
@@ -165,7 +183,8 @@ impl Manifest {
             return Err(damaged(at, format!("file checksum {stated:016x}"), format!("{computed:016x}")));
         }
         let body = covered.get(HEADER + 8..).unwrap_or_default();
-        let manifest = Self { store_id, epoch, number, ..Self::default() };
+        let savepoint = (flags & SAVEPOINT != 0).then(String::new);
+        let manifest = Self { store_id, epoch, number, savepoint, ..Self::default() };
         manifest.decode_body(&mut Reader::new(body, HEADER as u64 + 8, file, WHAT))
     }
 
@@ -188,6 +207,13 @@ impl Manifest {
             self.spines.push(spine);
         }
         self.blob = Bytes::copy_from_slice(r.counted()?);
+        if let Some(name) = &mut self.savepoint {
+            let at = r.offset();
+            *name = r.text()?;
+            if !savepoint_is_valid(name) {
+                return Err(r.damaged(at, "a savepoint's name", format!("{name:?}")));
+            }
+        }
         match r.remaining() {
             0 => Ok(self),
             n => Err(r.damaged(r.offset(), "the end of the body", format!("{n} more bytes"))),

@@ -27,7 +27,13 @@ fn sample() -> Manifest {
             SpineMeta { name: "b".into(), discipline: Discipline::Latest, format: 2, runs: vec![] },
         ],
         blob: Bytes::from_static(b"blob"),
+        savepoint: None,
     }
+}
+
+/// The same as a savepoint's.
+fn saved() -> Manifest {
+    Manifest { savepoint: Some("v1".into()), ..sample() }
 }
 
 /// Puts both checksums right again, so that what lies behind them is reached.
@@ -89,16 +95,49 @@ fn golden_bytes() {
     assert_eq!(hex, file.concat());
 }
 
+/// A savepoint's manifest differs from the checkpoint's in the flag, the name and what is computed of them.
+#[test]
+fn golden_bytes_of_a_savepoint() {
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let (plain, saved) = (sample().encode(), saved().encode());
+    let body = HEADER + 8;
+    let front = [
+        "425354594d414e49",                 // magic "BSTYMANI"
+        "0100000001000000",                 // version 1, flags 1
+        "000102030405060708090a0b0c0d0e0f", // store id
+        "0200000000000000",                 // epoch
+        "0500000000000000",                 // number
+        "db00000000000000",                 // body length: 10 more
+        "eeec6d66b24cc54e",                 // xxh3-64 of all before it
+    ];
+    assert_eq!(hex(&saved[..body]), front.concat());
+    assert_eq!(saved[body..plain.len() - 8], plain[body..plain.len() - 8], "the same body");
+    let end = [
+        "02000000000000007631", // name "v1"
+        "5c97cf8b2095f11e",     // xxh3-64 of all before it
+    ];
+    assert_eq!(hex(&saved[plain.len() - 8..]), end.concat());
+}
+
+#[test]
+fn a_savepoint_of_an_impossible_name_is_damage() {
+    for name in ["", "../x", "A"] {
+        let manifest = Manifest { savepoint: Some(name.into()), ..sample() };
+        let e = Manifest::decode(&manifest.encode(), Path::new("m")).unwrap_err();
+        assert!(matches!(&e, Error::Damaged(d) if d.expected == "a savepoint's name"), "{e}");
+    }
+}
+
 #[test]
 fn what_is_encoded_is_decoded() {
-    for manifest in [Manifest::default(), sample()] {
+    for manifest in [Manifest::default(), sample(), saved()] {
         assert_eq!(Manifest::decode(&manifest.encode(), Path::new("m")).unwrap(), manifest);
     }
 }
 
 #[test]
 fn every_flipped_bit_is_damage() {
-    let bytes = sample().encode();
+    let bytes = saved().encode();
     for at in 0..bytes.len() * 8 {
         let mut bad = bytes.clone();
         bad[at / 8] ^= 1 << (at % 8);
@@ -109,7 +148,7 @@ fn every_flipped_bit_is_damage() {
 
 #[test]
 fn every_truncation_and_extension_is_damage() {
-    let mut bytes = sample().encode();
+    let mut bytes = saved().encode();
     for len in 0..bytes.len() {
         let got = Manifest::decode(&bytes[..len], Path::new("m"));
         assert!(matches!(got, Err(Error::Damaged(_))), "{len} bytes: {got:?}");
@@ -141,7 +180,7 @@ fn spines_out_of_order_are_refused() {
 fn mangled_bodies_do_not_panic() {
     let seed = 0x5eed;
     let mut rng = Rng(seed);
-    let sound = sample().encode();
+    let sound = saved().encode();
     for round in 0..20_000 {
         let mut bytes = sound.clone();
         for _ in 0..1 + rng.below(4) {

@@ -10,6 +10,7 @@
 //! 2. A name `<epoch>-<number>` is given once. Files are created exclusively and never written again.
 //! 3. A file is removed only when no kept manifest names it, and only after the removal of the last manifest that named
 //!    it is durable. So every manifest found after a crash, the kept ones at least, is whole.
+//!    A savepoint's manifest counts like a kept one (`savepoint`).
 //! 4. A damaged manifest is never removed. The next checkpoint renames it to `….damaged`; it counts for nothing.
 //!
 //! Known limits: a checkpoint rewrites the whole manifest, so its size grows with the number of runs (about 100 bytes
@@ -22,6 +23,7 @@ pub(crate) mod garbage;
 mod manifest;
 pub(crate) mod name;
 pub(crate) mod recover;
+pub(crate) mod savepoint;
 
 pub(crate) use commit::commit;
 #[doc(hidden)]
@@ -95,7 +97,11 @@ pub struct Recovered {
     pub log_from: Seq,
     /// The names of its extra files.
     pub extras: Vec<String>,
-    /// What a person must hear of: damaged newer checkpoints that were passed over, damaged older ones. Each names file,
-    /// offset, expected and got. Empty in a sound store.
+    /// The savepoint that it is a copy of ([`copy_savepoint`](crate::copy_savepoint)), until the copy has taken a
+    /// checkpoint of its own. The embedder must then begin a new incarnation: the store that it was copied from may go on
+    /// beside it, and what the outside world knows of that one is not this one's.
+    pub savepoint: Option<String>,
+    /// What a person must hear of: damaged newer checkpoints that were passed over, damaged older ones, savepoints that are
+    /// not whole. Each names file, offset, expected and got. Empty in a sound store.
     pub warnings: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! File names: `<epoch>-<number>.<kind>`, both numbers with at least eight decimal digits.
+//! File names: `<epoch>-<number>.<kind>`, both numbers with at least eight decimal digits; a savepoint's bears its name.
 
 use std::fmt;
 
@@ -10,6 +10,9 @@ pub(crate) const RUN: &str = "run";
 pub(crate) const TEMPORARY: &str = ".tmp";
 /// What a damaged manifest is renamed to.
 pub(crate) const DAMAGED: &str = ".damaged";
+
+/// What follows a savepoint's name in that of its file.
+pub(crate) const SAVEPOINT: &str = ".savepoint";
 
 /// A parsed file name. Orders by epoch, then number, then kind: newest last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +54,14 @@ pub(crate) fn kind_is_valid(kind: &str) -> bool {
     (1..=32).contains(&kind.len()) && kind.bytes().all(plain) && ![MANIFEST, RUN, "tmp", "damaged"].contains(&kind)
 }
 
+/// Whether a savepoint may be called so: 1 to 64 lower-case letters, digits, `-` or `_`, the first a letter or digit. So no
+/// file system takes two names for one, and none leads out of the folder.
+pub(crate) fn savepoint_is_valid(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(plain) && bytes.all(|b| plain(b) || b == b'-' || b == b'_') && name.len() <= 64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +98,16 @@ mod tests {
         assert!(kind_is_valid("pending_1"));
         for kind in ["", "run", "tmp", "manifest", "damaged", "a.b", "A", "../x", "x/y"] {
             assert!(!kind_is_valid(kind), "{kind}");
+        }
+    }
+
+    #[test]
+    fn savepoint_names() {
+        for name in ["a", "7", "before-upgrade_2", "00000001-00000002", &"a".repeat(64)] {
+            assert!(savepoint_is_valid(name), "{name}");
+        }
+        for name in ["", "-a", "_a", "A", "a.b", "..", "a/b", "a b", "ä", "a\0", &"a".repeat(65)] {
+            assert!(!savepoint_is_valid(name), "{name:?}");
         }
     }
 }

@@ -53,7 +53,8 @@ pub(crate) fn survey(disk: &dyn Disk, layout: &Layout) -> Result<Survey> {
         let Some(name) = FileName::parse(&entry.name) else { continue };
         survey.number = survey.number.max(name.number);
         if name.kind == MANIFEST {
-            let manifest = read(disk, &layout.checkpoints.join(&entry.name));
+            let path = layout.checkpoints.join(&entry.name);
+            let manifest = read(disk, &path).and_then(|manifest| named_rightly(manifest, &path));
             // Removed since it was listed: an inspected store may be in use.
             if !manifest.as_ref().is_err_and(is_absent) {
                 survey.manifests.push(Found { bytes: entry.metadata.len, name: entry.name, manifest });
@@ -72,8 +73,8 @@ pub(crate) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<DirEntry>> {
     }
 }
 
-/// Reads one manifest and checks that it is the one that its name promises.
-fn read(disk: &dyn Disk, path: &Path) -> Result<Manifest> {
+/// Reads one manifest.
+pub(super) fn read(disk: &dyn Disk, path: &Path) -> Result<Manifest> {
     let file = disk.open(path, OpenOptions::READ)?;
     let len = file.len()?;
     if len > MAX_BYTES {
@@ -83,9 +84,10 @@ fn read(disk: &dyn Disk, path: &Path) -> Result<Manifest> {
     let mut bytes = vec![0; len as usize];
     let got = file.read_at(&mut bytes, 0)?;
     bytes.truncate(got);
-    named_rightly(Manifest::decode(&bytes, path)?, path)
+    Manifest::decode(&bytes, path)
 }
 
+/// Checks that a manifest is the one that its name promises.
 fn named_rightly(manifest: Manifest, path: &Path) -> Result<Manifest> {
     let name = path.file_name().and_then(|n| n.to_str()).and_then(FileName::parse);
     match name {

@@ -24,6 +24,7 @@
 
 mod ahead;
 mod append;
+mod begin;
 mod commits;
 mod core;
 mod counters;
@@ -50,6 +51,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use begin::begin;
 pub use dump::{BlockState, Dump, DumpBlock, DumpLine, DumpRecord, DumpSegment, dump};
 pub use follow::Follower;
 pub use inspect::{decode_segment, inspect};

@@ -159,7 +159,7 @@ fn clear_free(disk: &dyn Disk, listing: &mut Listing, most: usize, wanted: u64) 
 }
 
 /// Makes a segment begin.
-fn write_link(file: &dyn File, header: &Header, link: Link) -> Result<()> {
+pub(super) fn write_link(file: &dyn File, header: &Header, link: Link) -> Result<()> {
     let mut block = AlignedBuf::zeroed(BLOCK);
     link.encode(&mut block, header);
     if checked(Check::LogLinkWrite) { file.write_durable(&block, LINK_AT) } else { file.write_at(&block, LINK_AT) }

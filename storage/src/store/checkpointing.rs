@@ -7,7 +7,8 @@ use hashbrown::HashSet;
 
 use super::{History, Store, lock};
 use crate::checkpoint::name::{MANIFEST, file_name};
-use crate::checkpoint::{Checkpoint, CheckpointInfo, ExtraMeta, MAX_BYTES, Manifest, commit, garbage};
+use crate::checkpoint::{Checkpoint, CheckpointInfo, ExtraMeta, MAX_BYTES, Manifest, commit, garbage, savepoint};
+use crate::sabotage::{Check, checked};
 use crate::spine::{Flushed, RunFileWriter, Snapshot, SpineMeta};
 use crate::{Error, Result};
 
@@ -42,11 +43,7 @@ impl Store {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn checkpoint(&self, checkpoint: Checkpoint) -> Result<CheckpointInfo> {
-        let Ok(mut history) = self.history.lock() else {
-            self.fence.poison("a checkpoint panicked");
-            return Err(self.fence.check().err().unwrap_or_else(|| Error::Invalid("a checkpoint panicked".into())));
-        };
-        self.fence.check()?;
+        let mut history = self.lock_history()?;
         let extras = self.admit(&checkpoint, &history)?;
         self.take(checkpoint, extras, &mut history).inspect_err(|e| self.fence.poison(e))
     }
@@ -100,6 +97,7 @@ impl Store {
             extras,
             spines: spines.into_values().collect(),
             blob: c.blob,
+            savepoint: None,
         };
         let manifest_bytes = commit(&*self.disk, &self.layout.checkpoints, &manifest)?;
         let runs = manifest.spines.iter().map(|s| s.runs.len() as u64).sum();
@@ -129,27 +127,44 @@ impl Store {
         // Durable before anything that only these manifests named goes: else one might come back and name what is gone.
         let mut removed = garbage::manifests(&*self.disk, &self.layout.checkpoints, &gone, &history.damaged)?;
         history.damaged.clear();
-        let spines = history.kept.iter().flat_map(|m| &m.spines);
-        let named = spines.flat_map(|s| &s.runs).map(|run| run.file.as_str()).collect();
-        removed += garbage::runs(&*self.disk, &self.layout.runs, &named, |name| self.context.is_in_use(name))?;
-        self.index_extras(history);
-        let is_named = |name: &str| {
-            let extras = lock(&self.extras);
-            extras.named.contains_key(name) || extras.unnamed.contains_key(name)
-        };
-        removed += garbage::extras(&*self.disk, &self.layout.queue, is_named)?;
+        self.counters.removed_files.fetch_add(removed, Relaxed);
+        savepoint::clear_leftovers(&*self.disk, &self.layout.savepoints)?;
+        removed += self.collect(history)?;
         if let Some(needed) = history.log_from() {
             self.log.trim_before(needed)?;
         }
-        self.counters.removed_files.fetch_add(removed, Relaxed);
         self.count(history);
         Ok(removed)
     }
 
-    /// Works out anew which extra files are named by a kept checkpoint.
+    /// Removes the runs and extra files that no kept checkpoint and no savepoint names, and returns how many went.
+    pub(super) fn collect(&self, history: &History) -> Result<u64> {
+        let saved = self.saved_runs()?;
+        let spines = history.kept.iter().flat_map(|m| &m.spines);
+        let kept = spines.flat_map(|s| &s.runs).map(|run| run.file.as_str());
+        let named = kept.chain(saved.iter().map(String::as_str)).collect();
+        let mut removed = garbage::runs(&*self.disk, &self.layout.runs, &named, |name| self.context.is_in_use(name))?;
+        self.index_extras(history);
+        let spares_old = self.spares_old();
+        let is_named = |name: &str| {
+            if spares_old && self.is_old(name) {
+                return true;
+            }
+            let extras = lock(&self.extras);
+            extras.named.contains_key(name) || extras.unnamed.contains_key(name)
+        };
+        removed += garbage::extras(&*self.disk, &self.layout.queue, is_named)?;
+        self.counters.removed_files.fetch_add(removed, Relaxed);
+        Ok(removed)
+    }
+
+    /// Works out anew which extra files are named by a kept checkpoint or a savepoint.
     pub(super) fn index_extras(&self, history: &History) {
         let mut extras = lock(&self.extras);
-        let named = history.kept.iter().flat_map(|m| &m.extras).map(|extra| (extra.name.clone(), extra.clone()));
+        let savepoints = lock(&self.savepoints);
+        let saved = savepoints.sound.values().filter(|_| checked(Check::SavepointExtras));
+        let manifests = history.kept.iter().chain(saved);
+        let named = manifests.flat_map(|m| &m.extras).map(|extra| (extra.name.clone(), extra.clone()));
         extras.named = named.collect();
         let super::Extras { named, unnamed, .. } = &mut *extras;
         unnamed.retain(|name, _| !named.contains_key(name));

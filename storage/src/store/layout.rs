@@ -10,6 +10,9 @@ pub(crate) struct Layout {
     pub runs: PathBuf,
     pub checkpoints: PathBuf,
     pub queue: PathBuf,
+    pub savepoints: PathBuf,
+    /// Stands in a directory whose copying has not ended.
+    pub unfinished: PathBuf,
 }
 
 impl Layout {
@@ -20,6 +23,8 @@ impl Layout {
             runs: root.join("runs"),
             checkpoints: root.join("checkpoints"),
             queue: root.join("queue"),
+            savepoints: root.join("savepoints"),
+            unfinished: root.join("copy.unfinished"),
         }
     }
 

@@ -7,12 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use super::copy::refuse_unfinished;
 use super::fence::{Fence, FencedDisk};
-use super::{Counters, Extras, History, Layout, Spines, Store, StoreOptions};
+use super::{Counters, Extras, History, Layout, Savepoints, Spines, Store, StoreOptions};
 use crate::checkpoint::recover::{Survey, check_run_file, damaged_name, survey};
+use crate::checkpoint::savepoint::{self, Found};
 use crate::checkpoint::{Manifest, Recovered, extra};
 use crate::disk::Disk;
 use crate::log::{self, Log};
+use crate::sabotage::{Check, checked};
 use crate::spine::{Mergers, Spine, SpineContext, SpineOptions};
 use crate::{Error, Result};
 
@@ -32,7 +35,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Locked`] if it is in use; [`Error::Damaged`] if there are checkpoints and none is whole, or if the log is
-    /// damaged or lacks records that the checkpoint needs; [`Error::Unsupported`] for another version's files.
+    /// damaged or lacks records that the checkpoint needs; [`Error::Unsupported`] for another version's files;
+    /// [`Error::Invalid`] for a savepoint's copy that was cut off.
     ///
     /// ```
     /// # use backstay_storage::{Store, StoreOptions, disk};
@@ -48,6 +52,7 @@ impl Store {
         let layout = Layout::new(dir);
         disk.create_dir_all(dir)?;
         let fence = Arc::new(Fence::new(disk.lock_dir(dir)?));
+        refuse_unfinished(&*disk, &layout)?;
         let disk: Arc<dyn Disk> = Arc::new(FencedDisk::new(disk, Arc::clone(&fence)));
         disk.create_dir_all(&layout.log)?;
         for folder in layout.numbered() {
@@ -56,12 +61,18 @@ impl Store {
             // and then be gone.
             disk.sync_dir(folder)?;
         }
+        disk.create_dir_all(&layout.savepoints)?;
+        if checked(Check::SavepointOpenSync) {
+            disk.sync_dir(&layout.savepoints)?;
+        }
         disk.probe(&layout.log)?;
         let found = survey(&*disk, &layout)?;
         let id = match found.sound().next() {
-            Some(manifest) => manifest.store_id,
-            None => log::store_id(&*disk, &layout.log)?.unwrap_or(options.new_id),
+            Some(manifest) => Some(manifest.store_id),
+            None => log::store_id(&*disk, &layout.log)?,
         };
+        let saved = savepoint::survey(&*disk, &layout.savepoints, id)?;
+        let id = id.unwrap_or(options.new_id);
         let in_memory = SpineOptions { memory_bytes: options.memory_bytes, cache_bytes: options.cache_bytes, epoch: 1 };
         let context = SpineContext::new(Arc::clone(&disk), &layout.runs, id, in_memory);
         let told = Arc::clone(&fence);
@@ -70,9 +81,14 @@ impl Store {
         let mut damaged = Vec::new();
         let keep = options.keep_checkpoints;
         let chosen = choose(&disk, &layout, &context, &found, keep, &mut warnings, &mut damaged)?;
-        let epoch = after(found.epoch.max(Log::newest_epoch(&*disk, &layout.log)?), "epoch", &layout)?;
+        refuse_bereft(&layout, &saved, chosen.is_some())?;
+        let savepoints = Savepoints::new(saved, &disk, &layout);
+        warnings.extend(savepoints.warnings().cloned());
+        let named = savepoints.sound.values().fold((0, 0), |(e, n), m| (m.epoch.max(e), m.number.max(n)));
+        let epoch = found.epoch.max(named.0).max(Log::newest_epoch(&*disk, &layout.log)?);
+        let epoch = after(epoch, "epoch", &layout)?;
         context.begin(epoch);
-        let next_number = after(found.number, "checkpoint number", &layout)?;
+        let next_number = after(found.number.max(named.1), "checkpoint number", &layout)?;
         let log = Log::open(Arc::clone(&disk), &layout.log, id, epoch, options.log)?;
         check_log(&layout, &log, chosen.as_ref().map(|c| &c.manifest), &found)?;
 
@@ -97,6 +113,7 @@ impl Store {
             spines: Mutex::new(Spines { waiting: spines, out: BTreeSet::new() }),
             history: Mutex::new(History { kept, damaged, next_number }),
             extras: Mutex::new(Extras { next_number: 1, unnamed: BTreeMap::new(), named: BTreeMap::new() }),
+            savepoints: Mutex::new(savepoints),
             counters: Counters::default(),
         };
         let mut history = super::lock(&store.history);
@@ -111,6 +128,17 @@ impl Store {
         // Last: until here nothing is written but what opening writes.
         store._mergers = Some(Mergers::start(&store.context, options.merge_threads)?);
         Ok(store)
+    }
+}
+
+/// Refuses to take a directory for a new store's that has savepoints: their checkpoints' successors are never all removed.
+fn refuse_bereft(layout: &Layout, saved: &[Found], chosen: bool) -> Result<()> {
+    match saved.iter().find(|found| found.manifest.is_ok()) {
+        Some(found) if !chosen && checked(Check::SavepointWithout) => {
+            let expected = format!("a checkpoint, since there is savepoint {:?}, which can be copied", found.name);
+            Err(Error::damaged(&layout.checkpoints, 0, "store", expected, "none"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -233,7 +261,7 @@ fn check_log(layout: &Layout, log: &Log, chosen: Option<&Manifest>, found: &Surv
         None if first > 1 => {
             lost("record 1 on, since there is no checkpoint".into(), format!("records from {first} on"))
         }
-        _ => match found.sound().map(|m| (m.log_durable, m.number)).max() {
+        _ => match found.sound().map(|m| (m.log_holds(), m.number)).max() {
             Some((durable, number)) if durable >= next => {
                 let expected = format!("records up to {durable}, which were durable before checkpoint {number}");
                 lost(expected, format!("records up to {}", next.saturating_sub(1)))
@@ -250,6 +278,7 @@ fn recovered(manifest: &Manifest, warnings: Vec<String>) -> Recovered {
         blob: manifest.blob.clone(),
         log_from: manifest.log_from,
         extras: manifest.extras.iter().map(|e| e.name.clone()).collect(),
+        savepoint: manifest.savepoint.clone(),
         warnings,
     }
 }

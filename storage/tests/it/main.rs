@@ -1,6 +1,7 @@
 //! Integration tests of the storage engine, as one binary.
 
 mod disk;
+mod examples;
 mod log;
 mod log_campaign;
 mod log_threads;

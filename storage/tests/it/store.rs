@@ -14,11 +14,18 @@ mod misdirect;
 mod model;
 mod open;
 mod sabotage;
+mod savepoint;
+mod savepoint_copy;
+mod savepoint_crash;
+mod savepoint_damage;
+mod savepoint_sabotage;
 mod threads;
 mod workload;
 
+pub use model::Rng;
+
 /// A number from the environment.
-fn number_from(variable: &str, default: u64) -> u64 {
+pub fn number_from(variable: &str, default: u64) -> u64 {
     match std::env::var(variable) {
         Ok(text) => text.parse().unwrap_or_else(|e| panic!("{variable}={text:?} is not a number: {e}")),
         Err(_) => default,
@@ -26,6 +33,6 @@ fn number_from(variable: &str, default: u64) -> u64 {
 }
 
 /// The seed of this run.
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     number_from("BACKSTAY_SEED", 20_260_101)
 }

@@ -11,7 +11,7 @@ use super::seed;
 use super::workload::{Embedder, Promised, SCRIPT, Stop, run};
 
 /// How many operations after the second opening's first are tried as the moment of the loss of power.
-const WINDOW: u64 = 60;
+const WINDOW: u64 = 90;
 
 /// Runs the workload and kills the process at operation `op`. Says what was promised till then, or `None` if it ended
 /// before.
