@@ -49,7 +49,7 @@ impl Rocks {
         self.db.cf_handle(TABLE).expect("the default column family")
     }
 
-    fn write(&self, batch: &WriteBatch) {
+    fn write(&self, batch: WriteBatch) {
         self.db.write_opt(batch, &self.unlogged).expect("write");
     }
 }
@@ -120,14 +120,14 @@ impl Engine for Rocks {
                 Shape::Several => writes.put(several_key(key, batch.seqs[i]), batch.value(i)),
             }
         }
-        self.write(&writes);
+        self.write(writes);
     }
 
     fn add(&mut self, deltas: &[(Key, u64)]) {
         let mut writes = WriteBatch::default();
         if self.merge {
             deltas.iter().for_each(|(key, delta)| writes.merge(key, delta.to_le_bytes()));
-            return self.write(&writes);
+            return self.write(writes);
         }
         let found = self.db.batched_multi_get_cf(self.table(), deltas.iter().map(|(key, _)| key), true);
         let mut value = Vec::new();
@@ -137,7 +137,7 @@ impl Engine for Rocks {
             data::add(&mut value, *delta);
             writes.put(key, &value);
         }
-        self.write(&writes);
+        self.write(writes);
     }
 
     fn finish(&mut self) {
