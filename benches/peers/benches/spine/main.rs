@@ -84,6 +84,12 @@ fn main() -> ExitCode {
         rounds: rounds.unwrap_or(ROUNDS),
         only: only.or_else(|| args.filter.clone().map(|word| vec![word])),
     };
+    let parts: Vec<&str> = ALL.iter().flat_map(|workload| workload.parts).copied().collect();
+    let none = |word: &&String| !parts.iter().any(|part| part.contains(word.as_str()));
+    if let Some(word) = bench.only.iter().flatten().find(none) {
+        eprintln!("nothing is called {word:?}; there are {}", parts.join(", "));
+        return ExitCode::from(2);
+    }
     let folder = args.folder();
     bench.describe(folder.path());
 
@@ -140,9 +146,8 @@ impl Bench {
 
     /// The parts of a workload that are wanted.
     fn parts(&self, workload: &Workload) -> Vec<String> {
-        let wanted = |part: &str| {
-            self.only.as_ref().is_none_or(|only| only.iter().any(|w| w == workload.name || part.contains(w.as_str())))
-        };
+        let wanted =
+            |part: &str| self.only.as_ref().is_none_or(|only| only.iter().any(|word| part.contains(word.as_str())));
         workload.parts.iter().filter(|part| wanted(part)).map(|part| (*part).to_owned()).collect()
     }
 

@@ -107,6 +107,15 @@ impl Report {
                 number(most)
             );
         }
+        // The ratios within a round: where they lie far apart the machine was too noisy for a verdict.
+        let rounds = |to: &str| match (of(BACKSTAY, row.figure), of(to, row.figure)) {
+            (Some(ours), Some(theirs)) if ours.len() > 1 => {
+                let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a / b).collect();
+                let (least, most) = spread(&ratios);
+                format!(" ({least:.2} to {most:.2} in a round)")
+            }
+            _ => String::new(),
+        };
         for target in [row.target, row.and] {
             let absolute = matches!(target, Target::Under(_));
             let (to, ratio) = best.unwrap_or(("nobody", f64::NAN));
@@ -114,8 +123,11 @@ impl Report {
                 continue;
             }
             let Some(met) = target.met(ratio, ours) else { continue };
-            let what =
-                if absolute { format!("{} {}", number(ours).trim(), row.unit) } else { format!("{ratio:.2} x {to}") };
+            let what = if absolute {
+                format!("{} {}", number(ours).trim(), row.unit)
+            } else {
+                format!("{ratio:.2} x {to}{}", rounds(to))
+            };
             let line = format!("{:<18} {what}; target {}: {}", row.figure, target.text(row.unit), verdict(Some(met)));
             println!("  -> {line}");
             self.lines.push(line);

@@ -18,9 +18,9 @@ const FILLED: &str = "filled";
 /// A child that nobody kills ends by itself after that long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Bytes of the table of a run with so many rows.
+/// Bytes of the table of a run with so many rows: 2 GB by default, 20 of a full one.
 pub fn bytes(rows: u64) -> u64 {
-    rows * 1_000
+    (rows * 2_000).min(20_000_000_000)
 }
 
 /// Kills and opens `rounds` times: milliseconds of each opening, and the peak of its memory in MiB.
