@@ -29,6 +29,7 @@ pub fn child(task: &Task) {
     backstay.finish();
     let mut steps =
         Steps { backstay, random: fastrand::Rng::with_seed(17), loaded, next: loaded, batch: Batch::default() };
+    steps.backstay.scan();
     let limit = steps.limit(Duration::from_secs_f64(task.seconds));
     steps.backstay.never_full();
     let time = Duration::from_secs_f64((task.seconds * LONGER).max(AT_LEAST));
