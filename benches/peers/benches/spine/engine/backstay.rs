@@ -226,6 +226,6 @@ impl Drop for Checkpointer {
 pub fn describe() {
     println!(
         "backstay:    {}; StoreOptions.cache_bytes = cache; a checkpoint on another thread whenever the memtable has half of its memory",
-        env!("CARGO_PKG_VERSION")
+        super::version("backstay-storage")
     );
 }

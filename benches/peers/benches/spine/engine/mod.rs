@@ -103,6 +103,14 @@ pub fn describe() {
     fjall::describe();
 }
 
+/// The version of a crate that this bench was built with.
+fn version(name: &str) -> &'static str {
+    let lock = include_str!("../../../Cargo.lock");
+    let name = format!("name = \"{name}\"");
+    let mut lines = lock.lines().skip_while(|line| *line != name).skip(1);
+    lines.next().map_or("unknown", |line| line.trim_start_matches("version = ").trim_matches('"'))
+}
+
 /// The key of a row where a key has one value: its own key, then which of them it is.
 fn several_key(key: &Key, seq: u32) -> [u8; 20] {
     let mut bytes = [0; 20];

@@ -221,7 +221,9 @@ pub fn describe() {
         "NOT COMPRESSED: built without rocksdb-compression, no verdict on sizes"
     };
     println!(
-        "rocksdb:     crate 0.25 (11.8); leveled, {tables}; 4 write buffers of memtables / 4, 16 KiB blocks, bloom 10 bits"
+        "rocksdb:     crate {}, librocksdb-sys {}; leveled, {tables}; 4 write buffers of memtables / 4, 16 KiB blocks, bloom 10 bits",
+        super::version("rocksdb"),
+        super::version("librocksdb-sys")
     );
     println!(
         "             no log, direct I/O, jobs = cores + 1; LRU block cache = cache; MultiGet sorted, prefix iterators"
