@@ -24,8 +24,9 @@ pub struct Args {
 
 impl Args {
     /// Reads the command line, whose `--bench` is cargo's. A bench's `own` flags are named for the help and handed to
-    /// `take`.
+    /// `take`; one that has a value is named `--rows=N`, may be given as `--rows 7` too, and is handed over as `--rows=7`.
     pub fn parse(own: &[&str], mut take: impl FnMut(&str)) -> Self {
+        let has_value = |flag: &str| own.iter().any(|own| own.split_once('=').is_some_and(|(name, _)| name == flag));
         let mut args = Self::default();
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -39,6 +40,8 @@ impl Args {
                     std::process::exit(0);
                 }
                 flag if own.contains(&flag) => take(flag),
+                flag if has_value(flag) => take(&format!("{flag}={}", words.next().unwrap_or_default())),
+                flag if flag.split_once('=').is_some_and(|(name, _)| has_value(name)) => take(flag),
                 flag if flag.starts_with("--") => {
                     let own: String = own.iter().map(|flag| format!("{flag}, ")).collect();
                     eprintln!("unknown argument {flag}; there are --dir PATH, --seconds N, {own}and a filter");

@@ -1,0 +1,75 @@
+//! `ingest`, `scan`, `probe`: random rows in, then all of them, stretches and points of them out.
+//!
+//! The page cache is emptied before each batch of ranges and of cold probes, for who reads through it: it is memory that
+//! nobody gave, and the kernel reads ahead into it.
+
+use super::{KEYS, Watch, load, repeat, some_keys};
+use crate::cold;
+use crate::data::{Key, ROW, key};
+use crate::engine::{Engine, Given, Shape, open};
+use crate::task::Task;
+
+/// Rows of a range, ranges of a batch.
+const RANGE: usize = 1_000;
+const RANGES: usize = 10;
+/// Cache for probes that are to find nothing in it.
+const TINY: u64 = 8 << 20;
+
+pub fn child(task: &Task) {
+    let given = Given::budget(task.memory);
+    let open = |given: Given| {
+        task.begin(given.total());
+        open(&task.contender, &task.folder, Shape::Latest, given)
+    };
+    let mut engine = open(given);
+    let mut watch = Watch::default();
+    load(&mut *engine, task.rows, &mut watch, |n| (key(n), 0));
+    watch.time(|| engine.finish());
+    if task.wants("ingest") {
+        task.figure("ingest", watch.thousands(task.rows));
+    }
+    engine.settle();
+    drop(engine);
+    let mut random = fastrand::Rng::with_seed(7);
+    if task.wants("scan") {
+        cold::drop_pages(&task.folder);
+        let mut engine = open(given);
+        let mut watch = Watch::default();
+        let read = watch.time(|| engine.scan());
+        assert_eq!(read, task.rows, "rows of a scan");
+        task.figure("scan", watch.thousands(read));
+        let ranges = repeat(task.seconds, |watch| {
+            cold::drop_pages(&task.folder);
+            let starts: Vec<Key> = (0..RANGES).map(|_| key(random.u64(..))).collect();
+            watch.time(|| engine.ranges(&starts, RANGE))
+        });
+        task.figure("ranges", ranges);
+    }
+    if task.wants("probe") {
+        // Cold ones first: what a process has freed it may keep, and that would count as their memory.
+        for (name, present) in [("hit-cold", true), ("miss-cold", false)] {
+            let mut engine = open(Given { cache: TINY, ..given });
+            let figure = repeat(task.seconds, |watch| {
+                cold::drop_pages(&task.folder);
+                probe(&mut *engine, &mut random, task.rows, present, watch)
+            });
+            task.figure(name, figure);
+        }
+        // Decoded blocks take more than their rows, differently with each engine: it is enough for all.
+        let mut engine = open(Given { cache: task.rows * ROW * 3, ..given });
+        engine.scan();
+        for (name, present) in [("hit-warm", true), ("miss-warm", false)] {
+            let mut turn =
+                |seconds| repeat(seconds, |watch| probe(&mut *engine, &mut random, task.rows, present, watch));
+            turn(task.seconds / 4.0);
+            task.figure(name, turn(task.seconds));
+        }
+    }
+}
+
+fn probe(engine: &mut dyn Engine, random: &mut fastrand::Rng, rows: u64, present: bool, watch: &mut Watch) -> u64 {
+    let keys = some_keys(random, KEYS, rows, present);
+    let found = watch.time(|| engine.probe(&keys));
+    assert_eq!(found, if present { keys.len() as u64 } else { 0 }, "keys that a probe finds");
+    keys.len() as u64
+}
