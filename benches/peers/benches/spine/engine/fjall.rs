@@ -130,7 +130,8 @@ impl Engine for Fjall {
 /// What it is told.
 pub fn describe() {
     println!(
-        "fjall:       crate 3.1; leveled, LZ4 from level 2 on; max_memtable_size = memtables / 2, cache_size = cache"
+        "fjall:       crate {}; leveled, LZ4 from level 2 on; max_memtable_size = memtables / 2, cache_size = cache",
+        super::version("fjall")
     );
     println!(
         "             journal on (cannot be off) and synced at the end only; buffered I/O (no direct I/O); get by get"
