@@ -19,7 +19,7 @@
 //! `filter`, `run`, `writer`), `policy` (which runs are merged), `cursor`, `probe`, `context` (disk, files, cache).
 //!
 //! Known limits: between two checkpoints all inserted rows stay in memory ([`SpineStats::memtable_bytes`] tells when to
-//! take one); merges are not fuelled yet, but done whole by a flush; indexes and filters of open runs stay in memory; a row has
+//! take one); merges are not fuelled yet, but done whole by a flush; indexes of open runs stay in memory; a row has
 //! at most [`MAX_ROW_BYTES`].
 
 mod batch;
@@ -124,7 +124,7 @@ pub struct SpineStats {
     pub run_rows: u64,
     /// Their bytes on disk.
     pub run_bytes: u64,
-    /// Memory of their indexes and filters, in bytes.
+    /// Memory of their indexes, in bytes.
     pub resident_bytes: u64,
 }
 
@@ -159,8 +159,8 @@ impl Spine {
         Self::with(Shared::new(&SpineMeta::empty("ephemeral", discipline, 0), None, Vec::new()))
     }
 
-    /// Opens a spine from what a manifest says of it: reads and checks the footer, index and filter of each run.
-    /// Blocks are read when they are needed.
+    /// Opens a spine from what a manifest says of it: reads and checks the footer and index of each run.
+    /// Blocks and filters are read when they are needed.
     ///
     /// # Errors
     /// [`Error::Damaged`], [`Error::Unsupported`], [`Error::Io`].
@@ -256,15 +256,41 @@ impl Spine {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn probe(&mut self, keys: &KeyBatch) -> Result<Probe> {
+        self.with_sources(|sources| probe::probe(sources, keys))
+    }
+
+    fn with_sources<T>(&self, ask: impl FnOnce(&probe::Sources<'_>) -> Result<T>) -> Result<T> {
         let version = self.shared.version();
         let frozen = version.frozen.iter().map(|frozen| &frozen.table);
-        let sources = probe::Sources {
+        ask(&probe::Sources {
             discipline: self.shared.discipline,
             tables: std::iter::once(&self.active).chain(frozen).collect(),
             runs: &version.runs,
             context: self.shared.context.as_ref(),
-        };
-        probe::probe(&sources, keys)
+        })
+    }
+
+    /// Looks up whole rows, in any order, repeated or not: the weight of each, 0 if it is not there (in a latest spine 1 if the key has
+    /// that value). The weights in `rows` play no part. It is cheaper than a probe of their keys where these have many rows: filters
+    /// of whole rows tell which runs do not have one.
+    ///
+    /// # Errors
+    /// Those of reading runs; [`Error::Invalid`] if there are more than `u32::MAX` rows.
+    ///
+    /// ```
+    /// # use backstay_storage::spine::{Discipline, RowBatch, Spine};
+    /// # let mut spine = Spine::ephemeral(Discipline::Weighted);
+    /// # let mut rows = RowBatch::new();
+    /// # rows.push(b"k", b"v", 2);
+    /// # spine.insert_batch(&rows)?;
+    /// let mut asked = RowBatch::new();
+    /// asked.push(b"k", b"v", 0);
+    /// asked.push(b"k", b"w", 0);
+    /// assert_eq!(spine.probe_rows(&asked)?, [2, 0]);
+    /// # Ok::<(), backstay_storage::Error>(())
+    /// ```
+    pub fn probe_rows(&mut self, rows: &RowBatch) -> Result<Vec<i64>> {
+        self.with_sources(|sources| probe::probe_rows(sources, rows))
     }
 
     /// The value of one key (in a weighted spine the smallest). Many keys are faster with [`Spine::probe`].

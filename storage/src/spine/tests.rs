@@ -3,6 +3,8 @@
 mod damage;
 mod golden;
 mod model;
+mod sabotage;
+mod walks;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::context::{RunHandle, SpineContext};
 use super::cursor::Merge;
-use super::extent::{Encoded, Extent, Packing, Tape};
+use super::extent::{Extent, Packing, Tape};
 use super::format::header::FileHeader;
 use super::run::Run;
 use super::run_file_name;
@@ -125,9 +125,8 @@ impl RunFileWriter {
             merge.next()?;
         }
         self.runs += 1;
-        let Encoded { meta, footer, index, filter } =
-            extent.finish(&mut output.tape, run_file_name(self.epoch, self.number))?;
-        Ok(Some(Arc::new(Run { handle: Arc::clone(&output.handle), meta, footer, index, filter })))
+        let encoded = extent.finish(&mut output.tape, run_file_name(self.epoch, self.number))?;
+        Ok(Some(Arc::new(Run::new(Arc::clone(&output.handle), encoded))))
     }
 
     /// Writes the rest, syncs the file once, and its directory: all runs are durable when it returns.
