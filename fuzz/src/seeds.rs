@@ -207,7 +207,7 @@ fn made_run() -> Vec<u8> {
         }
         // Where the only restart is; its abbreviated key; 0 bytes in common, 1 restart.
         payload.extend([0; 4]);
-        payload.extend((u64::from(first) << 56).to_le_bytes());
+        payload.extend((u64::from(first) << 56).to_be_bytes());
         payload.extend([0, 0, 0, 0, 1, 0, 0, 0]);
         input.extend(3u16.to_le_bytes());
         for part in [&[first][..], &[], &[first + 2], &payload] {

@@ -8,17 +8,16 @@
 //!
 //! Known limit: the queues of threads that ended stay until [`MAX_QUEUES`] others were made.
 
+mod cache;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{BuildHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 
-use quick_cache::Weighter;
-use quick_cache::sync::{Cache, DefaultLifecycle};
+pub(super) use cache::FrameCache;
 
-use super::format::block::Block;
 use super::format::header::{self, FileHeader};
 use super::format::{self, Malformed};
 use super::meta::parse_run_file_name;
@@ -29,63 +28,6 @@ use crate::{Error, Result};
 /// Operations in flight in one queue.
 const DEPTH: usize = 32;
 const MAX_QUEUES: usize = 64;
-
-/// Where a frame is: epoch and number of the file, offset in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct At(u64, u64, u64);
-
-impl Hash for At {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0.rotate_left(32) ^ self.1.rotate_left(48) ^ self.2);
-    }
-}
-
-/// What the cache holds: bytes that were unpacked and found sound.
-#[derive(Clone, Debug)]
-enum Cached {
-    Block(Arc<Block>),
-    Page(Arc<[u8]>),
-}
-
-#[derive(Clone, Debug)]
-struct ByBytes;
-
-impl Weighter<At, Cached> for ByBytes {
-    fn weight(&self, _key: &At, cached: &Cached) -> u64 {
-        let bytes = match cached {
-            Cached::Block(block) => block.memory(),
-            Cached::Page(page) => page.len(),
-        };
-        bytes as u64 + 100
-    }
-}
-
-/// Mixes one number: places need no more, and the same ones meet in the same order whenever a simulation is repeated.
-#[derive(Clone, Copy, Debug, Default)]
-struct Mix(u64);
-
-impl BuildHasher for Mix {
-    type Hasher = Self;
-
-    fn build_hasher(&self) -> Self {
-        *self
-    }
-}
-
-impl Hasher for Mix {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&b| self.write_u64(b.into()));
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        let product = u128::from(self.0 ^ n ^ 0x9e37_79b9_7f4a_7c15) * 0xa076_1d64_78bd_642f;
-        self.0 = product as u64 ^ (product >> 64) as u64;
-    }
-}
 
 /// A run file that was opened and whose header was found sound.
 #[derive(Debug)]
@@ -118,7 +60,7 @@ pub struct SpineContext {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     store_id: u128,
-    cache: Cache<At, Cached, ByBytes, Mix>,
+    cache: FrameCache,
     files: Mutex<BTreeMap<String, Weak<RunHandle>>>,
     queues: Mutex<Vec<(ThreadId, Box<dyn IoQueue>)>>,
 }
@@ -134,13 +76,11 @@ impl SpineContext {
     /// assert_eq!(context.cached_bytes(), 0);
     /// ```
     pub fn new(disk: Arc<dyn Disk>, dir: &Path, store_id: u128, cache_bytes: u64) -> Arc<Self> {
-        let blocks = usize::try_from(cache_bytes / format::block::TARGET as u64).unwrap_or(usize::MAX).max(16);
-        let cache = Cache::with(blocks, cache_bytes, ByBytes, Mix::default(), DefaultLifecycle::default());
         Arc::new(Self {
             disk,
             dir: dir.to_path_buf(),
             store_id,
-            cache,
+            cache: FrameCache::new(cache_bytes),
             files: Mutex::default(),
             queues: Mutex::default(),
         })
@@ -155,7 +95,7 @@ impl SpineContext {
     /// assert_eq!(context.cached_bytes(), 0);
     /// ```
     pub fn cached_bytes(&self) -> u64 {
-        self.cache.weight()
+        self.cache.bytes()
     }
 
     pub(super) fn disk(&self) -> &dyn Disk {
@@ -170,30 +110,8 @@ impl SpineContext {
         self.store_id
     }
 
-    fn at(handle: &RunHandle, offset: u64) -> At {
-        At(handle.header.epoch, handle.header.number, offset)
-    }
-
-    pub(super) fn cached_block(&self, handle: &RunHandle, offset: u64) -> Option<Arc<Block>> {
-        match self.cache.get(&Self::at(handle, offset)) {
-            Some(Cached::Block(block)) => Some(block),
-            _ => None,
-        }
-    }
-
-    pub(super) fn cache_block(&self, handle: &RunHandle, offset: u64, block: &Arc<Block>) {
-        self.cache.insert(Self::at(handle, offset), Cached::Block(Arc::clone(block)));
-    }
-
-    pub(super) fn cached_page(&self, handle: &RunHandle, offset: u64) -> Option<Arc<[u8]>> {
-        match self.cache.get(&Self::at(handle, offset)) {
-            Some(Cached::Page(page)) => Some(page),
-            _ => None,
-        }
-    }
-
-    pub(super) fn cache_page(&self, handle: &RunHandle, offset: u64, page: &Arc<[u8]>) {
-        self.cache.insert(Self::at(handle, offset), Cached::Page(Arc::clone(page)));
+    pub(super) fn cache(&self) -> &FrameCache {
+        &self.cache
     }
 
     /// Opens a run file, or shares the handle that another run of it has.

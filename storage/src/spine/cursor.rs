@@ -5,7 +5,7 @@
 //!
 //! Parts: `blocks` (a run's blocks, read ahead), `source` (one sorted input), `merge` (many of them).
 //!
-//! Known limits: a step back in a run reads up to 16 entries; turning round places every source anew.
+//! Known limits: a step back in a run reads up to 8 entries; turning round places every source anew.
 
 mod blocks;
 mod merge;

@@ -85,7 +85,7 @@ impl Run {
     pub(super) fn keep_block(&self, context: &SpineContext, i: usize, bytes: &[u8], keep: Keep) -> Result<Arc<Block>> {
         let block = Arc::new(self.block(i, bytes)?.0);
         if keep == Keep::Cached {
-            context.cache_block(&self.handle, self.place(i).0, &block);
+            context.cache().put_block(&self.handle, self.place(i).0, &block);
         }
         Ok(block)
     }
@@ -173,7 +173,7 @@ pub(super) enum Keep {
 /// Loads blocks, given as `(run, block)`: from the cache, else all the others with one batch of reads. The answers are
 /// in the order asked.
 pub(super) fn load(context: &SpineContext, blocks: &[(&Run, usize)], keep: Keep) -> Result<Vec<Arc<Block>>> {
-    let cached = |(run, i): &(&Run, usize)| context.cached_block(&run.handle, run.place(*i).0);
+    let cached = |(run, i): &(&Run, usize)| context.cache().block(&run.handle, run.place(*i).0);
     let found = blocks.iter().map(cached).collect();
     let frames = |slot: usize| blocks.get(slot).map(|(run, i)| (run.handle.as_ref(), run.place(*i)));
     fetch(context, found, frames, |slot, bytes| match blocks.get(slot) {
@@ -185,14 +185,14 @@ pub(super) fn load(context: &SpineContext, blocks: &[(&Run, usize)], keep: Keep)
 /// Loads filter pages, given as `(run, page, kind)`, as [`load`] does blocks. They always enter the cache.
 pub(super) fn load_pages(context: &SpineContext, pages: &[(&Run, usize, Kind)]) -> Result<Vec<Arc<[u8]>>> {
     let cached =
-        |(run, page, kind): &(&Run, usize, Kind)| context.cached_page(&run.handle, run.page_place(*page, *kind).0);
+        |(run, page, kind): &(&Run, usize, Kind)| context.cache().page(&run.handle, run.page_place(*page, *kind).0);
     let found = pages.iter().map(cached).collect();
     let frames = |slot: usize| pages.get(slot).map(|(run, page, k)| (run.handle.as_ref(), run.page_place(*page, *k)));
     fetch(context, found, frames, |slot, bytes| {
         let (run, page, kind) = pages.get(slot).ok_or_else(lost)?;
         let (at, _) = run.page_place(*page, *kind);
         let page = run.page(*kind, at, bytes)?.0;
-        context.cache_page(&run.handle, at, &page);
+        context.cache().put_page(&run.handle, at, &page);
         Ok(page)
     })
 }

@@ -95,7 +95,7 @@ impl Blocks {
             self.jump();
             self.forward = forward;
         }
-        let found = if in_order { self.from_ahead(i) } else { self.alone(i) };
+        let found = if in_order { self.read_ahead(i) } else { self.alone(i) };
         if found.is_err() {
             self.jump();
             return found;
@@ -113,7 +113,7 @@ impl Blocks {
         load(&self.context, &[(&self.run, i)], self.keep)?.pop().ok_or_else(lost)
     }
 
-    fn from_ahead(&mut self, i: usize) -> Result<Arc<Block>> {
+    fn read_ahead(&mut self, i: usize) -> Result<Arc<Block>> {
         let me = thread::current().id();
         if self.queue.as_ref().is_some_and(|(owner, _)| *owner != me) {
             self.queue = None;
@@ -158,7 +158,7 @@ impl Blocks {
         while self.groups.len() < AHEAD
             && let Some(i) = self.planned
         {
-            if let Some(block) = self.context.cached_block(&self.run.handle, self.run.place(i).0) {
+            if let Some(block) = self.context.cache().block(&self.run.handle, self.run.place(i).0) {
                 self.groups.push_back(Group::Cached(block));
                 self.planned = self.after(i);
                 continue;
@@ -170,7 +170,7 @@ impl Blocks {
                 // Between two blocks there may be filter pages, which are read along.
                 let (at, bytes) = self.run.place(i);
                 let (start, end) = (offset.min(at), offset.saturating_add(len).max(at.saturating_add(bytes)));
-                if end - start > largest || self.context.cached_block(&self.run.handle, at).is_some() {
+                if end - start > largest || self.context.cache().block(&self.run.handle, at).is_some() {
                     break;
                 }
                 (offset, len) = (start, end - start);

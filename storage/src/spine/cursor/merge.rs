@@ -172,12 +172,17 @@ impl Merge {
 
     /// Moves the source at `at` of the heap on by a row.
     fn step(&mut self, at: usize) -> Result<()> {
+        let alone = self.heap.len() == 1;
         let Some(head) = self.heap.get_mut(at) else { return Ok(()) };
         let Some(source) = self.sources.get_mut(head.source) else { return Ok(()) };
         if self.backward {
             source.prev()?
         } else {
             source.next()?
+        }
+        // A source that is alone is compared with none.
+        if source.valid() && alone {
+            return Ok(());
         }
         if source.valid() {
             head.prefix = source.prefix();

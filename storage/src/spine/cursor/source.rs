@@ -1,6 +1,6 @@
 //! One sorted input of a merge: a batch in memory, or a run's blocks one after another.
 //!
-//! Invariant: a source that is valid stands on a row of its own; `prefix` is the abbreviated key of that row.
+//! Invariant: a source that is valid stands on a row of its own.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -48,11 +48,12 @@ impl Walk {
         self.blocks.run().index.len()
     }
 
+    #[inline]
     fn next(&mut self) -> Result<bool> {
         let Some(block) = &self.block else { return Ok(false) };
         if self.row + 1 < block.len() {
             self.row += 1;
-            self.entry = block.after(&self.entry, &mut self.key);
+            block.after(&mut self.entry, &mut self.key);
             return Ok(true);
         }
         if self.number + 1 >= self.count() {
@@ -127,26 +128,26 @@ enum Rows {
 pub(in crate::spine) struct Source {
     rows: Rows,
     valid: bool,
-    prefix: u64,
 }
 
 impl Source {
     pub(in crate::spine) fn memory(rows: Arc<RowBatch>) -> Self {
-        Self { rows: Rows::Memory { rows, at: 0 }, valid: false, prefix: 0 }
+        Self { rows: Rows::Memory { rows, at: 0 }, valid: false }
     }
 
     pub(in crate::spine) fn run(context: Arc<SpineContext>, run: Arc<Run>, keep: Keep) -> Self {
         let blocks = Blocks::new(context, run, keep);
         let walk = Walk { blocks, block: None, number: 0, row: 0, entry: Entry::default(), key: Vec::new() };
-        Self { rows: Rows::Run(Box::new(walk)), valid: false, prefix: 0 }
+        Self { rows: Rows::Run(Box::new(walk)), valid: false }
     }
 
     pub(super) fn valid(&self) -> bool {
         self.valid
     }
 
+    /// The abbreviated key of the row.
     pub(super) fn prefix(&self) -> u64 {
-        self.prefix
+        prefix(self.key())
     }
 
     pub(super) fn key(&self) -> &[u8] {
@@ -171,6 +172,7 @@ impl Source {
     }
 
     /// Does what `memory` or `run` says: the former gives a row's number, if there is one.
+    #[inline]
     fn step(
         &mut self,
         memory: impl FnOnce(&RowBatch, usize) -> Option<usize>,
@@ -187,9 +189,6 @@ impl Source {
             },
             Rows::Run(walk) => run(walk)?,
         };
-        if self.valid {
-            self.prefix = prefix(self.key());
-        }
         Ok(())
     }
 

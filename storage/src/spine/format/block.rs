@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! block   = entry · entry · …
-//!           · offset of each restart (u32) · abbreviated key of each restart (u64)
+//!           · offset of each restart (u32) · abbreviated key of each restart (8 bytes)
 //!           · common (u32) · number of restarts (u32)
 //! ```
-//! An entry shares as many leading bytes of the key before as there are in common; in each 16th entry (a *restart*) it shares none. The
+//! An entry shares as many leading bytes of the key before as there are in common; in each 8th entry (a *restart*) it shares none. The
 //! first `common` bytes are the same in all keys of the block; the abbreviated key is the 8 bytes behind them (zeros where
-//! the key ends), as a number with the first byte in the highest place, so that it compares as the keys do. State keys begin alike
-//! for long (the vnode, a tag, the zeros of a small number): behind these bytes, 8 tell nearly all of them apart.
+//! the key ends), read as a number with the first byte in the highest place, so that it compares as the keys do. State keys begin
+//! alike for long (the vnode, a tag, the zeros of a small number): behind these bytes, 8 tell nearly all of them apart. (They stand
+//! in the key's own order of bytes, so that packing finds them to be a copy.)
 //!
 //! A block of a weighted run is strictly ascending by (key, value) and has no weight 0. One of a latest
 //! run is strictly ascending by key; weight 1 puts the value, weight −1 (a tombstone, its value empty) deletes.
@@ -29,7 +30,7 @@ use crate::spine::batch::{common, prefix};
 use crate::spine::{Discipline, RowBatch};
 
 /// Every how many entries the key stands whole.
-pub const RESTART_EVERY: usize = 16;
+pub const RESTART_EVERY: usize = 8;
 /// A block is closed once it has this many raw bytes.
 pub const TARGET: usize = 32 << 10;
 /// Bytes of the trailer without restarts.
@@ -89,7 +90,7 @@ impl BlockBuilder {
         };
         let abbreviated: Vec<u64> = self.restarts.iter().map(abbreviate).collect();
         self.payload.extend(self.restarts.iter().flat_map(|n| n.to_le_bytes()));
-        self.payload.extend(abbreviated.iter().flat_map(|n| n.to_le_bytes()));
+        self.payload.extend(abbreviated.iter().flat_map(|n| n.to_be_bytes()));
         for n in [common, self.restarts.len()] {
             self.payload.extend_from_slice(&u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes());
         }
@@ -248,14 +249,14 @@ impl Block {
         restarts.get(i).map_or(self.entries, |n| u32::from_le_bytes(*n) as usize)
     }
 
-    /// The abbreviated keys of the restarts, in the order of bytes that a file has.
+    /// The abbreviated keys of the restarts.
     pub(super) fn abbreviations(&self) -> &[[u8; 8]] {
         let end = self.bytes.len().saturating_sub(TRAILER);
         self.bytes.get(self.restarts..end).unwrap_or(&[]).as_chunks().0
     }
 
     fn abbreviated(&self, i: usize) -> u64 {
-        self.abbreviations().get(i).map_or(u64::MAX, |n| u64::from_le_bytes(*n))
+        self.abbreviations().get(i).map_or(u64::MAX, |n| u64::from_be_bytes(*n))
     }
 
     /// What all keys start with.

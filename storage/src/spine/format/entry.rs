@@ -22,7 +22,7 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// Reads the entry at `at`; `None` if there is no whole one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(entries: &[u8], at: usize) -> Option<Self> {
         let bytes = entries.get(at..)?;
         let (shared, rest, value, weight, head) = match bytes.first_chunk::<4>() {
@@ -30,17 +30,21 @@ impl Entry {
             Some(&[shared, rest, value, weight]) if (shared | rest | value | weight) < 0x80 => {
                 (shared.into(), rest.into(), value.into(), u64::from(weight), 4)
             }
-            _ => {
-                let mut scan = Scan(bytes);
-                let (shared, rest, value) = (scan.length()?, scan.length()?, scan.length()?);
-                let weight = scan.varint()?;
-                (shared, rest, value, weight, bytes.len() - scan.0.len())
-            }
+            _ => Self::long_head(bytes)?,
         };
         let start = at + head;
         let middle = start.checked_add(rest)?;
         let end = middle.checked_add(value).filter(|&end| end <= entries.len())?;
         Some(Self { shared, weight: unzigzag(weight), rest: start, value: middle, end })
+    }
+
+    /// The numbers of an entry's head, and its bytes.
+    #[cold]
+    fn long_head(bytes: &[u8]) -> Option<(usize, usize, usize, u64, usize)> {
+        let mut scan = Scan(bytes);
+        let (shared, rest, value) = (scan.length()?, scan.length()?, scan.length()?);
+        let weight = scan.varint()?;
+        Some((shared, rest, value, weight, bytes.len() - scan.0.len()))
     }
 
     /// What stands for the entry before the one at `end`.

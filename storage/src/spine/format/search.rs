@@ -1,6 +1,6 @@
 //! Finding rows in a block without unpacking it.
 //!
-//! A search picks the last restart below the target by the abbreviated keys, and reads at most 16 entries from there. Let
+//! A search picks the last restart below the target by the abbreviated keys, and reads at most 8 entries from there. Let
 //! `matched` be how many bytes the target has in common with the key before, which is below it. An entry that shares
 //! more than that is below the target for the same reason as the key before; one that shares less is above it; only
 //! one that shares exactly as much is looked at, from there on (invariant 3 of [`block`](super::block)).
@@ -16,10 +16,16 @@ use crate::spine::batch::{common, compare_starts, prefix};
 pub(crate) struct Spot {
     /// Its number; that of the rows if it is behind them all.
     pub(crate) row: usize,
-    /// Where its entry starts.
-    at: usize,
     /// Whether its key is the one that was looked for.
     pub(crate) found: bool,
+    /// Its entry, if it was found.
+    entry: Entry,
+}
+
+impl Spot {
+    fn not_found(row: usize) -> Self {
+        Self { row, ..Self::default() }
+    }
 }
 
 /// Where a search goes on.
@@ -48,15 +54,15 @@ impl Block {
             None => (key.cmp(start), &[][..]),
         };
         match order {
-            Ordering::Less => return Start::Outside(Spot { row: 0, at: 0, found: false }),
+            Ordering::Less => return Start::Outside(Spot::default()),
             Ordering::Greater => return Start::Outside(self.behind()),
             Ordering::Equal => {}
         }
         let abbreviated = prefix(tail);
         let restarts = self.abbreviations();
-        let mut low = restarts.partition_point(|n| u64::from_le_bytes(*n) < abbreviated);
+        let mut low = restarts.partition_point(|n| u64::from_be_bytes(*n) < abbreviated);
         // Few restarts have the same abbreviated key, unless they have the same key.
-        let same = restarts.get(low..).unwrap_or(&[]).iter().take_while(|n| u64::from_le_bytes(**n) == abbreviated);
+        let same = restarts.get(low..).unwrap_or(&[]).iter().take_while(|n| u64::from_be_bytes(**n) == abbreviated);
         let mut high = low + same.count();
         while low < high {
             let middle = low + (high - low) / 2;
@@ -96,16 +102,16 @@ impl Block {
                 matched = 0;
             }
             match entry.shared.cmp(&matched) {
-                Ordering::Less => return Spot { row, at, found: false },
+                Ordering::Less => return Spot::not_found(row),
                 Ordering::Greater => {}
                 Ordering::Equal => {
                     let (rest, wanted) = (entry.rest(entries), key.get(matched..).unwrap_or(&[]));
                     let more = common(rest, wanted);
                     match (rest.get(more), wanted.get(more)) {
-                        (None, None) if entry.value(entries) >= value => return Spot { row, at, found: true },
+                        (None, None) if entry.value(entries) >= value => return Spot { row, found: true, entry },
                         (None, _) => {}
-                        (Some(_), None) => return Spot { row, at, found: false },
-                        (Some(a), Some(b)) if a > b => return Spot { row, at, found: false },
+                        (Some(_), None) => return Spot::not_found(row),
+                        (Some(a), Some(b)) if a > b => return Spot::not_found(row),
                         (Some(_), Some(_)) => {}
                     }
                     matched += more;
@@ -117,23 +123,27 @@ impl Block {
     }
 
     fn behind(&self) -> Spot {
-        Spot { row: self.len(), at: self.entries().len(), found: false }
+        Spot::not_found(self.len())
     }
 
     /// Value and weight of each row of the key that was found at `spot`, from there on.
     pub(crate) fn rows_of<'a>(&'a self, spot: Spot, key: &'a [u8]) -> impl Iterator<Item = (&'a [u8], i64)> {
         let entries = self.entries();
-        let (mut row, mut at, mut first) = (spot.row, spot.at, spot.found);
+        let (mut row, mut entry, mut first) = (spot.row, spot.entry, true);
         std::iter::from_fn(move || {
-            let entry = Entry::read(entries, at)?;
-            let rest = entry.rest(entries);
-            let same = match row.is_multiple_of(RESTART_EVERY) {
-                _ if std::mem::take(&mut first) => true,
-                true => rest == key,
-                false => entry.shared == key.len() && rest.is_empty(),
-            };
-            (row, at) = (row + 1, entry.end);
-            same.then(|| (entry.value(entries), entry.weight))
+            if !std::mem::take(&mut first) {
+                let next = Entry::read(entries, entry.end)?;
+                let rest = next.rest(entries);
+                let same = match (row + 1).is_multiple_of(RESTART_EVERY) {
+                    true => rest == key,
+                    false => next.shared == key.len() && rest.is_empty(),
+                };
+                (row, entry) = (row + 1, next);
+                if !same {
+                    return None;
+                }
+            }
+            spot.found.then(|| (entry.value(entries), entry.weight))
         })
     }
 
@@ -143,18 +153,17 @@ impl Block {
         let from = row / RESTART_EVERY;
         let mut entry = Entry::ending_at(self.restart(from));
         for _ in from * RESTART_EVERY..row.min(self.len()) + 1 {
-            entry = self.after(&entry, key);
+            self.after(&mut entry, key);
         }
         entry
     }
 
-    /// Reads the row after `entry` and makes its key of the one in `key`.
+    /// Goes on from `entry` to the row after it, and makes its key of the one in `key`.
     #[inline]
-    pub(crate) fn after(&self, entry: &Entry, key: &mut Vec<u8>) -> Entry {
-        let next = Entry::read(self.entries(), entry.end).unwrap_or_default();
-        key.truncate(next.shared);
-        key.extend_from_slice(next.rest(self.bytes()));
-        next
+    pub(crate) fn after(&self, entry: &mut Entry, key: &mut Vec<u8>) {
+        *entry = Entry::read(self.entries(), entry.end).unwrap_or_default();
+        key.truncate(entry.shared);
+        key.extend_from_slice(entry.rest(self.bytes()));
     }
 
     /// The key of the last row.
