@@ -1,5 +1,6 @@
 //! The spine alone: batches of 10,000 rows in and probes of 10,000 keys, in memory and from runs in the block cache, beside what the
-//! standard collections do with the same rows. Statistics by criterion.
+//! standard collections do with the same rows; then scans and short ranges of one run and of four, in the cache and not. Statistics
+//! by criterion.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -17,7 +18,9 @@ use hashbrown::HashMap;
 /// Rows of a batch, keys of a probe.
 const BATCH: u64 = 10_000;
 /// Rows that are there when it is probed.
-const LOADED: u64 = 200_000;
+const LOADED: u64 = 1_000_000;
+/// Ranges that are looked at together, and rows of each.
+const RANGES: (u64, usize) = (1_000, 10);
 
 fn main() {
     let args = common::Args::parse(&[], |_| {});
@@ -34,8 +37,11 @@ fn main() {
     println!("spine: batches of {BATCH} rows, {LOADED} rows when probed");
     common::describe_machine(folder.path(), &*disk);
     insert(&mut criterion);
+    let context_disk = Arc::clone(&disk);
     let context = SpineContext::new(disk, folder.path(), 7, 256 << 20);
     probe(&mut criterion, &context);
+    let uncached = SpineContext::new(context_disk, folder.path(), 7, 0);
+    walk(&mut criterion, &context, &uncached);
     criterion.final_summary();
 }
 
@@ -154,4 +160,70 @@ fn found<'a>(values: impl Iterator<Item = &'a Box<[u8]>>) -> Vec<u8> {
     let mut all = Vec::new();
     values.for_each(|value| all.extend_from_slice(value));
     all
+}
+
+/// Full scans and short ranges.
+fn walk(criterion: &mut Criterion, cached: &Arc<SpineContext>, uncached: &Arc<SpineContext>) {
+    let mut group = criterion.benchmark_group("walk");
+    for (runs, numbers) in [(1, 10), (4, 20)] {
+        let name = format!("{runs} run{}", if runs == 1 { "" } else { "s" });
+        let meta = write_runs(cached, runs, numbers);
+        let raw: u64 = meta.runs.iter().map(|run| run.raw_bytes).sum();
+        let stored: u64 = meta.runs.iter().map(|run| run.len).sum();
+        println!("{name}: {raw} raw bytes in {stored} on disk");
+        for (place, context) in [("cached", cached), ("uncached", uncached)] {
+            let spine = Spine::open(context.clone(), meta.clone()).expect("a spine");
+            println!("{name}: {} resident bytes", spine.stats().resident_bytes);
+            group.throughput(Throughput::Elements(LOADED));
+            group.bench_function(format!("scan of {name}, {place}"), |b| b.iter(|| assert_eq!(scan(&spine), LOADED)));
+            group.throughput(Throughput::Elements(RANGES.0));
+            group.bench_function(format!("short ranges of {name}, {place}"), |b| b.iter(|| black_box(ranges(&spine))));
+        }
+    }
+    group.finish();
+}
+
+/// A latest spine of so many runs; each newer one is far smaller, so that they are not merged.
+fn write_runs(context: &Arc<SpineContext>, runs: u64, number: u64) -> SpineMeta {
+    let mut spine = Spine::open(context.clone(), SpineMeta::empty("walk", Discipline::Latest, 1)).expect("a spine");
+    let mut from = 0;
+    for run in 0..runs {
+        let to = if run + 1 == runs { LOADED } else { LOADED - LOADED / 10u64.pow(run as u32 + 1) };
+        for start in (from..to).step_by(BATCH as usize) {
+            spine.insert_batch(&rows(start..to.min(start + BATCH))).expect("insert");
+        }
+        from = to;
+        let mut writer = RunFileWriter::new(context, 1, number + run);
+        let flushed = writer.flush(&spine.freeze()).expect("flush");
+        writer.finish().expect("finish");
+        flushed.install();
+    }
+    let frozen = spine.freeze();
+    let meta = RunFileWriter::new(context, 1, number + runs).flush(&frozen).expect("nothing to flush").meta().clone();
+    assert_eq!(meta.runs.len() as u64, runs, "runs were merged");
+    meta
+}
+
+fn scan(spine: &Spine) -> u64 {
+    let mut cursor = spine.cursor().expect("a cursor");
+    let mut rows = 0;
+    while cursor.valid() {
+        rows += 1;
+        black_box((cursor.key(), cursor.value(), cursor.weight()));
+        cursor.next().expect("next");
+    }
+    rows
+}
+
+fn ranges(spine: &Spine) -> usize {
+    let mut cursor = spine.cursor().expect("a cursor");
+    let mut bytes = 0;
+    for n in 0..RANGES.0 {
+        cursor.seek(&key(n * 977 % LOADED)).expect("seek");
+        for _ in 0..RANGES.1 {
+            bytes += cursor.key().len() + cursor.value().len();
+            cursor.next().expect("next");
+        }
+    }
+    bytes
 }

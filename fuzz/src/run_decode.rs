@@ -3,7 +3,7 @@
 //! The first byte says how the rest is meant:
 //! - 0 (mod 3): bytes for each decoder as they are, and as the payload of a frame with a sound checksum;
 //! - 1 (mod 3): damage done to sound run files. What a cursor or a probe gives without an error is what was written;
-//! - 2 (mod 3): blocks, index and filter of the input's own in a file whose checksums are right.
+//! - 2 (mod 3): blocks, filter pages and index of the input's own in a file whose checksums are right.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,15 +40,15 @@ fn decoders(mut input: Input<'_>) {
     let discipline = if kind % 2 == 0 { Discipline::Weighted } else { Discipline::Latest };
     let _ = header::decode_header(bytes);
     let _ = footer::decode_footer(bytes, 7, EXTENT);
-    let _ = index::decode_index(bytes, u32::from(count));
-    if let Ok(rows) = block::decode_block(bytes, u32::from(count), discipline) {
-        assert_eq!(rows.len(), usize::from(count));
+    let _ = index::decode_index(bytes, u32::from(count), u32::from(codec));
+    if let Ok(block) = block::Block::read(bytes.to_vec(), u32::from(count), discipline) {
+        assert_eq!(block.to_rows().len(), usize::from(count));
     }
-    let kinds = [frame::Kind::Block, frame::Kind::Index, frame::Kind::Filter];
+    let kinds = [frame::Kind::Block, frame::Kind::Index, frame::Kind::Keys, frame::Kind::Rows];
     for kind in kinds {
         let _ = frame::decode(bytes, kind, 7, EXTENT);
         let raw = u32::from(count) * if codec > 127 { 1 << 16 } else { 1 };
-        let sealed = frame(kind, codec % 3, 7, EXTENT, 0, raw, bytes);
+        let sealed = frame(kind, codec % 4, 7, EXTENT, 0, raw, bytes);
         if let Ok(frame) = frame::decode(&sealed, kind, 7, EXTENT) {
             assert_eq!(frame.raw.len(), raw as usize);
         }
@@ -76,6 +76,15 @@ fn damaged(mut input: Input<'_>) {
         let walked = Spine::open(context.clone(), meta.clone()).and_then(|spine| walk(&spine));
         if let Ok(rows) = &walked {
             assert!(rows == sound, "a damaged {} spine shows other rows", meta.discipline);
+            if let Ok(spine) = Spine::open(context.clone(), meta.clone())
+                && let Ok(back) = walk_back(&spine)
+            {
+                assert!(
+                    back.iter().eq(backward(sound)),
+                    "a damaged {} spine shows other rows backward",
+                    meta.discipline
+                );
+            }
         }
         assert!(verified.is_err() || walked.is_ok(), "verified, and yet: {:?}", walked.err());
         if let Ok(mut spine) = Spine::open(context.clone(), meta.clone())
@@ -83,6 +92,10 @@ fn damaged(mut input: Input<'_>) {
         {
             let expected: RowBatch = probed(sound);
             assert!(probe.rows == expected, "a damaged {} spine finds other rows", meta.discipline);
+            if let Ok(weights) = spine.probe_rows(sound) {
+                let expected = sound.iter().map(|(_, _, weight)| weight);
+                assert!(expected.eq(weights), "a damaged {} spine finds other weights", meta.discipline);
+            }
         }
     }
 }
@@ -111,6 +124,22 @@ pub fn walk(spine: &Spine) -> Result<RowBatch> {
         cursor.next()?;
     }
     Ok(rows)
+}
+
+/// All rows from the last to the first.
+fn walk_back(spine: &Spine) -> Result<RowBatch> {
+    let mut rows = RowBatch::new();
+    let mut cursor = spine.cursor()?;
+    cursor.seek_last()?;
+    while cursor.valid() {
+        rows.push(cursor.key(), cursor.value(), cursor.weight());
+        cursor.prev()?;
+    }
+    Ok(rows)
+}
+
+fn backward(rows: &RowBatch) -> impl Iterator<Item = (&[u8], &[u8], i64)> {
+    (0..rows.len()).rev().map(|i| (rows.key(i), rows.value(i), rows.weight(i)))
 }
 
 /// Some of the keys, and one that is not there.
@@ -165,26 +194,34 @@ fn made(mut input: Input<'_>) {
         rows += u64::from(claimed);
         blocks += 1;
     }
-    let data_len = extent.len() as u64;
-    let filter = input.counted();
-    // What is left, if anything, is an index of the input's own.
-    let entries = if input.is_empty() { &entries } else { input.0 };
-    let parts = [(frame::Kind::Index, blocks, entries), (frame::Kind::Filter, 0, filter)];
-    let mut lengths = Vec::new();
-    for (kind, count, payload) in parts {
+    // One group of blocks, and its pages: how many entries they claim to have, and their bytes; none of rows if there are no bytes.
+    let mut group = Vec::new();
+    varint(&mut group, blocks.into());
+    for kind in [frame::Kind::Keys, frame::Kind::Rows] {
+        let (count, payload) = (input.u16(), input.counted());
         let offset = EXTENT + extent.len() as u64;
-        let bytes = frame(kind, 0, ident, offset, count, payload.len() as u32, payload);
-        sums.extend(&bytes[16..24]);
-        lengths.push(bytes.len() as u64);
+        let bytes = frame(kind, 0, ident, offset, count.into(), payload.len() as u32, payload);
+        let bytes = if kind == frame::Kind::Rows && payload.is_empty() { &[] } else { &bytes[..] };
+        varint(&mut group, bytes.len() as u64);
+        sums.extend(bytes.get(16..24).unwrap_or_default());
         extent.extend(bytes);
     }
+    let data_len = extent.len() as u64;
+    // What is left, if anything, is an index of the input's own.
+    let made = [group, entries].concat();
+    let entries = if input.is_empty() { &made } else { input.0 };
+    let offset = EXTENT + data_len;
+    let bytes = frame(frame::Kind::Index, 0, ident, offset, blocks, entries.len() as u32, entries);
+    sums.extend(&bytes[16..24]);
+    let index_len = bytes.len() as u64;
+    extent.extend(bytes);
     let footer_at = EXTENT + extent.len() as u64;
     let mut foot = b"BSTYFOOT".to_vec();
-    foot.extend(1u32.to_le_bytes());
+    foot.extend(2u32.to_le_bytes());
     foot.extend([discipline.as_u8(), 0, 0, 0]);
     foot.extend(1u32.to_le_bytes());
     foot.extend(blocks.to_le_bytes());
-    for field in [rows, 0, EXTENT, data_len, lengths[0], lengths[1], xxh3_64(&sums), rows] {
+    for field in [rows, 0, EXTENT, data_len, index_len, 0, xxh3_64(&sums), rows, 0, rows, 1] {
         foot.extend(field.to_le_bytes());
     }
     let checksum = xxh3_64_with_seed(&foot, ident ^ footer_at);
@@ -192,7 +229,7 @@ fn made(mut input: Input<'_>) {
     extent.extend(checksum.to_le_bytes());
 
     let mut file = b"BSTYRUN1".to_vec();
-    file.extend(1u32.to_le_bytes());
+    file.extend(2u32.to_le_bytes());
     file.extend([0; 4]);
     file.extend(&identity);
     file.resize(4096 - 8, 0);
@@ -222,9 +259,14 @@ fn made(mut input: Input<'_>) {
     {
         for (key, value, _) in rows.iter().step_by(3) {
             let _ = cursor.seek_row(key, value);
+            let _ = cursor.prev();
+            let _ = cursor.seek_for_prev(key);
+            let _ = cursor.next();
             let _ = cursor.seek(key);
         }
+        let _ = walk_back(&spine);
         let _ = spine.probe(&every_seventh(&rows));
+        let _ = spine.probe_rows(&rows);
     }
 }
 

@@ -217,13 +217,17 @@ fn made_run() -> Vec<u8> {
             // shared, rest, value length, weight +1, then key and value
             payload.extend([0, 1, 1, 2, key, i as u8]);
         }
+        // Where the only restart is; its abbreviated key; 0 bytes in common, 1 restart.
         payload.extend([0; 4]);
-        payload.extend(1u32.to_le_bytes());
+        payload.extend((u64::from(first) << 56).to_be_bytes());
+        payload.extend([0, 0, 0, 0, 1, 0, 0, 0]);
         input.extend(3u16.to_le_bytes());
-        for part in [&[first][..], &[0], &[first + 2], &payload] {
+        for part in [&[first][..], &[], &[first + 2], &payload] {
             input.extend(counted(part));
         }
     }
+    // A page of 6 keys that all pass, and none of rows.
+    input.extend(6u16.to_le_bytes());
     input.extend(counted(&[0xff; 32]));
     input
 }

@@ -69,6 +69,34 @@ pub enum Check {
     LogOpenNewestSync,
     /// The same for the one before, which is the one that is read if the newest has not begun.
     LogOpenBeforeSync,
+    /// A run file's header has the checksum that stands in it.
+    RunHeaderChecksum,
+    /// A run file's header names the store, epoch and number that its name and manifest do.
+    RunFileIdentity,
+    /// A run's footer has the checksum that stands in it.
+    RunFooterChecksum,
+    /// A run's footer is the one that the manifest names by its checksum.
+    RunFooterNamed,
+    /// What a run's footer says is what the manifest says.
+    RunFooterFields,
+    /// A frame of a run has the checksum that stands in it.
+    RunFrameChecksum,
+    /// The checksum of a frame covers its file and its place.
+    RunFramePlace,
+    /// The frames of a run are those that its footer was written for.
+    RunContent,
+    /// A run's index agrees with its footer and its manifest.
+    RunIndexFields,
+    /// A block has the first key, last key and number of rows that the index names.
+    RunBlockBounds,
+    /// The rows of a block ascend.
+    RunBlockOrder,
+    /// The weights of a block are those that its discipline has.
+    RunBlockWeights,
+    /// A block's restarts and abbreviated keys are where and what its entries say.
+    RunBlockRestarts,
+    /// A filter page has the size that its number of keys gives.
+    RunPageSize,
     /// A savepoint's bytes are synced before it gets its name.
     SavepointBytesSync,
     /// The folder is synced after a savepoint has got its name.
@@ -106,8 +134,8 @@ pub enum Check {
 }
 
 impl Check {
-    /// All of the log's.
-    pub const ALL: [Check; 27] = [
+    /// All of the log's and the runs'.
+    pub const ALL: [Check; 41] = [
         Check::LogHeaderChecksum,
         Check::LogLinkChecksum,
         Check::LogBlockChecksum,
@@ -135,6 +163,20 @@ impl Check {
         Check::LogOpenDirSync,
         Check::LogOpenNewestSync,
         Check::LogOpenBeforeSync,
+        Check::RunHeaderChecksum,
+        Check::RunFileIdentity,
+        Check::RunFooterChecksum,
+        Check::RunFooterNamed,
+        Check::RunFooterFields,
+        Check::RunFrameChecksum,
+        Check::RunFramePlace,
+        Check::RunContent,
+        Check::RunIndexFields,
+        Check::RunBlockBounds,
+        Check::RunBlockOrder,
+        Check::RunBlockWeights,
+        Check::RunBlockRestarts,
+        Check::RunPageSize,
     ];
 
     /// All of the savepoints' and their copies'.

@@ -332,6 +332,12 @@ impl RowBatch {
         self.partition_from(from, |i| self.key(i) <= key)
     }
 
+    /// The rows of `range`, which has one key's and is sorted, that have this value: one or none.
+    pub(super) fn rows_of(&self, value: &[u8], range: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        let row = self.partition_from(range.start, |i| i < range.end && self.value(i) < value);
+        row..row + usize::from(row < range.end && self.value(row) == value)
+    }
+
     /// The first row that is at least `(key, value)`. The rows must be sorted.
     pub(super) fn lower_bound_row(&self, key: &[u8], value: &[u8]) -> usize {
         self.partition_from(0, |i| (self.key(i), self.value(i)) < (key, value))
@@ -467,6 +473,7 @@ impl Probe {
 
 /// The first 8 bytes of a key as a number that compares as they do (an abbreviated key): most
 /// comparisons end here and touch no arena.
+#[inline]
 pub(super) fn prefix(key: &[u8]) -> u64 {
     match key.first_chunk::<8>() {
         Some(first) => u64::from_be_bytes(*first),
@@ -478,6 +485,28 @@ pub(super) fn prefix(key: &[u8]) -> u64 {
             u64::from_be_bytes(padded)
         }
     }
+}
+
+/// The order of two byte strings of the same length; short ones without a call.
+#[inline]
+pub(super) fn compare_starts(a: &[u8], b: &[u8]) -> Ordering {
+    if a.len() <= 8 { prefix(a).cmp(&prefix(b)) } else { a.cmp(b) }
+}
+
+/// How many leading bytes two byte strings have in common.
+#[inline]
+pub(super) fn common(a: &[u8], b: &[u8]) -> usize {
+    let (wide_a, wide_b) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    let mut same = 0;
+    for (x, y) in wide_a.iter().zip(wide_b) {
+        let differing = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+        if differing != 0 {
+            return same + (differing.trailing_zeros() / 8) as usize;
+        }
+        same += 8;
+    }
+    let rest = a.get(same..).unwrap_or(&[]).iter().zip(b.get(same..).unwrap_or(&[]));
+    same + rest.take_while(|(x, y)| x == y).count()
 }
 
 #[cfg(test)]
@@ -493,6 +522,19 @@ mod tests {
         batch.consolidate(Discipline::Weighted);
         let keys: Vec<_> = batch.iter().map(|(k, _, _)| k).collect();
         assert_eq!(keys, [&b""[..], b"\0", b"a", b"a\0", b"a\0\0", b"aaaaaaaa", b"aaaaaaaab"]);
+    }
+
+    #[test]
+    fn common_starts_of_all_lengths() {
+        for len in 0..40 {
+            let a: Vec<u8> = (0..len).collect();
+            assert_eq!(common(&a, &a), usize::from(len));
+            for at in 0..len {
+                let mut b = a.clone();
+                b[usize::from(at)] = 200;
+                assert_eq!((common(&a, &b), common(&a, &a[..at.into()])), (at.into(), at.into()));
+            }
+        }
     }
 
     #[test]

@@ -3,15 +3,16 @@
 //! Invariants:
 //! 1. Rows are pushed in ascending order, each once.
 //! 2. Every byte that an extent appends to its [`Tape`] is part of a frame or the footer.
+//! 3. It holds the index and what belongs to one block and one filter page, however long the run becomes.
 
-use std::{fmt, mem};
+use std::fmt;
 
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::filter::{Filter, key_hash};
+use super::filter::{self, PAGE_ROWS, ROWS_PER_KEY, key_hash, row_hash};
 use super::format::block::BlockBuilder;
 use super::format::footer::{self, Footer};
-use super::format::frame::{self, Kind};
+use super::format::frame::{Codec, Kind, Packer};
 use super::format::{self, index::Index};
 use super::{Discipline, RowBatch, RunMeta};
 use crate::Result;
@@ -40,9 +41,9 @@ impl Tape {
 /// How its blocks are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packing {
-    /// For a run that is soon merged: in little time.
+    /// For a run that is soon merged: in little time (LZ4).
     Fast,
-    /// For one that stays: in little space.
+    /// For one that stays: in little space (zstd).
     Small,
 }
 
@@ -52,30 +53,29 @@ pub(super) struct Encoded {
     pub(super) meta: RunMeta,
     pub(super) footer: Footer,
     pub(super) index: Index,
-    pub(super) filter: Filter,
 }
 
 /// See the module's head.
 pub(super) struct Extent {
     /// The file's identity.
     ident: u64,
-    discipline: Discipline,
-    format: u32,
-    packing: Packing,
-    start: u64,
+    codec: Codec,
+    packer: Option<Packer>,
     block: BlockBuilder,
     /// The first row of the block.
     first: RowBatch,
     index: Index,
-    hashes: Vec<u64>,
+    /// Of the group's keys that begin in it, and of its rows.
+    keys: Vec<u64>,
+    rows: Vec<u64>,
     content: Xxh3Default,
-    rows: u64,
-    raw_bytes: u64,
+    /// What is known so far, but for the lengths.
+    footer: Footer,
 }
 
 impl fmt::Debug for Extent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Extent").field("start", &self.start).field("rows", &self.rows).finish_non_exhaustive()
+        f.debug_struct("Extent").field("footer", &self.footer).finish_non_exhaustive()
     }
 }
 
@@ -83,99 +83,136 @@ impl Extent {
     /// Begins where the tape is, at a multiple of [`ALIGN`].
     pub(super) fn new(tape: &mut Tape, ident: u64, discipline: Discipline, format: u32, packing: Packing) -> Self {
         tape.pad();
-        Self {
-            ident,
+        let footer = Footer {
+            version: format::VERSION,
             discipline,
             format,
-            packing,
-            start: tape.offset(),
+            blocks: 0,
+            rows: 0,
+            raw_bytes: 0,
+            extent: tape.offset(),
+            data_len: 0,
+            index_len: 0,
+            filter_len: 0,
+            content: 0,
+            keys: 0,
+            negative: 0,
+            weight: 0,
+            pages: 0,
+        };
+        Self {
+            ident,
+            codec: match packing {
+                Packing::Fast => Codec::Lz4,
+                Packing::Small => Codec::Zstd,
+            },
+            packer: None,
             block: BlockBuilder::default(),
             first: RowBatch::new(),
             index: Index::default(),
-            hashes: Vec::new(),
+            keys: Vec::new(),
+            rows: Vec::new(),
             content: Xxh3Default::new(),
-            rows: 0,
-            raw_bytes: 0,
+            footer,
         }
     }
 
     /// Appends a row greater than the last one.
     pub(super) fn push(&mut self, tape: &mut Tape, key: &[u8], value: &[u8], weight: i64) -> Result<()> {
         let last = if self.block.rows() > 0 { self.block.last_key() } else { self.index.max_key() };
-        if self.rows == 0 || last != key {
-            self.hashes.push(key_hash(key));
+        let weighted = self.footer.discipline == Discipline::Weighted;
+        let new_key = self.footer.rows == 0 || last != key;
+        if new_key || weighted {
+            let hash = key_hash(key);
+            if new_key {
+                self.keys.push(hash);
+                self.footer.keys += 1;
+            }
+            self.rows.push(if weighted { row_hash(hash, value) } else { 0 });
         }
         if self.block.rows() == 0 {
-            let value = if self.discipline == Discipline::Weighted { value } else { &[] };
-            self.first.push(key, value, 0);
+            self.first.push(key, if weighted { value } else { &[] }, 0);
         }
         self.block.push(key, value, weight);
-        self.rows += 1;
-        self.raw_bytes += raw_bytes(key, value);
+        self.footer.rows += 1;
+        self.footer.raw_bytes += raw_bytes(key, value);
+        self.footer.negative += u64::from(weight < 0);
+        self.footer.weight = self.footer.weight.wrapping_add(weight);
         if self.block.is_full() { self.close_block(tape) } else { Ok(()) }
     }
 
     fn close_block(&mut self, tape: &mut Tape) -> Result<()> {
         let rows = self.block.rows();
-        let before = tape.offset();
         let last = self.block.last_key().to_vec();
-        let payload = self.block.finish();
-        let compress = matches!(self.packing, Packing::Fast | Packing::Small);
-        let sum = frame::encode(&mut tape.pending, Kind::Block, self.ident, before, rows, payload, compress)?;
-        self.content.update(&sum.to_le_bytes());
-        let len = tape.offset() - before;
+        let mut block = std::mem::take(&mut self.block);
+        let len = self.frame(tape, Kind::Block, self.codec, rows, block.finish())?;
+        block.clear();
+        self.block = block;
         let rows = format::to_u32(rows, "the rows of a block")?;
         self.index.push(len, rows, self.first.key(0), self.first.value(0), &last);
         self.first.clear();
-        self.block.clear();
+        if self.rows.len() >= PAGE_ROWS { self.close_group(tape) } else { Ok(()) }
+    }
+
+    /// Appends the filter pages of the blocks since the last ones.
+    fn close_group(&mut self, tape: &mut Tape) -> Result<()> {
+        let (keys, rows) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.rows));
+        let keys_len = self.frame(tape, Kind::Keys, Codec::None, keys.len(), &filter::build(&keys))?;
+        let several = self.footer.discipline == Discipline::Weighted && rows.len() / ROWS_PER_KEY >= keys.len();
+        let rows_len = match several {
+            true => self.frame(tape, Kind::Rows, Codec::None, rows.len(), &filter::build(&rows))?,
+            false => 0,
+        };
+        self.index.push_page(keys_len, rows_len);
+        self.footer.filter_len += keys_len + rows_len;
+        (self.keys, self.rows) = (keys, rows);
+        self.keys.clear();
+        self.rows.clear();
         Ok(())
     }
 
-    /// Appends an index or filter frame; returns its length.
-    fn frame(&mut self, tape: &mut Tape, kind: Kind, count: usize, payload: &[u8], compress: bool) -> Result<u64> {
+    /// Appends a frame; returns its length.
+    fn frame(&mut self, tape: &mut Tape, kind: Kind, codec: Codec, count: usize, payload: &[u8]) -> Result<u64> {
+        let packer = match &mut self.packer {
+            Some(packer) => packer,
+            none => none.insert(Packer::new()?),
+        };
         let before = tape.offset();
-        let sum = frame::encode(&mut tape.pending, kind, self.ident, before, count, payload, compress)?;
+        let sum = packer.frame(&mut tape.pending, kind, codec, self.ident, before, count, payload)?;
         self.content.update(&sum.to_le_bytes());
         Ok(tape.offset() - before)
     }
 
-    /// Appends index, filter and footer. `file` is the file's name.
+    /// Appends the last block and filter pages, index and footer. `file` is the file's name.
     pub(super) fn finish(mut self, tape: &mut Tape, file: String) -> Result<Encoded> {
         if self.block.rows() > 0 {
             self.close_block(tape)?;
         }
-        let data_len = tape.offset() - self.start;
-        let filter = Filter::build(&self.hashes);
-        let index = mem::take(&mut self.index);
-        let index_len = self.frame(tape, Kind::Index, index.len(), &index.encode(), true)?;
-        let filter_len = self.frame(tape, Kind::Filter, self.hashes.len(), &filter.encode(), false)?;
-        let footer = Footer {
-            version: format::VERSION,
-            discipline: self.discipline,
-            format: self.format,
-            blocks: format::to_u32(index.len(), "the blocks of a run")?,
-            rows: self.rows,
-            raw_bytes: self.raw_bytes,
-            extent: self.start,
-            data_len,
-            index_len,
-            filter_len,
-            content: self.content.digest(),
-            keys: self.hashes.len() as u64,
-        };
-        let (bytes, checksum) = footer.encode(self.ident, tape.offset());
+        if self.index.pages().last().map_or(0, |page| page.end) < self.index.len() {
+            self.close_group(tape)?;
+        }
+        self.index.seal();
+        let payload = self.index.encode();
+        let index_len = self.frame(tape, Kind::Index, Codec::Zstd, self.index.len(), &payload)?;
+        let Self { index, content, mut footer, ident, .. } = self;
+        footer.blocks = format::to_u32(index.len(), "the blocks of a run")?;
+        footer.pages = format::to_u32(index.pages().len(), "the filter pages of a run")?;
+        footer.data_len = index.end();
+        footer.index_len = index_len;
+        footer.content = content.digest();
+        let (bytes, checksum) = footer.encode(ident, tape.offset());
         tape.pending.extend_from_slice(&bytes);
         let meta = RunMeta {
             file,
-            offset: self.start,
-            len: data_len + index_len + filter_len + footer::LEN as u64,
+            offset: footer.extent,
+            len: footer.data_len + index_len + footer::LEN as u64,
             checksum,
-            rows: self.rows,
-            raw_bytes: self.raw_bytes,
+            rows: footer.rows,
+            raw_bytes: footer.raw_bytes,
             min_key: index.min_key().to_vec(),
             max_key: index.max_key().to_vec(),
         };
-        Ok(Encoded { meta, footer, index, filter })
+        Ok(Encoded { meta, footer, index })
     }
 }
 

@@ -20,7 +20,8 @@
 //! ([`mod@format`], `extent`, `filter`, `run`, `writer`), `policy` (which runs are merged), `merger` (writing and merging beside the
 //! steps), `memory` (the books of memtables), `cursor`, `probe`, `read`, `context` (disk, files, cache).
 //!
-//! Known limits: a memtable of a latest spine is sorted in one go when it is written; a row has at most [`MAX_ROW_BYTES`].
+//! Known limits: a memtable of a latest spine is sorted in one go when it is written; indexes of open runs stay in memory; a row has at
+//! most [`MAX_ROW_BYTES`].
 
 mod batch;
 mod context;
@@ -132,7 +133,7 @@ pub struct SpineStats {
     pub run_rows: u64,
     /// Their bytes on disk.
     pub run_bytes: u64,
-    /// Memory of their indexes and filters, in bytes.
+    /// Memory of their indexes, in bytes.
     pub resident_bytes: u64,
 }
 
@@ -178,8 +179,8 @@ impl Spine {
         Self::with(Shared::new(&SpineMeta::empty("ephemeral", discipline, 0), None, Vec::new()))
     }
 
-    /// Opens a spine from what a manifest says of it: reads and checks the footer, index and filter of each run.
-    /// Blocks are read when they are needed.
+    /// Opens a spine from what a manifest says of it: reads and checks the footer and index of each run.
+    /// Blocks and filters are read when they are needed.
     ///
     /// # Errors
     /// [`Error::Damaged`], [`Error::Unsupported`], [`Error::Io`].
@@ -293,6 +294,29 @@ impl Spine {
     /// ```
     pub fn probe(&mut self, keys: &KeyBatch) -> Result<Probe> {
         read::probe(&self.shared, Some(&self.active), &self.shared.version(), keys)
+    }
+
+    /// Looks up whole rows, in any order, repeated or not: the weight of each, 0 if it is not there (in a latest spine 1 if the key has
+    /// that value). The weights in `rows` play no part. It is cheaper than a probe of their keys where these have many rows: filters
+    /// of whole rows tell which runs do not have one.
+    ///
+    /// # Errors
+    /// Those of reading runs; [`Error::Invalid`] if there are more than `u32::MAX` rows.
+    ///
+    /// ```
+    /// # use backstay_storage::spine::{Discipline, RowBatch, Spine};
+    /// # let mut spine = Spine::ephemeral(Discipline::Weighted);
+    /// # let mut rows = RowBatch::new();
+    /// # rows.push(b"k", b"v", 2);
+    /// # spine.insert_batch(&rows)?;
+    /// let mut asked = RowBatch::new();
+    /// asked.push(b"k", b"v", 0);
+    /// asked.push(b"k", b"w", 0);
+    /// assert_eq!(spine.probe_rows(&asked)?, [2, 0]);
+    /// # Ok::<(), backstay_storage::Error>(())
+    /// ```
+    pub fn probe_rows(&mut self, rows: &RowBatch) -> Result<Vec<i64>> {
+        read::probe_rows(&self.shared, Some(&self.active), &self.shared.version(), rows)
     }
 
     /// The value of one key (in a weighted spine the smallest). Many keys are faster with [`Spine::probe`].

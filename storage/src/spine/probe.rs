@@ -1,29 +1,25 @@
-//! Batched point look-ups.
+//! Batched point look-ups, of keys and of whole rows.
 //!
-//! Keys are sorted, so that every source is walked once from front to back. Per chunk of keys: memory first, then the
-//! filters of all runs, then one batch of reads for every block that may hold one of them.
+//! What is asked for is sorted, so that every source is walked once from front to back. Then, for as many targets at a time as their
+//! blocks may be in memory together: the tables, the filters of all runs (their pages come from the cache or with one batch of
+//! reads), and one batch of reads for every block that may hold one of them. A block is searched as it is in the cache, its
+//! rows are not unpacked; a key is copied once, into the answer.
 //!
-//! Known limit: the blocks of [`CHUNK`] keys (and of one key, however many rows it has) are in memory at once.
+//! Known limit: the blocks of one key, however many rows it has, are in memory at once.
+
+mod plan;
+mod search;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::batch::prefix;
 use super::context::SpineContext;
-use super::filter::key_hash;
 use super::memtable::Memtable;
-use super::run::{Keep, Run, load};
+use super::run::Run;
 use super::{Discipline, KeyBatch, Probe, RowBatch};
 use crate::{Error, Result};
-
-/// Keys that are looked up together.
-const CHUNK: usize = 1024;
-
-/// Some rows of one key in one source.
-struct Hit<'a> {
-    rows: &'a RowBatch,
-    range: Range<usize>,
-}
+use search::{Hit, search};
 
 /// What is probed: tables and runs, newest first.
 pub(super) struct Sources<'a> {
@@ -33,38 +29,105 @@ pub(super) struct Sources<'a> {
     pub(super) context: Option<&'a Arc<SpineContext>>,
 }
 
+/// What is looked for: a key, or with a value one row of it.
+#[derive(Clone, Copy, Debug)]
+struct Target<'a> {
+    key: &'a [u8],
+    value: Option<&'a [u8]>,
+}
+
 /// Looks up keys in any order, repeated or not.
 pub(super) fn probe(sources: &Sources<'_>, keys: &KeyBatch) -> Result<Probe> {
-    let too_many = |what| Error::Invalid(format!("a probe has more than {} {what}: split it", u32::MAX));
-    let mut order: Vec<(u64, u32)> = Vec::with_capacity(keys.len());
-    for i in 0..keys.len() {
-        order.push((prefix(keys.get(i)), u32::try_from(i).map_err(|_| too_many("keys"))?));
-    }
-    let key = |at: u32| keys.get(at as usize);
-    order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key(a.1).cmp(key(b.1))).then(a.1.cmp(&b.1)));
-
+    let order = sorted(keys.len(), |i| keys.get(i), |_| &[])?;
     // The rows in the order of the sorted keys, and for each key asked its range of them.
-    let mut sorted = RowBatch::new();
+    let mut sorted = RowBatch::with_capacity(keys.len(), keys.bytes() * 2);
     let mut ranges: Vec<Range<usize>> = vec![0..0; keys.len()];
-    let mut distinct: Vec<&[u8]> = order.iter().map(|&(_, i)| key(i)).collect();
-    distinct.dedup();
-    let mut asked = order.iter().map(|&(_, i)| i).peekable();
-    for chunk in distinct.chunks(CHUNK) {
-        let found = probe_sorted(sources, chunk, &mut sorted)?;
-        for (range, &wanted) in found.into_iter().zip(chunk) {
-            while let Some(i) = asked.next_if(|&i| key(i) == wanted) {
-                if let Some(place) = ranges.get_mut(i as usize) {
-                    *place = range.clone();
-                }
+    let (targets, same) = distinct(&order, |i| Target { key: keys.get(i), value: None });
+    let mut several = RowBatch::new();
+    search(sources, &targets, |number, hits| {
+        let (Some(target), Some(same)) = (targets.get(number), same.get(number)) else { return };
+        let start = sorted.len();
+        collect(sources.discipline, target.key, hits, &mut several, &mut sorted);
+        for &(_, i) in order.get(same.clone()).unwrap_or(&[]) {
+            if let Some(range) = ranges.get_mut(i as usize) {
+                *range = start..sorted.len();
+            }
+        }
+    })?;
+    gather(sorted, &ranges).ok_or_else(|| too_many("rows"))
+}
+
+/// The weight of each row, in any order, repeated or not: 0 for one that is not there. In a latest spine it is 1 if the value is
+/// the key's.
+pub(super) fn probe_rows(sources: &Sources<'_>, rows: &RowBatch) -> Result<Vec<i64>> {
+    let latest = sources.discipline == Discipline::Latest;
+    let order = sorted(rows.len(), |i| rows.key(i), |i| rows.value(i))?;
+    let mut weights = vec![0; rows.len()];
+    let (targets, same) =
+        distinct(&order, |i| Target { key: rows.key(i), value: Some(rows.value(i)).filter(|_| !latest) });
+    search(sources, &targets, |number, hits| {
+        let (Some(target), Some(same)) = (targets.get(number), same.get(number)) else { return };
+        for &(_, i) in order.get(same.clone()).unwrap_or(&[]) {
+            let wanted = rows.value(i as usize);
+            let hits = hits.iter().take(if latest { 1 } else { hits.len() });
+            let found = hits.flat_map(|hit| hit.rows(target.key).take_while(|(value, _)| *value <= wanted));
+            let own = found.filter(|(value, weight)| *value == wanted && (!latest || *weight > 0));
+            if let Some(weight) = weights.get_mut(i as usize) {
+                *weight = own.fold(0i64, |sum, (_, weight)| sum.wrapping_add(weight));
+            }
+        }
+    })?;
+    Ok(weights)
+}
+
+fn too_many(what: &str) -> Error {
+    Error::Invalid(format!("a probe has more than {} {what}: split it", u32::MAX))
+}
+
+/// The numbers of so many targets with their abbreviated keys, sorted by key, value and number.
+fn sorted<'a>(
+    len: usize,
+    key: impl Fn(usize) -> &'a [u8],
+    value: impl Fn(usize) -> &'a [u8],
+) -> Result<Vec<(u64, u32)>> {
+    let mut order: Vec<(u64, u32)> = Vec::with_capacity(len);
+    for i in 0..len {
+        order.push((prefix(key(i)), u32::try_from(i).map_err(|_| too_many("keys"))?));
+    }
+    order.sort_unstable_by(|&(abbreviated_a, a), &(abbreviated_b, b)| {
+        abbreviated_a.cmp(&abbreviated_b).then_with(|| {
+            let (i, j) = (a as usize, b as usize);
+            (key(i), value(i), a).cmp(&(key(j), value(j), b))
+        })
+    });
+    Ok(order)
+}
+
+/// The distinct targets in their order, and the range of `order` that each is.
+fn distinct<'a>(order: &[(u64, u32)], target: impl Fn(usize) -> Target<'a>) -> (Vec<Target<'a>>, Vec<Range<usize>>) {
+    let (mut targets, mut same): (Vec<Target<'a>>, Vec<Range<usize>>) =
+        (Vec::with_capacity(order.len()), Vec::with_capacity(order.len()));
+    let mut before = None;
+    for (at, &(abbreviated, i)) in order.iter().enumerate() {
+        let next = target(i as usize);
+        let alike = before.replace(abbreviated) == Some(abbreviated);
+        match (targets.last(), same.last_mut()) {
+            (Some(last), Some(range)) if alike && last.key == next.key && last.value == next.value => {
+                range.end = at + 1;
+            }
+            _ => {
+                targets.push(next);
+                same.push(at..at + 1);
             }
         }
     }
-    gather(sorted, &ranges).ok_or_else(|| too_many("rows"))
+    (targets, same)
 }
 
 /// Brings rows into the order of `ranges`; `None` if there are too many.
 fn gather(sorted: RowBatch, ranges: &[Range<usize>]) -> Option<Probe> {
-    let mut offsets = vec![0u32];
+    let mut offsets = Vec::with_capacity(ranges.len() + 1);
+    offsets.push(0u32);
     let mut total = 0usize;
     let mut in_order = true;
     for range in ranges {
@@ -82,69 +145,24 @@ fn gather(sorted: RowBatch, ranges: &[Range<usize>]) -> Option<Probe> {
     Some(Probe { rows, offsets })
 }
 
-/// Looks up distinct keys in ascending order, appends their rows to `out` and returns the range of each.
-fn probe_sorted(sources: &Sources<'_>, keys: &[&[u8]], out: &mut RowBatch) -> Result<Vec<Range<usize>>> {
-    let mut hits: Vec<Vec<Hit<'_>>> = keys.iter().map(|_| Vec::new()).collect();
-    for table in &sources.tables {
-        probe_table(table, keys, &mut hits);
-    }
-    let plan = plan(sources, keys, &hits);
-    let wanted: Vec<(&Run, usize)> = plan.iter().map(|step| (step.run, step.block)).collect();
-    let mut reads = wanted.clone();
-    reads.dedup_by_key(|(run, block)| (std::ptr::from_ref(*run), *block));
-    let blocks = match sources.context {
-        Some(context) => load(context, &reads, Keep::Cached)?,
-        None => Vec::new(),
-    };
-    // `plan` names the blocks in the order of `reads`, each once for every key that wants it.
-    let mut at = 0;
-    let mut from = 0;
-    for (i, step) in plan.iter().enumerate() {
-        let before = i.checked_sub(1).and_then(|b| plan.get(b));
-        if before.is_some_and(|b| !std::ptr::eq(b.run, step.run) || b.block != step.block) {
-            (at, from) = (at + 1, 0);
-        }
-        let (Some(rows), Some(key), Some(hits)) = (blocks.get(at), keys.get(step.key), hits.get_mut(step.key)) else {
-            continue;
-        };
-        let start = rows.lower_bound(key, from);
-        let end = rows.upper_bound(key, start);
-        from = start;
-        if start < end {
-            hits.push(Hit { rows, range: start..end });
-        }
-    }
-    let mut ranges = Vec::with_capacity(keys.len());
-    let mut several = RowBatch::new();
-    for (key, hits) in keys.iter().zip(&hits) {
-        let start = out.len();
-        collect(sources.discipline, key, hits, &mut several, out);
-        ranges.push(start..out.len());
-    }
-    Ok(ranges)
-}
-
 /// Appends what the hits of one key, newest first, add up to.
 fn collect(discipline: Discipline, key: &[u8], hits: &[Hit<'_>], several: &mut RowBatch, out: &mut RowBatch) {
     match (discipline, hits) {
         (_, []) => {}
         (Discipline::Latest, [newest, ..]) => {
-            let row = newest.range.start;
-            if newest.rows.weight(row) > 0 {
-                out.push(key, newest.rows.value(row), 1);
+            if let Some((value, 1..)) = newest.rows(key).next() {
+                out.push(key, value, 1);
             }
         }
         (Discipline::Weighted, [only]) => {
-            for row in only.range.clone() {
-                out.push(key, only.rows.value(row), only.rows.weight(row));
+            for (value, weight) in only.rows(key) {
+                out.push(key, value, weight);
             }
         }
         (Discipline::Weighted, all) => {
             several.clear();
-            for hit in all {
-                for row in hit.range.clone() {
-                    several.push(key, hit.rows.value(row), hit.rows.weight(row));
-                }
+            for (value, weight) in all.iter().flat_map(|hit| hit.rows(key)) {
+                several.push(key, value, weight);
             }
             several.consolidate(discipline);
             for (key, value, weight) in several.iter() {
@@ -152,61 +170,4 @@ fn collect(discipline: Discipline, key: &[u8], hits: &[Hit<'_>], several: &mut R
             }
         }
     }
-}
-
-fn probe_table<'a>(table: &'a Memtable, keys: &[&[u8]], hits: &mut [Vec<Hit<'a>>]) {
-    match table {
-        Memtable::Weighted(table) => {
-            for rows in table.stack() {
-                let mut from = 0;
-                for (key, hits) in keys.iter().zip(hits.iter_mut()) {
-                    from = rows.lower_bound(key, from);
-                    let end = rows.upper_bound(key, from);
-                    if from < end {
-                        hits.push(Hit { rows, range: from..end });
-                    }
-                }
-            }
-        }
-        Memtable::Latest(table) => {
-            for (key, hits) in keys.iter().zip(hits.iter_mut()).filter(|(_, hits)| hits.is_empty()) {
-                if let Some(row) = table.find(key) {
-                    hits.push(Hit { rows: table.rows(), range: row..row + 1 });
-                }
-            }
-        }
-    }
-}
-
-/// One key that is to be looked for in one block.
-struct Step<'a> {
-    run: &'a Run,
-    block: usize,
-    key: usize,
-}
-
-/// Asks the filters and indexes of all runs; newest run first, then by block and key.
-fn plan<'a>(sources: &Sources<'a>, keys: &[&[u8]], hits: &[Vec<Hit<'_>>]) -> Vec<Step<'a>> {
-    let mut plan = Vec::new();
-    if sources.runs.is_empty() {
-        return plan;
-    }
-    // In a latest spine what memory holds hides every run.
-    let open = |i: usize| sources.discipline == Discipline::Weighted || hits.get(i).is_some_and(|h| h.is_empty());
-    let wanted: Vec<(usize, &[u8], u64)> =
-        keys.iter().enumerate().filter(|(i, _)| open(*i)).map(|(i, key)| (i, *key, key_hash(key))).collect();
-    for run in sources.runs {
-        let start = plan.len();
-        for &(i, key, hash) in &wanted {
-            if run.filter.may_contain(hash) {
-                let blocks = run.index.blocks_of(key);
-                plan.extend(blocks.map(|block| Step { run: run.as_ref(), block, key: i }));
-            }
-        }
-        // A key over several blocks comes before later keys of its first: by block, then.
-        if let Some(steps) = plan.get_mut(start..) {
-            steps.sort_by_key(|step| step.block);
-        }
-    }
-    plan
 }

@@ -6,18 +6,30 @@ use super::cursor::{Merge, Source};
 use super::memtable::Memtable;
 use super::run::Keep;
 use super::version::{Shared, Version};
-use super::{Cursor, KeyBatch, Probe, probe};
+use super::{Cursor, KeyBatch, Probe, RowBatch, probe};
 use crate::Result;
 
 pub(super) fn probe(shared: &Shared, active: Option<&Memtable>, version: &Version, keys: &KeyBatch) -> Result<Probe> {
+    probe::probe(&sources(shared, active, version)?, keys)
+}
+
+pub(super) fn probe_rows(
+    shared: &Shared,
+    active: Option<&Memtable>,
+    version: &Version,
+    rows: &RowBatch,
+) -> Result<Vec<i64>> {
+    probe::probe_rows(&sources(shared, active, version)?, rows)
+}
+
+fn sources<'a>(shared: &'a Shared, active: Option<&'a Memtable>, version: &'a Version) -> Result<probe::Sources<'a>> {
     shared.context.as_ref().map_or(Ok(()), |context| context.check())?;
-    let sources = probe::Sources {
+    Ok(probe::Sources {
         discipline: shared.discipline,
         tables: active.into_iter().chain(version.tables.iter().map(|frozen| &frozen.table)).collect(),
         runs: &version.runs,
         context: shared.context.as_ref(),
-    };
-    probe::probe(&sources, keys)
+    })
 }
 
 pub(super) fn get(

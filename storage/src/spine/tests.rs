@@ -3,6 +3,8 @@
 mod damage;
 mod golden;
 mod model;
+mod sabotage;
+mod walks;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,11 +38,15 @@ fn disk() -> Arc<dyn Disk> {
     Arc::new(disk)
 }
 
-/// Each has an epoch of its own.
-fn context(disk: &Arc<dyn Disk>, memory_bytes: u64) -> Arc<SpineContext> {
+/// A context with so much cache, and memory enough for what is not on disk. Each has an epoch of its own.
+fn context(disk: &Arc<dyn Disk>, cache: u64) -> Arc<SpineContext> {
+    context_of(disk, 64 << 20, cache)
+}
+
+fn context_of(disk: &Arc<dyn Disk>, tables: u64, cache: u64) -> Arc<SpineContext> {
     let names = disk.list(Path::new(DIR)).unwrap();
     let last = names.iter().filter_map(|e| e.name.split('-').next()?.parse::<u64>().ok()).max();
-    let options = SpineOptions { memory_bytes, epoch: last.unwrap_or(0) + 1, ..SpineOptions::default() };
+    let options = SpineOptions { memory_bytes: tables + cache, cache_bytes: Some(cache), epoch: last.unwrap_or(0) + 1 };
     SpineContext::new(Arc::clone(disk), Path::new(DIR), STORE, options)
 }
 

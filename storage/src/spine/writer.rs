@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::context::{RunHandle, SpineContext};
 use super::cursor::{Merge, Source};
-use super::extent::{Encoded, Extent, Packing, Tape, raw_bytes};
+use super::extent::{Extent, Packing, Tape, raw_bytes};
 use super::format::header::FileHeader;
 use super::run::{Keep, Run};
 use super::version::{FlushGuard, Place, Shared};
@@ -232,9 +232,9 @@ impl Encoding {
         let Some(extent) = self.extent else { return Ok(None) };
         let output = file.output()?;
         let name = run_file_name(output.handle.header.epoch, output.handle.header.number);
-        let Encoded { meta, footer, index, filter } = extent.finish(&mut output.tape, name)?;
+        let encoded = extent.finish(&mut output.tape, name)?;
         output.drain(false)?;
-        Ok(Some(Arc::new(Run { handle: Arc::clone(&output.handle), meta, footer, index, filter })))
+        Ok(Some(Arc::new(Run::new(Arc::clone(&output.handle), encoded))))
     }
 }
 

@@ -1,23 +1,42 @@
 //! The rows of a block.
 //!
 //! ```text
-//! entry   = shared · rest · value length (varints) · weight (zigzag varint) · rest bytes of key · value
-//! block   = entry · entry · … · restart offsets (u32 each) · number of restarts (u32)
+//! block   = entry · entry · …
+//!           · offset of each restart (u32) · abbreviated key of each restart (8 bytes)
+//!           · common (u32) · number of restarts (u32)
 //! ```
-//! `shared` is how many leading bytes the key has in common with the one before. It is 0 in each 16th
-//! entry (a restart), whose offset stands in the trailer, so that a reader may search without decoding all.
+//! An entry shares as many leading bytes of the key before as there are in common; in each 8th entry (a *restart*) it shares none. The
+//! first `common` bytes are the same in all keys of the block; the abbreviated key is the 8 bytes behind them (zeros where
+//! the key ends), read as a number with the first byte in the highest place, so that it compares as the keys do. State keys begin
+//! alike for long (the vnode, a tag, the zeros of a small number): behind these bytes, 8 tell nearly all of them apart. (They stand
+//! in the key's own order of bytes, so that packing finds them to be a copy.)
 //!
 //! A block of a weighted run is strictly ascending by (key, value) and has no weight 0. One of a latest
 //! run is strictly ascending by key; weight 1 puts the value, weight −1 (a tombstone, its value empty) deletes.
+//!
+//! Invariants of a [`Block`], checked once when it is made of a frame's bytes:
+//! 1. Every entry is whole, and the entries end where the trailer starts.
+//! 2. Rows and weights are as above, restarts and abbreviated keys where and what the entries say.
+//! 3. `shared` is *all* that two neighbouring keys have in common (but for restarts). So a search decides most entries by
+//!    that number alone, without their bytes.
+//!
+//! The checksum proves that the bytes are what a writer wrote; the check, that a faulty writer's rows do not come out in
+//! another order than they are looked for. It takes less time than unpacking the block, and is not repeated while that is in the cache.
 
 use super::Malformed;
-use super::scan::{Scan, put_varint, unzigzag, zigzag};
+use super::entry::{self, Entry};
+use crate::sabotage::{Check, checked};
+use crate::spine::batch::{common, prefix};
 use crate::spine::{Discipline, RowBatch};
 
 /// Every how many entries the key stands whole.
-pub const RESTART_EVERY: usize = 16;
+pub const RESTART_EVERY: usize = 8;
 /// A block is closed once it has this many raw bytes.
 pub const TARGET: usize = 32 << 10;
+/// Bytes of the trailer without restarts.
+const TRAILER: usize = 8;
+/// Bytes of the trailer a restart.
+const PER_RESTART: usize = size_of::<u32>() + size_of::<u64>();
 
 /// Encodes the rows of one block.
 #[derive(Debug, Default)]
@@ -25,6 +44,7 @@ pub(crate) struct BlockBuilder {
     payload: Vec<u8>,
     restarts: Vec<u32>,
     rows: usize,
+    first_key: Vec<u8>,
     last_key: Vec<u8>,
 }
 
@@ -36,15 +56,13 @@ impl BlockBuilder {
             self.restarts.push(u32::try_from(self.payload.len()).unwrap_or(u32::MAX));
             0
         } else {
-            self.last_key.iter().zip(key).take_while(|(a, b)| a == b).count()
+            common(&self.last_key, key)
         };
         let rest = key.get(shared..).unwrap_or(&[]);
-        put_varint(&mut self.payload, shared as u64);
-        put_varint(&mut self.payload, rest.len() as u64);
-        put_varint(&mut self.payload, value.len() as u64);
-        put_varint(&mut self.payload, zigzag(weight));
-        self.payload.extend_from_slice(rest);
-        self.payload.extend_from_slice(value);
+        entry::put(&mut self.payload, shared, rest, value, weight);
+        if self.rows == 0 {
+            self.first_key.extend_from_slice(key);
+        }
         self.last_key.truncate(shared);
         self.last_key.extend_from_slice(rest);
         self.rows += 1;
@@ -65,11 +83,17 @@ impl BlockBuilder {
 
     /// Adds the trailer and returns the payload.
     pub(crate) fn finish(&mut self) -> &[u8] {
-        for restart in &self.restarts {
-            self.payload.extend_from_slice(&restart.to_le_bytes());
+        let common = common(&self.first_key, &self.last_key);
+        let abbreviate = |&restart: &u32| {
+            let entry = Entry::read(&self.payload, restart as usize).unwrap_or_default();
+            prefix(entry.rest(&self.payload).get(common..).unwrap_or(&[]))
+        };
+        let abbreviated: Vec<u64> = self.restarts.iter().map(abbreviate).collect();
+        self.payload.extend(self.restarts.iter().flat_map(|n| n.to_le_bytes()));
+        self.payload.extend(abbreviated.iter().flat_map(|n| n.to_be_bytes()));
+        for n in [common, self.restarts.len()] {
+            self.payload.extend_from_slice(&u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes());
         }
-        let count = u32::try_from(self.restarts.len()).unwrap_or(u32::MAX);
-        self.payload.extend_from_slice(&count.to_le_bytes());
         &self.payload
     }
 
@@ -78,148 +102,180 @@ impl BlockBuilder {
         self.payload.clear();
         self.restarts.clear();
         self.rows = 0;
+        self.first_key.clear();
         self.last_key.clear();
     }
 }
 
-/// Decodes the raw bytes of a block of `rows` rows.
-///
-/// ```
-/// use backstay_storage::spine::{Discipline, format::block::decode_block};
-/// let mut bytes = vec![0, 1, 1, 2, b'k', b'v']; // shared 0, rest 1, value 1, weight +1
-/// bytes.extend([0, 0, 0, 0, 1, 0, 0, 0]); // one restart, at 0
-/// let rows = decode_block(&bytes, 1, Discipline::Weighted).unwrap();
-/// assert_eq!(rows.iter().next(), Some((&b"k"[..], &b"v"[..], 1)));
-/// assert!(decode_block(&bytes[1..], 1, Discipline::Weighted).is_err());
-/// ```
-pub fn decode_block(payload: &[u8], rows: u32, discipline: Discipline) -> Result<RowBatch, Malformed> {
-    let rows = rows as usize;
-    let (entries, restarts) = split(payload, rows)?;
-    // An entry takes at least 4 bytes: a lying count allocates nothing out of proportion.
-    let mut batch = RowBatch::with_capacity(rows.min(entries.len() / 4), entries.len() * 2);
-    let mut scan = Scan(entries);
-    let mut key = Vec::new();
-    let mut restarts = restarts.iter();
-    for row in 0..rows {
-        let at = entries.len() - scan.0.len();
-        let (shared, rest, value, weight) = entry(&mut scan).ok_or_else(|| Malformed::cut("an entry"))?;
-        if row.is_multiple_of(RESTART_EVERY) {
-            let named = restarts.next().map(|r| u32::from_le_bytes(*r) as usize);
-            if shared != 0 || named != Some(at) {
-                return Err(Malformed::new(format!("a restart at {at}"), format!("{named:?}, {shared} shared bytes")));
+/// The unpacked bytes of a block, found sound. See the [module](self).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Block {
+    bytes: Vec<u8>,
+    rows: usize,
+    /// Where the entries end and the restarts begin.
+    entries: usize,
+    /// Where the restarts end and their abbreviated keys begin.
+    restarts: usize,
+    /// How many bytes all keys have in common.
+    common: usize,
+}
+
+impl Block {
+    /// Checks the raw bytes of a block of `rows` rows.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    ///
+    /// ```
+    /// use backstay_storage::spine::{Discipline, format::block::Block};
+    /// let mut bytes = vec![0, 1, 1, 2, b'k', b'v']; // shared 0, rest 1, value 1, weight +1
+    /// bytes.extend([0, 0, 0, 0]); // one restart, at 0
+    /// bytes.extend([0; 8]); // behind the bytes that all keys have in common it is empty
+    /// bytes.extend([1, 0, 0, 0, 1, 0, 0, 0]); // one common byte, one restart
+    /// let block = Block::read(bytes.clone(), 1, Discipline::Weighted).unwrap();
+    /// assert_eq!(block.to_rows().iter().next(), Some((&b"k"[..], &b"v"[..], 1)));
+    /// assert!(Block::read(bytes, 2, Discipline::Weighted).is_err());
+    /// ```
+    pub fn read(bytes: Vec<u8>, rows: u32, discipline: Discipline) -> Result<Self, Malformed> {
+        let rows = rows as usize;
+        let trailer = || Malformed::cut("a block trailer");
+        let (rest, tail) = bytes.split_last_chunk::<TRAILER>().ok_or_else(trailer)?;
+        let [a, b, c, d, count @ ..] = *tail;
+        let (common, count) = (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes(count) as usize);
+        let expected = rows.div_ceil(RESTART_EVERY);
+        if rows == 0 || count != expected {
+            return Err(Malformed::new(format!("{expected} restarts for {rows} rows"), count.to_string()));
+        }
+        let entries = rest.len().checked_sub(count.saturating_mul(PER_RESTART)).ok_or_else(trailer)?;
+        let restarts = entries + count * size_of::<u32>();
+        let block = Self { bytes, rows, entries, restarts, common };
+        block.check(discipline)?;
+        Ok(block)
+    }
+
+    /// Checks the invariants.
+    fn check(&self, discipline: Discipline) -> Result<(), Malformed> {
+        let entries = self.entries();
+        let (order, weights) = (checked(Check::RunBlockOrder), checked(Check::RunBlockWeights));
+        let restarts = checked(Check::RunBlockRestarts);
+        let mut key = Vec::new();
+        let mut before = Entry::default();
+        for row in 0..self.rows {
+            let at = before.end;
+            let entry = Entry::read(entries, at).ok_or_else(|| Malformed::cut("an entry"))?;
+            let rest = entry.rest(entries);
+            let ascending = if row.is_multiple_of(RESTART_EVERY) {
+                let abbreviated = (entry.shared == 0 && rest.get(..self.common) == Some(self.common_key()))
+                    .then(|| (at, prefix(rest.get(self.common..).unwrap_or(&[]))));
+                let named = (self.restart(row / RESTART_EVERY), self.abbreviated(row / RESTART_EVERY));
+                if restarts && abbreviated != Some(named) {
+                    return Err(Malformed::new(format!("a restart at {at}"), format!("{named:?}, {entry:?}")));
+                }
+                row == 0 || key.as_slice() < rest || (key == rest && self.values_ascend(&before, &entry, discipline))
+            } else {
+                match (key.get(entry.shared), rest.first()) {
+                    (Some(old), Some(new)) => old < new,
+                    // All of the key before: this one is longer, or the same.
+                    (None, Some(_)) => entry.shared == key.len(),
+                    (None, None) => entry.shared == key.len() && self.values_ascend(&before, &entry, discipline),
+                    (Some(_), None) => false,
+                }
+            };
+            if order && !ascending {
+                let got = format!("row {row} is not above the one before, or shares more than it says");
+                return Err(Malformed::new("rows in ascending order", got));
             }
+            let sound = match discipline {
+                Discipline::Weighted => entry.weight != 0,
+                Discipline::Latest => entry.weight == 1 || (entry.weight == -1 && entry.value(entries).is_empty()),
+            };
+            if weights && !sound {
+                return Err(Malformed::new(format!("a weight of a {discipline} run"), entry.weight.to_string()));
+            }
+            key.truncate(entry.shared);
+            key.extend_from_slice(rest);
+            before = entry;
         }
-        if shared > key.len() {
-            return Err(Malformed::new(format!("at most {} shared key bytes", key.len()), shared.to_string()));
+        if before.end != self.entries {
+            return Err(Malformed::new(format!("{} rows", self.rows), format!("entries up to {}", before.end)));
         }
-        key.truncate(shared);
-        key.extend_from_slice(rest);
-        let sound = match discipline {
-            Discipline::Weighted => weight != 0,
-            Discipline::Latest => weight == 1 || (weight == -1 && value.is_empty()),
-        };
-        if !sound {
-            return Err(Malformed::new(format!("a weight of a {discipline} run"), weight.to_string()));
+        if restarts && key.get(..self.common) != Some(self.common_key()) {
+            return Err(Malformed::new(format!("{} bytes in common", self.common), "a last key without them"));
         }
-        batch.push(&key, value, weight);
-        if row > 0 && !batch.compare(row - 1, &batch, row, discipline).is_lt() {
-            return Err(Malformed::new("rows in ascending order", format!("row {row} is not above the one before")));
-        }
+        Ok(())
     }
-    if !scan.0.is_empty() {
-        return Err(Malformed::new(format!("{rows} rows"), format!("{} bytes more", scan.0.len())));
+
+    /// Whether two rows of one key are in order.
+    fn values_ascend(&self, a: &Entry, b: &Entry, discipline: Discipline) -> bool {
+        discipline == Discipline::Weighted && a.value(&self.bytes) < b.value(&self.bytes)
     }
-    Ok(batch)
-}
 
-/// Splits a payload into its entries and its restart offsets.
-fn split(payload: &[u8], rows: usize) -> Result<(&[u8], &[[u8; 4]]), Malformed> {
-    let trailer = || Malformed::cut("a block trailer");
-    let (body, count) = payload.split_last_chunk::<4>().ok_or_else(trailer)?;
-    let count = u32::from_le_bytes(*count) as usize;
-    let expected = rows.div_ceil(RESTART_EVERY);
-    if rows == 0 || count != expected {
-        return Err(Malformed::new(format!("{expected} restarts for {rows} rows"), count.to_string()));
+    /// The number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.rows
     }
-    let entries = body.len().checked_sub(count.saturating_mul(4)).ok_or_else(trailer)?;
-    let (entries, restarts) = body.split_at_checked(entries).ok_or_else(trailer)?;
-    Ok((entries, restarts.as_chunks().0))
-}
 
-fn entry<'a>(scan: &mut Scan<'a>) -> Option<(usize, &'a [u8], &'a [u8], i64)> {
-    let shared = scan.length()?;
-    let rest = scan.length()?;
-    let value = scan.length()?;
-    let weight = unzigzag(scan.varint()?);
-    Some((shared, scan.bytes(rest)?, scan.bytes(value)?, weight))
-}
+    /// Memory taken, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.capacity()
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sample() -> RowBatch {
-        let mut rows = RowBatch::new();
-        for i in 0..40u32 {
-            rows.push(format!("key {:03}", i / 2).as_bytes(), &i.to_be_bytes(), i64::from(i) - 100);
+    /// The rows, unpacked.
+    ///
+    /// The example is at [`Block::read`].
+    pub fn to_rows(&self) -> RowBatch {
+        let mut rows = RowBatch::with_capacity(self.rows, self.entries * 2);
+        let (mut key, mut at) = (Vec::new(), 0);
+        while let Some(entry) = Entry::read(self.entries(), at) {
+            key.truncate(entry.shared);
+            key.extend_from_slice(entry.rest(&self.bytes));
+            rows.push(&key, entry.value(&self.bytes), entry.weight);
+            at = entry.end;
         }
         rows
     }
 
-    #[test]
-    fn rows_come_back() {
-        let rows = sample();
-        let mut builder = BlockBuilder::default();
-        for _ in 0..2 {
-            rows.iter().for_each(|(k, v, w)| builder.push(k, v, w));
-            assert_eq!(decode_block(builder.finish(), 40, Discipline::Weighted).unwrap(), rows);
-            builder.clear();
-        }
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
-    #[test]
-    fn rows_out_of_order_are_refused() {
-        let orders: [[(&[u8], &[u8]); 2]; 4] = [
-            [(b"a", b"1"), (b"b", b"1")],
-            [(b"b", b"1"), (b"a", b"1")],
-            [(b"a", b"2"), (b"a", b"1")],
-            [(b"a", b"1"); 2],
-        ];
-        for (i, rows) in orders.into_iter().enumerate() {
-            let mut builder = BlockBuilder::default();
-            rows.into_iter().for_each(|(key, value)| builder.push(key, value, 1));
-            for discipline in [Discipline::Weighted, Discipline::Latest] {
-                let decoded = decode_block(builder.finish(), 2, discipline);
-                assert_eq!(decoded.is_ok(), i == 0, "{rows:?}, {discipline}: {decoded:?}");
-                builder.clear();
-                rows.into_iter().for_each(|(key, value)| builder.push(key, value, 1));
-            }
-        }
-        // Ascending by value is enough for weights to add, and not for a last value.
-        let mut builder = BlockBuilder::default();
-        [b"1", b"2"].into_iter().for_each(|value| builder.push(b"a", value, 1));
-        let payload = builder.finish();
-        assert!(decode_block(payload, 2, Discipline::Weighted).is_ok());
-        assert!(decode_block(payload, 2, Discipline::Latest).is_err());
+    pub(super) fn entries(&self) -> &[u8] {
+        self.bytes.get(..self.entries).unwrap_or(&[])
     }
 
-    #[test]
-    fn any_changed_byte_is_decoded_or_refused() {
-        let mut builder = BlockBuilder::default();
-        sample().iter().for_each(|(k, v, w)| builder.push(k, v, w));
-        let sound = builder.finish().to_vec();
-        for at in 0..sound.len() {
-            for bit in 0..8 {
-                let mut bytes = sound.clone();
-                bytes[at] ^= 1 << bit;
-                for discipline in [Discipline::Weighted, Discipline::Latest] {
-                    for rows in [0, 1, 39, 40, 41, u32::MAX] {
-                        let _no_panic = decode_block(&bytes, rows, discipline);
-                    }
-                }
-            }
-            assert!(decode_block(&sound[..at], 40, Discipline::Weighted).is_err());
-        }
-        assert!(decode_block(&sound, 40, Discipline::Latest).is_err());
+    /// Where restart `i` is.
+    pub(super) fn restart(&self, i: usize) -> usize {
+        let restarts = self.bytes.get(self.entries..self.restarts).unwrap_or(&[]).as_chunks::<4>().0;
+        restarts.get(i).map_or(self.entries, |n| u32::from_le_bytes(*n) as usize)
+    }
+
+    /// The abbreviated keys of the restarts.
+    pub(super) fn abbreviations(&self) -> &[[u8; 8]] {
+        let end = self.bytes.len().saturating_sub(TRAILER);
+        self.bytes.get(self.restarts..end).unwrap_or(&[]).as_chunks().0
+    }
+
+    fn abbreviated(&self, i: usize) -> u64 {
+        self.abbreviations().get(i).map_or(u64::MAX, |n| u64::from_be_bytes(*n))
+    }
+
+    /// What all keys start with.
+    pub(super) fn common_key(&self) -> &[u8] {
+        self.first_key().get(..self.common).unwrap_or(&[])
+    }
+
+    /// The key of the first row.
+    pub(crate) fn first_key(&self) -> &[u8] {
+        Entry::read(self.entries(), 0).unwrap_or_default().rest(&self.bytes)
     }
 }
+
+impl std::fmt::Debug for Block {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Block").field(&self.to_rows()).finish()
+    }
+}
+
+#[cfg(test)]
+#[path = "block/tests.rs"]
+mod tests;

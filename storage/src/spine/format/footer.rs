@@ -1,4 +1,4 @@
-//! The last 96 bytes of an extent.
+//! The last 120 bytes of an extent.
 //!
 //! ```text
 //! offset size
@@ -11,22 +11,27 @@
 //!     24    8  number of rows
 //!     32    8  raw bytes: keys + values + 8 a row, what the merge policy weighs
 //!     40    8  offset of the extent in the file
-//!     48    8  bytes of all block frames; the index frame follows
-//!     56    8  bytes of the index frame; the filter frame follows
-//!     64    8  bytes of the filter frame; the footer follows
+//!     48    8  bytes of all block and filter frames; the index frame follows
+//!     56    8  bytes of the index frame; the footer follows
+//!     64    8  bytes of the filter frames
 //!     72    8  xxh3-64 of the checksums of all frames, in their order
 //!     80    8  number of distinct keys
-//!     88    8  checksum: xxh3-64 of bytes 0..88, seeded with the file's identity xor the footer's offset in the file
+//!     88    8  rows of negative weight: in a latest run the tombstones
+//!     96    8  sum of the weights, wrapping
+//!    104    4  number of filter pages
+//!    108    4  zero
+//!    112    8  checksum: xxh3-64 of bytes 0..112, seeded with the file's identity xor the footer's offset in the file
 //! ```
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::scan::Scan;
 use super::{Malformed, VERSION, checksum_is};
+use crate::sabotage::{Check, checked};
 use crate::spine::Discipline;
 
 /// Bytes of the footer.
-pub const LEN: usize = 96;
+pub const LEN: usize = 120;
 const MAGIC: &[u8; 8] = b"BSTYFOOT";
 
 /// What a footer says of its run.
@@ -46,16 +51,22 @@ pub struct Footer {
     pub raw_bytes: u64,
     /// Where the extent starts in the file.
     pub extent: u64,
-    /// Bytes of all block frames.
+    /// Bytes of all block and filter frames.
     pub data_len: u64,
     /// Bytes of the index frame.
     pub index_len: u64,
-    /// Bytes of the filter frame.
+    /// Bytes of the filter frames.
     pub filter_len: u64,
     /// The xxh3-64 of the checksums of all frames.
     pub content: u64,
     /// Number of distinct keys.
     pub keys: u64,
+    /// Rows of negative weight: in a latest run the tombstones.
+    pub negative: u64,
+    /// The sum of the weights, wrapping.
+    pub weight: i64,
+    /// Number of filter pages.
+    pub pages: u32,
 }
 
 impl Footer {
@@ -76,6 +87,9 @@ impl Footer {
             self.filter_len,
             self.content,
             self.keys,
+            self.negative,
+            self.weight.cast_unsigned(),
+            u64::from(self.pages),
         ];
         out.extend(longs.iter().flat_map(|n| n.to_le_bytes()));
         let checksum = xxh3_64_with_seed(&out, ident ^ offset);
@@ -88,10 +102,10 @@ impl Footer {
 ///
 /// ```
 /// use backstay_storage::spine::format::footer::decode_footer;
-/// assert!(decode_footer(&[0; 96], 7, 4096).is_err());
+/// assert!(decode_footer(&[0; 120], 7, 4096).is_err());
 /// ```
 pub fn decode_footer(bytes: &[u8], ident: u64, offset: u64) -> Result<(Footer, u64), Malformed> {
-    let cut = || Malformed::cut("a footer of 96 bytes");
+    let cut = || Malformed::cut("a footer of 120 bytes");
     if bytes.len() != LEN {
         return Err(cut());
     }
@@ -102,7 +116,9 @@ pub fn decode_footer(bytes: &[u8], ident: u64, offset: u64) -> Result<(Footer, u
     if magic != *MAGIC {
         return Err(Malformed::new(MAGIC.escape_ascii().to_string(), magic.escape_ascii().to_string()));
     }
-    checksum_is(sum, xxh3_64_with_seed(body, ident ^ offset))?;
+    if checked(Check::RunFooterChecksum) {
+        checksum_is(sum, xxh3_64_with_seed(body, ident ^ offset))?;
+    }
     let version = scan.u32().ok_or_else(cut)?;
     if version != VERSION {
         return Err(Malformed::new(format!("version {VERSION}"), version.to_string()));
@@ -123,6 +139,9 @@ pub fn decode_footer(bytes: &[u8], ident: u64, offset: u64) -> Result<(Footer, u
         filter_len: scan.u64().ok_or_else(cut)?,
         content: scan.u64().ok_or_else(cut)?,
         keys: scan.u64().ok_or_else(cut)?,
+        negative: scan.u64().ok_or_else(cut)?,
+        weight: scan.u64().ok_or_else(cut)?.cast_signed(),
+        pages: scan.u32().ok_or_else(cut)?,
     };
     Ok((footer, sum))
 }
@@ -146,8 +165,12 @@ mod tests {
             filter_len: 56,
             content: 9,
             keys: 2,
+            negative: 1,
+            weight: -3,
+            pages: 1,
         };
         let (bytes, checksum) = footer.encode(7, 4292);
+        assert_eq!(bytes.len(), LEN);
         assert_eq!(decode_footer(&bytes, 7, 4292), Ok((footer, checksum)));
         for (ident, offset) in [(8, 4292), (7, 8388)] {
             let wrong = decode_footer(&bytes, ident, offset).unwrap_err();

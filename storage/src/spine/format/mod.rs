@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! file    = header (4096 bytes) · extent · extent · …      each extent starts at a multiple of 4096
-//! extent  = block · block · … · index · filter · footer    without gaps
-//! block, index, filter = frame: 24 bytes of header, then the stored bytes
+//! extent  = group · group · … · index · footer             without gaps
+//! group   = block · block · … · page of the keys' filter · page of the rows' filter, perhaps
+//! block, page, index = frame: 24 bytes of header, then the stored bytes
 //! ```
 //!
 //! Invariants:
@@ -14,18 +15,20 @@
 //! 3. No function here panics or allocates out of proportion, whatever the bytes are.
 
 pub mod block;
+pub(super) mod entry;
 pub mod footer;
 pub mod frame;
 pub mod header;
 pub mod index;
 mod scan;
+pub(super) mod search;
 
 use std::path::Path;
 
 use crate::Error;
 
 /// The version of everything in a run file.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes that are not what they should be; the caller knows the file and the place.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -102,6 +102,51 @@ fn check(spine: &mut Spine, model: &Model, rng: &mut Rng, keys: u64) {
         }
         assert!(want.len() >= 5 || !cursor.valid());
     }
+    check_backward(spine, model, rng, keys);
+    check_rows(spine, model, rng, keys);
+}
+
+fn check_backward(spine: &Spine, model: &Model, rng: &mut Rng, keys: u64) {
+    let rows = model.rows(|_, _| true);
+    let mut cursor = spine.cursor().unwrap();
+    cursor.seek_last().unwrap();
+    for i in (0..rows.len()).rev() {
+        assert_eq!((cursor.key(), cursor.value(), cursor.weight()), (rows.key(i), rows.value(i), rows.weight(i)));
+        cursor.prev().unwrap();
+    }
+    assert!(!cursor.valid());
+    for _ in 0..20 {
+        let key = random_key(rng, keys + 5);
+        cursor.seek_for_prev(&key).unwrap();
+        let mut at = rows.upper_bound(&key, 0).checked_sub(1);
+        for step in 0..10 {
+            let want = at.map(|i| (rows.key(i), rows.value(i), rows.weight(i)));
+            let got = cursor.valid().then(|| (cursor.key(), cursor.value(), cursor.weight()));
+            assert_eq!(got, want, "step {step} from the last at most {key:?}");
+            let Some(i) = at else { break };
+            if rng.below(3) == 0 {
+                cursor.next().unwrap();
+                at = Some(i + 1).filter(|&i| i < rows.len());
+            } else {
+                cursor.prev().unwrap();
+                at = i.checked_sub(1);
+            }
+        }
+    }
+}
+
+fn check_rows(spine: &mut Spine, model: &Model, rng: &mut Rng, keys: u64) {
+    let mut asked = random_batch(rng, keys);
+    let there = model.rows(|_, _| true);
+    for _ in 0..rng.below(20).min(there.len() as u64) {
+        let i = rng.below(there.len() as u64) as usize;
+        asked.push(there.key(i), there.value(i), 0);
+    }
+    let got = spine.probe_rows(&asked).unwrap();
+    for (i, (key, value, _)) in asked.iter().enumerate() {
+        let row = model.rows(|k, v| (k, v) == (key, value));
+        assert_eq!(got[i], row.weight(0), "probe of the row {key:?} {value:?}");
+    }
 }
 
 fn run(seed: u64, discipline: Discipline) {
@@ -109,7 +154,9 @@ fn run(seed: u64, discipline: Discipline) {
     let disk = disk();
     // From no cache at all to one that holds everything.
     let cache = [0, 100_000, 64 << 20][rng.below(3) as usize];
-    let mut store = context(&disk, cache);
+    // From so little memory that all is written at once, to so much that only checkpoints write.
+    let tables = [0, 20_000, 64 << 20][rng.below(3) as usize];
+    let mut store = context_of(&disk, tables, cache);
     let mut meta = SpineMeta::empty("model", discipline, 3);
     let mut spine = Spine::open(Arc::clone(&store), meta.clone()).unwrap();
     let (mut model, mut durable) = (Model::default(), Model::default());
@@ -142,7 +189,7 @@ fn run(seed: u64, discipline: Discipline) {
             }
             8 => {
                 // All is forgotten that was not flushed and installed.
-                store = context(&disk, cache);
+                store = context_of(&disk, tables, cache);
                 spine = Spine::open(Arc::clone(&store), meta.clone()).unwrap();
                 model = Model { weighted: durable.weighted.clone(), latest: durable.latest.clone() };
             }
