@@ -103,7 +103,7 @@ impl Run {
 /// manifest) says of it.
 ///
 /// # Errors
-/// [`Error::Damaged`] with the file and the first damaged unit's offset.
+/// [`Error::Damaged`](crate::Error::Damaged) with the file and the first damaged unit's offset.
 ///
 /// ```
 /// # use backstay_storage::spine::{Discipline, RowBatch, RunFileWriter, Spine, SpineContext, SpineMeta, verify_run};
