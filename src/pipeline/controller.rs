@@ -26,6 +26,7 @@ use crate::pipeline::input::InputEndpoint;
 use crate::pipeline::open::{ENGINE, check_places};
 use crate::pipeline::output::OutputEndpoint;
 use crate::pipeline::record::{InputBatch, StepRecord};
+use crate::pipeline::schedule::Scheduler;
 use crate::pipeline::state::{InputState, PipelineState};
 use crate::pipeline::status::{Control, Phase};
 use crate::sql::Program;
@@ -44,6 +45,8 @@ pub struct Environment {
     pub disk: Arc<dyn Disk>,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
+    /// What runs inputs, outputs and the checkpointer beside the steps.
+    pub scheduler: Arc<dyn Scheduler>,
     /// The store's directory, if there is storage.
     pub data_dir: Option<PathBuf>,
     /// Where relative paths of connectors start.
@@ -204,13 +207,14 @@ impl Pipeline {
         let connectors: Vec<_> = self.inputs.iter().map(|i| (i.name.as_str(), i.connector())).collect();
         check_places(&connectors, &self.positions())?;
         for input in &mut self.inputs {
-            input.start(Arc::clone(&self.env.clock), self.parker.unparker().clone())?;
+            input.start(&*self.env.scheduler, self.parker.unparker().clone())?;
         }
         self.control.update(|s| s.phase = Phase::Running);
         loop {
             if self.control.stopping() {
                 return Ok(false);
             }
+            self.env.scheduler.pass();
             self.poll_checkpoint()?;
             self.pump()?;
             let rows = self.config.rows_per_step.unwrap_or(self.config.max_rows_per_step);
@@ -237,7 +241,7 @@ impl Pipeline {
                 }
             }
             self.report();
-            self.parker.park_timeout(TURN);
+            self.env.scheduler.wait(&self.parker, TURN);
         }
     }
 
@@ -299,6 +303,7 @@ impl Pipeline {
             store.log().append(&record.encode()?)?;
             store.log().submit()?;
         }
+        self.env.scheduler.pass();
         self.run_step(step, clock_ms, tables)?;
         self.control.update(|s| s.new_rows += new_rows);
         Ok(())
@@ -353,7 +358,7 @@ impl Pipeline {
         while self.pending_bytes() > self.config.max_pending_output_bytes && !self.control.stopping() {
             self.pump()?;
             self.report();
-            self.parker.park_timeout(TURN);
+            self.env.scheduler.wait(&self.parker, TURN);
         }
         Ok(())
     }
@@ -439,7 +444,7 @@ impl Pipeline {
             self.pump()?;
             self.poll_checkpoint()?;
             if self.checkpointer.as_ref().is_some_and(Checkpointer::is_busy) {
-                self.parker.park_timeout(Duration::from_millis(2));
+                self.env.scheduler.wait(&self.parker, Duration::from_millis(2));
             }
         }
         Ok(())
@@ -454,7 +459,7 @@ impl Pipeline {
             && self.env.clock.elapsed().saturating_sub(begun) < DRAIN_PATIENCE
         {
             self.pump()?;
-            self.parker.park_timeout(TURN);
+            self.env.scheduler.wait(&self.parker, TURN);
         }
         self.finish_checkpoint()?;
         // A pipeline that has nothing new leaves everything as it was.

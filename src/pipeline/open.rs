@@ -13,7 +13,7 @@ use backstay_storage::spine::Spine;
 use backstay_storage::{Recovered, Store, StoreOptions};
 use crossbeam::sync::Parker;
 
-use crate::circuit::{CircuitPlan, OnEvalError, ROW_FORMAT, Runtime, RuntimeOptions, reshard};
+use crate::circuit::{CircuitPlan, OnEvalError, Pick, ROW_FORMAT, Runtime, RuntimeOptions, reshard};
 use crate::connector::config::ConnectorConfig;
 use crate::connector::{ConnectorError, Context, Input, Level, Output, Resume, SinkPosition, registry};
 use crate::pipeline::checkpointer::Checkpointer;
@@ -84,7 +84,8 @@ impl Pipeline {
         }
 
         let plan = Arc::new(program.plan.clone());
-        let (runtime, dropped) = start_runtime(&plan, &state, old_workers, store.as_deref())?;
+        let (runtime, dropped) =
+            start_runtime(&plan, &state, old_workers, store.as_deref(), env.scheduler.worker_order())?;
 
         let parker = Parker::new();
         let last_step = match &store {
@@ -123,9 +124,8 @@ impl Pipeline {
                 None => OutputState { sink: output.sync()?, pending: Vec::new() },
             };
             let position = position.unwrap_or_else(|| known.sink.clone());
-            let clock = Arc::clone(&env.clock);
-            let mut endpoint =
-                OutputEndpoint::start(name.clone(), view, output, position, clock, parker.unparker().clone())?;
+            let wake = parker.unparker().clone();
+            let mut endpoint = OutputEndpoint::start(name.clone(), view, output, position, &*env.scheduler, wake)?;
             for file in &known.pending {
                 let store = store.as_ref().ok_or_else(|| lost("store"))?;
                 for (step, delta) in pending::decode(schema, file, &store.read_extra(file)?)? {
@@ -138,7 +138,7 @@ impl Pipeline {
         let outputs_now: Vec<&str> = output_endpoints.iter().map(|o| o.name.as_str()).collect();
         state.outputs.retain(|name, _| outputs_now.contains(&name.as_str()));
 
-        let checkpointer = store.as_ref().map(|store| Checkpointer::start(Arc::clone(store))).transpose()?;
+        let checkpointer = store.as_ref().map(|store| Checkpointer::start(store, env)).transpose()?;
         let mut pipeline = Self {
             program: Arc::clone(program),
             config: config.clone(),
@@ -204,8 +204,8 @@ fn make_outputs(program: &Program, env: &Environment) -> Result<Vec<MadeOutput>>
     for (view, definition) in program.views.iter().enumerate() {
         for config in &definition.connectors {
             let name = format!("{}.{}", definition.name, config.name);
-            let output =
-                registry::output(config, context(env, &name, &definition.schema, &[])).map_err(misconfigured)?;
+            let context = context(env, &name, &definition.schema, &[]);
+            let output = registry::output(config, context).map_err(misconfigured)?;
             if let Some(target) = output.target()
                 && let Some(other) = made.iter().find(|o| o.output.target().as_ref() == Some(&target))
             {
@@ -365,6 +365,7 @@ fn start_runtime(
     state: &PipelineState,
     old_workers: usize,
     store: Option<&Store>,
+    order: Option<Pick>,
 ) -> Result<(Runtime, Vec<String>)> {
     let workers = state.workers;
     let on_eval_error = match state.semantics.on_evaluation_error {
@@ -390,7 +391,11 @@ fn start_runtime(
         let spine = moved.get_mut(base).and_then(|spines| spines.get_mut(worker)).and_then(Option::take);
         spine.ok_or_else(|| backstay_storage::Error::Invalid(format!("spine {name} was opened twice")))
     };
-    let runtime = Runtime::start(Arc::clone(plan), RuntimeOptions { workers, on_eval_error }, &mut open_spine)?;
+    let (plan, options) = (Arc::clone(plan), RuntimeOptions { workers, on_eval_error });
+    let runtime = match order {
+        None => Runtime::start(plan, options, &mut open_spine)?,
+        Some(order) => Runtime::start_inline(plan, options, &mut open_spine, order)?,
+    };
     let shards = |base: &String| (0..old_workers).map(|w| spine_name(base, w, old_workers)).collect::<Vec<_>>();
     Ok((runtime, moved.keys().flat_map(shards).collect()))
 }
