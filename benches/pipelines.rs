@@ -193,6 +193,7 @@ fn run(subject: &Subject, way: &Way, fault_tolerant: bool, folder: &Path) -> (Su
         disk: disk::system(),
         clock: Arc::new(SystemClock::new()),
         scheduler: Arc::new(Threads),
+        connectors: Default::default(),
         data_dir: Some(data_dir.clone()),
         base_dir: subject.base_dir.clone(),
         variables: BTreeMap::from([("DATA_DIR".into(), data_dir.to_string_lossy().into_owned())]),

@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::progress::Progress;
 use super::{Failure, read_text};
-use crate::connector::Level;
+use crate::connector::{Connectors, Level};
 use crate::pipeline::{self, Control, Environment, Options, PipelineConfig, Summary, SystemClock, Threads};
 use crate::sql;
 
@@ -136,6 +136,7 @@ fn environment(args: &Args) -> Result<Environment, Failure> {
         disk: backstay_storage::disk::system(),
         clock: Arc::new(SystemClock::new()),
         scheduler: Arc::new(Threads),
+        connectors: Connectors::default(),
         data_dir: args.data_dir.clone(),
         base_dir,
         variables,

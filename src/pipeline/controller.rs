@@ -16,7 +16,7 @@ use backstay_storage::disk::Disk;
 use crossbeam::sync::Parker;
 
 use crate::circuit::{Delta, Runtime, StepInput};
-use crate::connector::Level;
+use crate::connector::{Connectors, Level};
 use crate::pipeline::batch::Batch;
 use crate::pipeline::checkpointer::{Checkpointer, Job};
 use crate::pipeline::clock::Clock;
@@ -47,6 +47,8 @@ pub struct Environment {
     pub clock: Arc<dyn Clock>,
     /// What runs inputs, outputs and the checkpointer beside the steps.
     pub scheduler: Arc<dyn Scheduler>,
+    /// The transports that connectors may name.
+    pub connectors: Connectors,
     /// The store's directory, if there is storage.
     pub data_dir: Option<PathBuf>,
     /// Where relative paths of connectors start.

@@ -15,7 +15,7 @@ use crossbeam::sync::Parker;
 
 use crate::circuit::{CircuitPlan, OnEvalError, Pick, ROW_FORMAT, Runtime, RuntimeOptions, reshard};
 use crate::connector::config::ConnectorConfig;
-use crate::connector::{ConnectorError, Context, Input, Level, Output, Resume, SinkPosition, registry};
+use crate::connector::{ConnectorError, Context, Input, Level, Output, Resume, SinkPosition};
 use crate::pipeline::checkpointer::Checkpointer;
 use crate::pipeline::config::OnError;
 use crate::pipeline::controller::{Environment, Options, Pipeline};
@@ -192,7 +192,7 @@ fn make_inputs(program: &Program, env: &Environment) -> Result<Vec<MadeInput>> {
         for config in &definition.connectors {
             let name = format!("{}.{}", definition.name, config.name);
             let context = context(env, &name, &definition.schema, &definition.primary_key);
-            let input = Arc::from(registry::input(config, context).map_err(misconfigured)?);
+            let input = Arc::from(env.connectors.input(config, context).map_err(misconfigured)?);
             made.push(MadeInput { name, table, input, max_batch: max_batch(config) });
         }
     }
@@ -205,7 +205,7 @@ fn make_outputs(program: &Program, env: &Environment) -> Result<Vec<MadeOutput>>
         for config in &definition.connectors {
             let name = format!("{}.{}", definition.name, config.name);
             let context = context(env, &name, &definition.schema, &[]);
-            let output = registry::output(config, context).map_err(misconfigured)?;
+            let output = env.connectors.output(config, context).map_err(misconfigured)?;
             if let Some(target) = output.target()
                 && let Some(other) = made.iter().find(|o| o.output.target().as_ref() == Some(&target))
             {

@@ -25,6 +25,7 @@ fn cost(rows: u64) -> (u64, DiskStats) {
         disk: Arc::clone(&disk),
         clock: Arc::new(SystemClock::new()),
         scheduler: Arc::new(Threads),
+        connectors: Default::default(),
         data_dir: Some(temp.path().join("data")),
         base_dir: temp.path().to_path_buf(),
         variables: Default::default(),
