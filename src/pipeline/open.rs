@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backstay_storage::disk::QuotaDisk;
+use backstay_storage::log::LogOptions;
 use backstay_storage::spine::Spine;
 use backstay_storage::{Recovered, Store, StoreOptions};
 use crossbeam::sync::Parker;
@@ -30,6 +31,11 @@ use crate::sql::Program;
 
 /// This build, as step records and checkpoints name it.
 pub const ENGINE: &str = env!("CARGO_PKG_VERSION");
+
+/// Segments that a log of `max_log_bytes` has at least.
+const LOG_SEGMENTS: u64 = 8;
+/// Step records are gathered in no less than this.
+const LEAST_LOG_BUFFER: usize = 64 << 10;
 
 struct MadeInput {
     name: String,
@@ -303,9 +309,22 @@ fn open_store(options: &Options, env: &Environment) -> Result<Option<Arc<Store>>
         disk.create_dir_all(dir)?;
         disk = Arc::new(QuotaDisk::new(disk, dir, quota)?);
     }
-    let store_options =
-        StoreOptions { cache_bytes: storage.cache_mib << 20, new_id: env.new_id.as_u128(), ..StoreOptions::default() };
+    let store_options = StoreOptions {
+        cache_bytes: storage.cache_mib << 20,
+        new_id: env.new_id.as_u128(),
+        log: log_options(storage.max_log_bytes),
+        ..StoreOptions::default()
+    };
     Ok(Some(Arc::new(Store::open(disk, dir, store_options)?)))
+}
+
+/// A log of several segments within its bound: only whole ones are trimmed, so that one that is as large as the bound would leave it
+/// exceeded for ever, with a checkpoint after every step.
+fn log_options(max_log_bytes: u64) -> LogOptions {
+    let most = LogOptions::default();
+    let segment_bytes = most.segment_bytes.min(max_log_bytes / LOG_SEGMENTS);
+    let room = usize::try_from(segment_bytes).unwrap_or(usize::MAX).max(LEAST_LOG_BUFFER);
+    LogOptions { segment_bytes, buffer_bytes: most.buffer_bytes.min(room), ..most }
 }
 
 fn fresh_state(program: &Program, options: &Options, env: &Environment, semantics: Semantics) -> PipelineState {
