@@ -204,7 +204,11 @@ impl Task for Work {
         if let Some(chunk) = self.waiting.take() {
             return self.send(chunk, patience);
         }
-        let next = match self.reader.next() {
+        let next = self.reader.next();
+        if next.is_ok() {
+            *lock(&self.shared.trouble) = None;
+        }
+        let next = match next {
             Ok(Next::Chunk(chunk)) => hashed(chunk, &self.hasher),
             Ok(Next::Idle) => return Turn::Pause(IDLE_POLL),
             Ok(Next::End) => {
@@ -216,7 +220,6 @@ impl Task for Work {
         };
         match next {
             Ok(chunk) => {
-                *lock(&self.shared.trouble) = None;
                 self.waiting = Some(chunk);
                 Turn::Again
             }
