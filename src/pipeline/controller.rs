@@ -223,7 +223,7 @@ impl Pipeline {
             for input in &mut self.inputs {
                 input.fill(input.limit(rows))?;
             }
-            let full = self.pending_bytes() > self.config.max_pending_output_bytes || self.memtables_full();
+            let full = self.outputs_full() || self.memtables_full();
             // A program over empty inputs has results, too: a count of 0.
             let first_of_nothing = self.state.step == 0 && self.inputs.iter().all(InputEndpoint::is_done);
             if !full && (first_of_nothing || self.should_cut()) {
@@ -349,6 +349,16 @@ impl Pipeline {
         self.outputs.iter().map(OutputEndpoint::pending_bytes).sum()
     }
 
+    /// Whether outputs hold more than they may, all together. Each asks its sink to sync at a share of the bound only, so that many may
+    /// reach it with none having asked: then all do.
+    fn outputs_full(&mut self) -> bool {
+        let full = self.pending_bytes() > self.config.max_pending_output_bytes;
+        if full {
+            self.outputs.iter_mut().for_each(OutputEndpoint::settle);
+        }
+        full
+    }
+
     /// Whether memtables are at their bound and those of the checkpoint before are still being written.
     fn memtables_full(&self) -> bool {
         let bound = self.config.storage.as_ref().map_or(u64::MAX, |s| s.max_memtable_bytes);
@@ -357,7 +367,7 @@ impl Pipeline {
 
     /// Waits while outputs hold more than they may.
     pub(super) fn wait_for_outputs(&mut self) -> Result<()> {
-        while self.pending_bytes() > self.config.max_pending_output_bytes && !self.control.stopping() {
+        while self.outputs_full() && !self.control.stopping() {
             self.pump()?;
             self.report();
             self.env.scheduler.wait(&self.parker, TURN);
