@@ -21,6 +21,7 @@ use crate::pipeline::output::Frozen;
 use crate::pipeline::pending;
 use crate::pipeline::schedule::{Running, Task, Turn};
 use crate::pipeline::state::{OutputState, PipelineState};
+use crate::sabotage::{Check, checked};
 
 /// How long a checkpoint waits for the sinks, all together, to sync before it takes their deltas along instead.
 const SINK_PATIENCE: Duration = Duration::from_secs(2);
@@ -169,7 +170,7 @@ impl Writing {
         let sink = frozen.position();
         let pending: Vec<_> = frozen.pending.iter().filter(|p| p.step > sink.step).cloned().collect();
         let mut output = OutputState { sink, pending: Vec::new() };
-        if !pending.is_empty() {
+        if !pending.is_empty() && checked(Check::PendingDeltas) {
             let name = store.write_extra("pending", &pending::encode(&schema, &pending)?)?;
             self.extras.push(name.clone());
             output.pending.push(name);

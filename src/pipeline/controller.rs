@@ -29,6 +29,7 @@ use crate::pipeline::record::{InputBatch, StepRecord};
 use crate::pipeline::schedule::Scheduler;
 use crate::pipeline::state::{InputState, PipelineState};
 use crate::pipeline::status::{Control, Phase};
+use crate::sabotage::{Check, checked};
 use crate::sql::Program;
 
 /// How long the loop sleeps when nobody wakes it.
@@ -315,7 +316,7 @@ impl Pipeline {
     pub(super) fn run_step(&mut self, step: u64, clock_ms: i64, tables: Vec<Vec<Delta>>) -> Result<()> {
         self.runtime.submit(StepInput { step, clock_ms, tables })?;
         let done = self.runtime.complete()?;
-        if let (true, Some(store)) = (self.logged, &self.store) {
+        if let (true, Some(store)) = (self.logged && checked(Check::WriteAhead), &self.store) {
             let log = store.log();
             log.wait_durable(log.next_seq() - 1)?;
         }
@@ -377,7 +378,8 @@ impl Pipeline {
 
     /// First log record that a checkpoint of now does not need.
     pub(super) fn next_log_record(&self) -> u64 {
-        self.store.as_ref().map_or(1, |s| s.log().next_seq())
+        let next = self.store.as_ref().map_or(1, |s| s.log().next_seq());
+        if checked(Check::LogFrom) { next } else { next + 1 }
     }
 
     fn checkpoint_if_due(&mut self) -> Result<()> {
@@ -410,7 +412,9 @@ impl Pipeline {
         let step = self.state.step;
         let mut state = self.state.clone();
         state.engine = ENGINE.into();
-        state.inputs = self.positions();
+        if checked(Check::InputPositions) {
+            state.inputs = self.positions();
+        }
         let spines = self.runtime.freeze()?;
         let mut outputs = Vec::new();
         for output in &mut self.outputs {
