@@ -306,7 +306,6 @@ impl Pipeline {
             store.log().append(&record.encode()?)?;
             store.log().submit()?;
         }
-        self.env.scheduler.pass();
         self.run_step(step, clock_ms, tables)?;
         self.control.update(|s| s.new_rows += new_rows);
         Ok(())
@@ -314,6 +313,7 @@ impl Pipeline {
 
     /// The part of a step that replay shares: circuit, durability of its record, outputs.
     pub(super) fn run_step(&mut self, step: u64, clock_ms: i64, tables: Vec<Vec<Delta>>) -> Result<()> {
+        self.env.scheduler.pass();
         self.runtime.submit(StepInput { step, clock_ms, tables })?;
         let done = self.runtime.complete()?;
         if let (true, Some(store)) = (self.logged && checked(Check::WriteAhead), &self.store) {
