@@ -56,7 +56,8 @@ fn one_seed_is_one_run() {
             let at = 1 + mix(n) % reference.calls;
             let run = Run { end: End::Call(at, How::Power), seed: n };
             let played = play(&game, &reference, &run).unwrap();
-            (reference.operations, reference.calls, reference.world.state().trace, played)
+            let files = reference.world.content();
+            (reference.operations, reference.calls, reference.world.state().trace, files, played)
         });
         assert_eq!(twice[0], twice[1], "game {}", game.seed);
     }
@@ -126,15 +127,30 @@ fn rows_that_have_changed_are_missed() {
     assert!(with_spoilt_sources(SourceState::alter, refusal) > 20);
 }
 
-#[test]
-fn outputs_that_are_full_together_only_are_asked_to_sync() {
+/// Games in which nothing asks for a checkpoint but the beginning and the end.
+fn quiet_games() -> impl Iterator<Item = Game> {
     let subjects = subjects();
-    for n in 0..20 {
+    (0..20).map(move |n| {
         let mut game = Game::of_model(mix(n), Level::ExactlyOnce, &subjects, &mut Rng::new(n));
         game.config.fault_tolerance.checkpoint_interval = None;
         game.config.storage = Some(StorageConfig { cache_mib: 1, max_log_bytes: 1 << 20, ..StorageConfig::default() });
+        game
+    })
+}
+
+#[test]
+fn outputs_that_are_full_together_only_are_asked_to_sync() {
+    for mut game in quiet_games() {
         game.config.max_pending_output_bytes = 3 << 10;
         reference(&game).unwrap();
+    }
+}
+
+#[test]
+fn a_small_log_does_not_take_a_checkpoint_after_each_step() {
+    for game in quiet_games() {
+        let done = reference(&game).unwrap().world.state().control.snapshot();
+        assert!(done.checkpoints <= 2, "{} checkpoints in {} steps", done.checkpoints, done.step);
     }
 }
 

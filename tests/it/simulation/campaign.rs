@@ -56,6 +56,11 @@ pub(super) fn reference(game: &Game) -> Result<Reference, String> {
         other => return Err(format!("without a crash: {other:?}")),
     }
     compare(game, &world, &world).map_err(|e| format!("without a crash: {e}"))?;
+    // All that is left to a sink may be to be asked to flush once more; an input has come to its end.
+    let troubles = world.state().control.snapshot().troubles;
+    if let Some(trouble) = troubles.iter().find(|trouble| trouble.contains("network")) {
+        return Err(format!("an input that is at its end is hindered: {trouble}"));
+    }
     Ok(Reference { world, operations: life.operations, calls: life.calls, seed: game.seed })
 }
 

@@ -6,6 +6,7 @@
 //! 3. When a life has ended (its process is dead), no call of a connector changes anything any more.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -91,6 +92,13 @@ impl World {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A hash of every file on the disk.
+    pub(super) fn content(&self) -> Vec<(PathBuf, u64)> {
+        let disk = &self.state().disk;
+        let hash = |path: &PathBuf| xxhash_rust::xxh3::xxh3_64(&disk.read_file(path).expect("a file that is listed"));
+        disk.list_all().into_iter().map(|path| (path.clone(), hash(&path))).collect()
     }
 
     /// One call of a connector, which may be the one that the process does not outlive: then `effect` has happened or not.
