@@ -21,7 +21,7 @@ mod sink;
 mod source;
 mod world;
 
-use backstay_storage::disk::sim::{Sabotage, SyncKind};
+use backstay_storage::disk::sim::{CrashPlan, Sabotage, SyncKind};
 
 use backstay::connector::Level;
 use backstay::pipeline::PipelineError;
@@ -125,6 +125,21 @@ fn rows_that_are_gone_are_missed() {
 fn rows_that_have_changed_are_missed() {
     let refusal = |e: &PipelineError| matches!(e, PipelineError::Replay { relation, .. } if relation.contains("input"));
     assert!(with_spoilt_sources(SourceState::alter, refusal) > 20);
+}
+
+#[test]
+fn a_finished_pipeline_that_is_started_again_leaves_its_files_durable() {
+    let subjects = subjects();
+    for n in 0..20 {
+        let game = Game::of_model(mix(n), Level::ExactlyOnce, &subjects, &mut Rng::new(n));
+        let reference = reference(&game).unwrap();
+        for life in 0..40 {
+            game.rise(&reference.world, Some(CrashPlan::Seeded(life)));
+            let again = game.live(&reference.world, life, End::Never);
+            assert!(again.result.as_ref().is_ok_and(|s| s.finished && s.new_rows == 0), "{again:?}");
+            compare(&game, &reference.world, &reference.world).unwrap_or_else(|e| panic!("game {n}, life {life}: {e}"));
+        }
+    }
 }
 
 /// Games in which nothing asks for a checkpoint but the beginning and the end.
