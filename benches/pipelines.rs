@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use backstay::connector::Level;
 use backstay::pipeline::config::{FaultTolerance, StorageConfig};
-use backstay::pipeline::{self, Control, Environment, Options, PipelineConfig, Summary, SystemClock};
+use backstay::pipeline::{self, Control, Environment, Options, PipelineConfig, Summary, SystemClock, Threads};
 use backstay::sql::{self, Program};
 use backstay_storage::disk;
 use serde_json::Value;
@@ -192,6 +192,8 @@ fn run(subject: &Subject, way: &Way, fault_tolerant: bool, folder: &Path) -> (Su
     let env = Environment {
         disk: disk::system(),
         clock: Arc::new(SystemClock::new()),
+        scheduler: Arc::new(Threads),
+        connectors: Default::default(),
         data_dir: Some(data_dir.clone()),
         base_dir: subject.base_dir.clone(),
         variables: BTreeMap::from([("DATA_DIR".into(), data_dir.to_string_lossy().into_owned())]),

@@ -8,5 +8,6 @@ pub mod circuit;
 pub mod cli;
 pub mod connector;
 pub mod pipeline;
+pub mod sabotage;
 pub mod sql;
 mod suggest;

@@ -21,4 +21,4 @@ pub use plan::CircuitPlan;
 pub use reshard::reshard;
 pub use row::ROW_FORMAT;
 pub use runtime::Runtime;
-pub use step::{OnEvalError, OpenSpine, RuntimeOptions, StepInput, StepOutput};
+pub use step::{OnEvalError, OpenSpine, Pick, RuntimeOptions, StepInput, StepOutput};

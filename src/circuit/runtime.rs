@@ -35,7 +35,7 @@ use super::message::Message;
 use super::operator::EvalErrors;
 use super::plan::CircuitPlan;
 use super::row::{RowCodec, self_check};
-use super::step::{OpenSpine, RuntimeOptions, StepInput, StepOutput};
+use super::step::{OpenSpine, Pick, RuntimeOptions, StepInput, StepOutput};
 use super::vnode::VNODES;
 use super::worker::{TableChunk, Worker, WorkerOutput, spread};
 
@@ -56,8 +56,8 @@ pub struct Runtime {
 
 enum Engine {
     Threads(Threads),
-    /// All workers in the caller's thread: the order of everything is fixed.
-    Inline(Vec<Worker>),
+    /// All workers in the caller's thread, in an order that the caller picks.
+    Inline(Vec<Worker>, Pick),
 }
 
 struct Threads {
@@ -99,8 +99,9 @@ impl Runtime {
         Self::new(plan, options, Engine::Threads(threads))
     }
 
-    /// Like [`Self::start`], but runs all workers in the caller's thread, one after the other: [`Self::submit`] does the
-    /// work. For simulations, and for answering a query once.
+    /// Like [`Self::start`], but runs all workers in the caller's thread: [`Self::submit`] does the work. `order` picks
+    /// which worker is next to run a stage, and which message is next to arrive; it must not matter. For simulations, and
+    /// for answering a query once.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -108,9 +109,10 @@ impl Runtime {
         plan: Arc<CircuitPlan>,
         options: RuntimeOptions,
         open_spine: &mut OpenSpine<'_>,
+        order: Pick,
     ) -> Result<Self> {
         let workers = Self::workers(&plan, options, open_spine)?;
-        Self::new(plan, options, Engine::Inline(workers))
+        Self::new(plan, options, Engine::Inline(workers, order))
     }
 
     fn workers(plan: &Arc<CircuitPlan>, options: RuntimeOptions, open: &mut OpenSpine<'_>) -> Result<Vec<Worker>> {
@@ -155,7 +157,7 @@ impl Runtime {
                 }
                 (0..self.workers).map(|_| None).collect()
             }
-            Engine::Inline(workers) => match run_inline(workers, step, clock_ms, shares) {
+            Engine::Inline(workers, order) => match run_inline(workers, order, step, clock_ms, shares) {
                 Ok(outputs) => outputs.into_iter().map(|output| Some(Ok(output))).collect(),
                 Err(error) => vec![Some(Err(error))],
             },
@@ -197,7 +199,7 @@ impl Runtime {
     fn reply(&mut self) -> Result<Reply> {
         match &self.engine {
             Engine::Threads(threads) => threads.replies.recv().map_err(|_| CircuitError::WorkerLost { worker: 0 }),
-            Engine::Inline(_) => Err(CircuitError::WorkerLost { worker: 0 }),
+            Engine::Inline(..) => Err(CircuitError::WorkerLost { worker: 0 }),
         }
     }
 
@@ -247,7 +249,7 @@ impl Runtime {
 
     fn freeze_workers(&mut self) -> Result<Vec<Snapshot>> {
         let threads = match &mut self.engine {
-            Engine::Inline(workers) => return Ok(workers.iter_mut().flat_map(Worker::freeze).collect()),
+            Engine::Inline(workers, _) => return Ok(workers.iter_mut().flat_map(Worker::freeze).collect()),
             Engine::Threads(threads) => threads,
         };
         for commands in &threads.commands {
@@ -278,25 +280,32 @@ impl Runtime {
     }
 }
 
-/// One step of all workers, stage by stage.
+/// One step of all workers, stage by stage: what a stage sends has arrived everywhere before the next one begins, as with
+/// Timely's frontiers. Which worker runs first in a stage, and what arrives first, is picked.
+///
+/// Timely itself cannot do it: the builders of its in-process allocators wait for one another when they are built, each on
+/// its own thread, and workers that are stepped by hand would still decide the order of messages themselves.
 fn run_inline(
     workers: &mut [Worker],
+    pick: &mut Pick,
     step: u64,
     clock_ms: i64,
     shares: Vec<Vec<TableChunk>>,
 ) -> Result<Vec<WorkerOutput>> {
-    let deliver = |workers: &mut [Worker], messages: Vec<Message>| {
-        messages.into_iter().for_each(|message| workers[message.to].accept(message));
-    };
     let mut messages = Vec::new();
     for (worker, input) in workers.iter_mut().zip(shares) {
         messages.extend(worker.begin(step, clock_ms, input)?);
     }
     let stages = workers.first().map_or(0, Worker::stages);
     for stage in 0..stages {
-        deliver(workers, std::mem::take(&mut messages));
-        for worker in workers.iter_mut() {
-            messages.extend(worker.run_stage(stage)?);
+        while !messages.is_empty() {
+            let message: Message = messages.swap_remove(pick(messages.len()));
+            workers[message.to].accept(message);
+        }
+        let mut left: Vec<usize> = (0..workers.len()).collect();
+        while !left.is_empty() {
+            let next = left.swap_remove(pick(left.len()));
+            messages.extend(workers[next].run_stage(stage)?);
         }
     }
     workers.iter_mut().map(Worker::finish).collect()

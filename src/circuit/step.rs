@@ -33,6 +33,9 @@ impl Default for RuntimeOptions {
 /// Opens the spine of a worker by its name, `<node>.<role>#<worker>`.
 pub type OpenSpine<'a> = dyn FnMut(usize, &str, Discipline) -> backstay_storage::Result<Spine> + 'a;
 
+/// Chooses one of `n` things to be next: a number below `n`, which is at least 1.
+pub type Pick = Box<dyn FnMut(usize) -> usize + Send>;
+
 /// The input of one step.
 #[derive(Clone, Debug, Default)]
 pub struct StepInput {

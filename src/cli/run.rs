@@ -11,8 +11,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::progress::Progress;
 use super::{Failure, read_text};
-use crate::connector::Level;
-use crate::pipeline::{self, Control, Environment, Options, PipelineConfig, Summary, SystemClock};
+use crate::connector::{Connectors, Level};
+use crate::pipeline::{self, Control, Environment, Options, PipelineConfig, Summary, SystemClock, Threads};
 use crate::sql;
 
 /// A graceful stop that takes longer than this ends the process: a restart replays what is missing.
@@ -135,6 +135,8 @@ fn environment(args: &Args) -> Result<Environment, Failure> {
     Ok(Environment {
         disk: backstay_storage::disk::system(),
         clock: Arc::new(SystemClock::new()),
+        scheduler: Arc::new(Threads),
+        connectors: Connectors::default(),
         data_dir: args.data_dir.clone(),
         base_dir,
         variables,

@@ -32,6 +32,7 @@ use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 
 use crate::circuit::Delta;
+pub use registry::Connectors;
 
 /// What a connector promises after a crash, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

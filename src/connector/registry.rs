@@ -1,4 +1,8 @@
-//! Connectors by the name of their transport.
+//! Connectors by the name of their transport: those of this crate, and those that an embedder adds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 use super::config::ConnectorConfig;
 use super::input::file::FileInput;
@@ -29,6 +33,62 @@ const LATER: &[&str] = &[
     "pub_sub_input",
     "redis_output",
 ];
+
+type Make<T> = Arc<dyn Fn(&ConnectorConfig, Context) -> Result<Box<T>> + Send + Sync>;
+
+/// The transports that a pipeline's connectors may name. By default those of this crate.
+#[derive(Clone, Default)]
+pub struct Connectors {
+    inputs: BTreeMap<String, Make<dyn Input>>,
+    outputs: BTreeMap<String, Make<dyn Output>>,
+}
+
+impl Connectors {
+    /// Adds an input transport; one that has the name of another takes its place.
+    #[must_use]
+    pub fn with_input(
+        mut self,
+        transport: &str,
+        make: impl Fn(&ConnectorConfig, Context) -> Result<Box<dyn Input>> + Send + Sync + 'static,
+    ) -> Self {
+        self.inputs.insert(transport.to_owned(), Arc::new(make));
+        self
+    }
+
+    /// Adds an output transport; one that has the name of another takes its place.
+    #[must_use]
+    pub fn with_output(
+        mut self,
+        transport: &str,
+        make: impl Fn(&ConnectorConfig, Context) -> Result<Box<dyn Output>> + Send + Sync + 'static,
+    ) -> Self {
+        self.outputs.insert(transport.to_owned(), Arc::new(make));
+        self
+    }
+
+    /// Makes the input connector that `config` describes: as [`input()`], but for the added ones.
+    pub(crate) fn input(&self, config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Input>> {
+        match self.inputs.get(&config.transport.name) {
+            Some(make) => make(&config.expand(&ctx.name, &ctx.variables)?, ctx),
+            None => input(config, ctx),
+        }
+    }
+
+    /// Makes the output connector that `config` describes: as [`output()`], but for the added ones.
+    pub(crate) fn output(&self, config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Output>> {
+        match self.outputs.get(&config.transport.name) {
+            Some(make) => make(&config.expand(&ctx.name, &ctx.variables)?, ctx),
+            None => output(config, ctx),
+        }
+    }
+}
+
+impl fmt::Debug for Connectors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (inputs, outputs) = (self.inputs.keys(), self.outputs.keys());
+        f.debug_struct("Connectors").field("inputs", &inputs).field("outputs", &outputs).finish()
+    }
+}
 
 /// Makes the input connector that `config` describes. Its settings are checked; files are not touched before it is opened.
 ///

@@ -16,6 +16,7 @@ use backstay_storage::disk::Disk;
 use crossbeam::sync::Parker;
 
 use crate::circuit::{Delta, Runtime, StepInput};
+use crate::connector::Connectors;
 use crate::pipeline::batch::Batch;
 use crate::pipeline::checkpointer::{Checkpointer, Job};
 use crate::pipeline::clock::Clock;
@@ -25,8 +26,10 @@ use crate::pipeline::input::InputEndpoint;
 use crate::pipeline::open::{ENGINE, check_places};
 use crate::pipeline::output::OutputEndpoint;
 use crate::pipeline::record::{InputBatch, StepRecord};
+use crate::pipeline::schedule::Scheduler;
 use crate::pipeline::state::{InputState, PipelineState};
 use crate::pipeline::status::{Control, Phase};
+use crate::sabotage::{Check, checked};
 use crate::sql::Program;
 
 /// How long the loop sleeps when nobody wakes it.
@@ -43,6 +46,10 @@ pub struct Environment {
     pub disk: Arc<dyn Disk>,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
+    /// What runs inputs, outputs and the checkpointer beside the steps.
+    pub scheduler: Arc<dyn Scheduler>,
+    /// The transports that connectors may name.
+    pub connectors: Connectors,
     /// The store's directory, if there is storage.
     pub data_dir: Option<PathBuf>,
     /// Where relative paths of connectors start.
@@ -203,20 +210,21 @@ impl Pipeline {
         let connectors: Vec<_> = self.inputs.iter().map(|i| (i.name.as_str(), i.connector())).collect();
         check_places(&connectors, &self.positions())?;
         for input in &mut self.inputs {
-            input.start(Arc::clone(&self.env.clock), self.parker.unparker().clone())?;
+            input.start(&*self.env.scheduler, self.parker.unparker().clone())?;
         }
         self.control.update(|s| s.phase = Phase::Running);
         loop {
             if self.control.stopping() {
                 return Ok(false);
             }
+            self.env.scheduler.pass();
             self.poll_checkpoint()?;
             self.pump()?;
             let rows = self.config.rows_per_step.unwrap_or(self.config.max_rows_per_step);
             for input in &mut self.inputs {
                 input.fill(input.limit(rows))?;
             }
-            let full = self.pending_bytes() > self.config.max_pending_output_bytes;
+            let full = self.outputs_full();
             // A program over empty inputs has results, too: a count of 0.
             let first_of_nothing = self.state.step == 0 && self.inputs.iter().all(InputEndpoint::is_done);
             if !full && (first_of_nothing || self.should_cut()) {
@@ -236,7 +244,7 @@ impl Pipeline {
                 }
             }
             self.report();
-            self.parker.park_timeout(TURN);
+            self.env.scheduler.wait(&self.parker, TURN);
         }
     }
 
@@ -305,9 +313,10 @@ impl Pipeline {
 
     /// The part of a step that replay shares: circuit, durability of its record, outputs.
     pub(super) fn run_step(&mut self, step: u64, clock_ms: i64, tables: Vec<Vec<Delta>>) -> Result<()> {
+        self.env.scheduler.pass();
         self.runtime.submit(StepInput { step, clock_ms, tables })?;
         let done = self.runtime.complete()?;
-        if let (true, Some(store)) = (self.logged, &self.store) {
+        if let (true, Some(store)) = (self.logged && checked(Check::WriteAhead), &self.store) {
             let log = store.log();
             log.wait_durable(log.next_seq() - 1)?;
         }
@@ -341,19 +350,30 @@ impl Pipeline {
         self.outputs.iter().map(OutputEndpoint::pending_bytes).sum()
     }
 
+    /// Whether outputs hold more than they may, all together. Each asks its sink to sync at a share of the bound only, so that many may
+    /// reach it with none having asked: then all do.
+    fn outputs_full(&mut self) -> bool {
+        let full = self.pending_bytes() > self.config.max_pending_output_bytes;
+        if full {
+            self.outputs.iter_mut().for_each(OutputEndpoint::settle);
+        }
+        full
+    }
+
     /// Waits while outputs hold more than they may.
     pub(super) fn wait_for_outputs(&mut self) -> Result<()> {
-        while self.pending_bytes() > self.config.max_pending_output_bytes && !self.control.stopping() {
+        while self.outputs_full() && !self.control.stopping() {
             self.pump()?;
             self.report();
-            self.parker.park_timeout(TURN);
+            self.env.scheduler.wait(&self.parker, TURN);
         }
         Ok(())
     }
 
     /// First log record that a checkpoint of now does not need.
     pub(super) fn next_log_record(&self) -> u64 {
-        self.store.as_ref().map_or(1, |s| s.log().next_seq())
+        let next = self.store.as_ref().map_or(1, |s| s.log().next_seq());
+        if checked(Check::LogFrom) { next } else { next + 1 }
     }
 
     fn checkpoint_if_due(&mut self) -> Result<()> {
@@ -384,7 +404,9 @@ impl Pipeline {
         let step = self.state.step;
         let mut state = self.state.clone();
         state.engine = ENGINE.into();
-        state.inputs = self.positions();
+        if checked(Check::InputPositions) {
+            state.inputs = self.positions();
+        }
         let spines = self.runtime.freeze()?;
         let mut outputs = Vec::new();
         for output in &mut self.outputs {
@@ -430,7 +452,7 @@ impl Pipeline {
             self.pump()?;
             self.poll_checkpoint()?;
             if self.checkpointer.as_ref().is_some_and(Checkpointer::is_busy) {
-                self.parker.park_timeout(Duration::from_millis(2));
+                self.env.scheduler.wait(&self.parker, Duration::from_millis(2));
             }
         }
         Ok(())
@@ -445,7 +467,7 @@ impl Pipeline {
             && self.env.clock.elapsed().saturating_sub(begun) < DRAIN_PATIENCE
         {
             self.pump()?;
-            self.parker.park_timeout(TURN);
+            self.env.scheduler.wait(&self.parker, TURN);
         }
         self.finish_checkpoint()?;
         // A pipeline that has nothing new leaves everything as it was.

@@ -1,11 +1,10 @@
-//! An input connector at work: a thread reads, parses and hashes ahead of the steps, into a bounded lock-free queue.
+//! An input connector at work: a task reads, parses and hashes ahead of the steps, into a bounded lock-free queue.
 //!
 //! Bounds: a queue of `QUEUE_CHUNKS` chunks, and a buffer on the controller's side that takes no more once a full step's rows are
 //! in it. A connector's chunks are about a MiB, so an input holds some tens of MiB.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use backstay_storage::queue;
@@ -13,10 +12,10 @@ use crossbeam::sync::Unparker;
 
 use crate::connector::{Chunk, ConnectorError, IDLE_POLL, Input, InputReader, Next};
 use crate::pipeline::batch::{Batch, Buffer, HashedChunk, replayed};
-use crate::pipeline::clock::Clock;
 use crate::pipeline::error::{PipelineError, Result};
 use crate::pipeline::hash::RowHasher;
 use crate::pipeline::record::InputBatch;
+use crate::pipeline::schedule::{Running, Scheduler, Task, Turn};
 use crate::pipeline::state::InputState;
 
 /// Chunks that are read ahead, besides those in the controller's buffer.
@@ -42,17 +41,17 @@ pub struct InputEndpoint {
     ended: bool,
 }
 
-/// The reading thread, seen from the controller.
+/// The reading task, seen from the controller.
 #[derive(Debug)]
 struct Reader {
+    /// Before the task: one that waits for room in the queue ends when this is gone.
     chunks: queue::Receiver<HashedChunk>,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    _task: Running,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    stop: AtomicBool,
     ended: AtomicBool,
     failed: Mutex<Option<ConnectorError>>,
     trouble: Mutex<Option<String>>,
@@ -89,17 +88,17 @@ impl InputEndpoint {
         Ok(batch)
     }
 
-    /// Starts the reading thread where the state says.
-    pub fn start(&mut self, clock: Arc<dyn Clock>, wake: Unparker) -> Result<()> {
+    /// Starts the reading task where the state says.
+    pub fn start(&mut self, scheduler: &dyn Scheduler, wake: Unparker) -> Result<()> {
         let reader = self.input.open(&self.state.position)?;
         let (sender, chunks) = queue::channel(QUEUE_CHUNKS);
         let shared = Arc::new(Shared::default());
-        let work = Work { reader, sender, shared: Arc::clone(&shared), hasher: self.hasher.clone(), clock, wake };
-        let thread = std::thread::Builder::new()
-            .name(format!("in {}", self.name))
-            .spawn(move || work.run())
+        let hasher = self.hasher.clone();
+        let work = Work { reader, sender, waiting: None, shared: Arc::clone(&shared), hasher, wake };
+        let task = scheduler
+            .start(&format!("in {}", self.name), Box::new(work))
             .map_err(|e| PipelineError::State(format!("cannot start a thread for input {}: {e}", self.name)))?;
-        self.reader = Some(Reader { chunks, shared, thread: Some(thread) });
+        self.reader = Some(Reader { chunks, shared, _task: task });
         Ok(())
     }
 
@@ -189,75 +188,66 @@ impl InputEndpoint {
     }
 }
 
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        // A reader that waits for room in the queue must find some.
-        while self.chunks.try_recv().is_some() {}
-        if let Some(thread) = self.thread.take() {
-            while !thread.is_finished() {
-                if self.chunks.try_recv().is_none() {
-                    std::thread::park_timeout(Duration::from_millis(1));
-                }
-            }
-            // A reader that panicked has told so on its own thread.
-            let _ = thread.join();
-        }
-    }
-}
-
+/// The reading task.
 struct Work {
     reader: Box<dyn InputReader>,
     sender: queue::Sender<HashedChunk>,
+    /// Read, and waits for room in the queue.
+    waiting: Option<HashedChunk>,
     shared: Arc<Shared>,
     hasher: RowHasher,
-    clock: Arc<dyn Clock>,
     wake: Unparker,
 }
 
-impl Work {
-    fn run(mut self) {
-        while !self.shared.stop.load(Ordering::Acquire) {
-            let next = match self.reader.next() {
-                Ok(Next::Chunk(chunk)) => hashed(chunk, &self.hasher).map(Some),
-                Ok(Next::Idle) => Ok(None),
-                Ok(Next::End) => {
-                    self.shared.ended.store(true, Ordering::Release);
-                    break;
-                }
-                Err(error) => Err(error),
-            };
-            match next {
-                Ok(Some(chunk)) => {
-                    *lock(&self.shared.trouble) = None;
-                    if !self.send(chunk) {
-                        return;
-                    }
-                    self.wake.unpark();
-                }
-                Ok(None) => self.clock.sleep(IDLE_POLL),
-                Err(error) if error.retry => {
-                    *lock(&self.shared.trouble) = Some(error.to_string());
-                    self.clock.sleep(RETRY);
-                }
-                Err(error) => {
-                    *lock(&self.shared.failed) = Some(error);
-                    break;
-                }
+impl Task for Work {
+    fn turn(&mut self, patience: Duration) -> Turn {
+        if let Some(chunk) = self.waiting.take() {
+            return self.send(chunk, patience);
+        }
+        let next = self.reader.next();
+        if next.is_ok() {
+            *lock(&self.shared.trouble) = None;
+        }
+        let next = match next {
+            Ok(Next::Chunk(chunk)) => hashed(chunk, &self.hasher),
+            Ok(Next::Idle) => return Turn::Pause(IDLE_POLL),
+            Ok(Next::End) => {
+                self.shared.ended.store(true, Ordering::Release);
+                self.wake.unpark();
+                return Turn::End;
+            }
+            Err(error) => Err(error),
+        };
+        match next {
+            Ok(chunk) => {
+                self.waiting = Some(chunk);
+                Turn::Again
+            }
+            Err(error) if error.retry => {
+                *lock(&self.shared.trouble) = Some(error.to_string());
+                Turn::Pause(RETRY)
+            }
+            Err(error) => {
+                *lock(&self.shared.failed) = Some(error);
+                self.wake.unpark();
+                Turn::End
             }
         }
-        self.wake.unpark();
     }
+}
 
-    /// Waits for room; false if the pipeline has gone.
-    fn send(&mut self, mut chunk: HashedChunk) -> bool {
-        loop {
-            if self.shared.stop.load(Ordering::Acquire) {
-                return false;
+impl Work {
+    /// Waits for room; ends if the pipeline has gone.
+    fn send(&mut self, chunk: HashedChunk, patience: Duration) -> Turn {
+        match self.sender.send_timeout(chunk, patience) {
+            Ok(()) => {
+                self.wake.unpark();
+                Turn::Again
             }
-            match self.sender.send_timeout(chunk, Duration::from_millis(100)) {
-                Ok(()) => return true,
-                Err(back) => chunk = back.into_inner(),
+            Err(back) if back.is_disconnected() => Turn::End,
+            Err(back) => {
+                self.waiting = Some(back.into_inner());
+                Turn::Again
             }
         }
     }

@@ -3,7 +3,8 @@
 //! - `open` finds out where to go on: newest checkpoint, operator state, sinks;
 //! - `replay` runs the logged steps after it again, verified;
 //! - [`controller`] cuts, logs, runs and delivers new steps, and takes checkpoints;
-//! - [`input`] and [`output`] are the connectors at work, [`checkpointer`] writes checkpoints beside the steps.
+//! - [`input`] and [`output`] are the connectors at work, [`checkpointer`] writes checkpoints beside the steps;
+//! - [`schedule`] says when these have their turns.
 //!
 //! Invariants (the design's, and where they are kept): write ahead — [`controller`] waits for step record n before it hands deltas of n to
 //! outputs; replay identity — `replay` verifies each input's rows and each view's delta; non-blocking checkpoints — the
@@ -26,6 +27,7 @@ pub mod output;
 mod pending;
 pub mod record;
 mod replay;
+pub mod schedule;
 pub mod state;
 pub mod status;
 
@@ -33,4 +35,5 @@ pub use clock::{Clock, SystemClock};
 pub use config::PipelineConfig;
 pub use controller::{Environment, Options, Summary, run};
 pub use error::{PipelineError, Result};
+pub use schedule::{Scheduler, Threads};
 pub use status::Control;

@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backstay_storage::disk::QuotaDisk;
+use backstay_storage::log::LogOptions;
 use backstay_storage::spine::Spine;
 use backstay_storage::{Recovered, Store, StoreOptions};
 use crossbeam::sync::Parker;
 
-use crate::circuit::{CircuitPlan, OnEvalError, ROW_FORMAT, Runtime, RuntimeOptions, reshard};
+use crate::circuit::{CircuitPlan, OnEvalError, Pick, ROW_FORMAT, Runtime, RuntimeOptions, reshard};
 use crate::connector::config::ConnectorConfig;
-use crate::connector::{ConnectorError, Context, Input, Level, Output, Resume, SinkPosition, registry};
+use crate::connector::{ConnectorError, Context, Input, Level, Output, Resume, SinkPosition};
 use crate::pipeline::checkpointer::Checkpointer;
 use crate::pipeline::config::OnError;
 use crate::pipeline::controller::{Environment, Options, Pipeline};
@@ -26,10 +27,16 @@ use crate::pipeline::output::OutputEndpoint;
 use crate::pipeline::pending;
 use crate::pipeline::state::{InputState, OutputState, PipelineState, Semantics};
 use crate::pipeline::status::{Control, Phase};
+use crate::sabotage::{Check, checked};
 use crate::sql::Program;
 
 /// This build, as step records and checkpoints name it.
 pub const ENGINE: &str = env!("CARGO_PKG_VERSION");
+
+/// Segments that a log of `max_log_bytes` has at least.
+const LOG_SEGMENTS: u64 = 8;
+/// Step records are gathered in no less than this.
+const LEAST_LOG_BUFFER: usize = 64 << 10;
 
 struct MadeInput {
     name: String,
@@ -84,7 +91,8 @@ impl Pipeline {
         }
 
         let plan = Arc::new(program.plan.clone());
-        let (runtime, dropped) = start_runtime(&plan, &state, old_workers, store.as_deref())?;
+        let (runtime, dropped) =
+            start_runtime(&plan, &state, old_workers, store.as_deref(), env.scheduler.worker_order())?;
 
         let parker = Parker::new();
         let last_step = match &store {
@@ -123,9 +131,8 @@ impl Pipeline {
                 None => OutputState { sink: output.sync()?, pending: Vec::new() },
             };
             let position = position.unwrap_or_else(|| known.sink.clone());
-            let clock = Arc::clone(&env.clock);
-            let mut endpoint =
-                OutputEndpoint::start(name.clone(), view, output, position, clock, parker.unparker().clone())?;
+            let wake = parker.unparker().clone();
+            let mut endpoint = OutputEndpoint::start(name.clone(), view, output, position, &*env.scheduler, wake)?;
             for file in &known.pending {
                 let store = store.as_ref().ok_or_else(|| lost("store"))?;
                 for (step, delta) in pending::decode(schema, file, &store.read_extra(file)?)? {
@@ -138,7 +145,7 @@ impl Pipeline {
         let outputs_now: Vec<&str> = output_endpoints.iter().map(|o| o.name.as_str()).collect();
         state.outputs.retain(|name, _| outputs_now.contains(&name.as_str()));
 
-        let checkpointer = store.as_ref().map(|store| Checkpointer::start(Arc::clone(store))).transpose()?;
+        let checkpointer = store.as_ref().map(|store| Checkpointer::start(store, env)).transpose()?;
         let mut pipeline = Self {
             program: Arc::clone(program),
             config: config.clone(),
@@ -192,7 +199,7 @@ fn make_inputs(program: &Program, env: &Environment) -> Result<Vec<MadeInput>> {
         for config in &definition.connectors {
             let name = format!("{}.{}", definition.name, config.name);
             let context = context(env, &name, &definition.schema, &definition.primary_key);
-            let input = Arc::from(registry::input(config, context).map_err(misconfigured)?);
+            let input = Arc::from(env.connectors.input(config, context).map_err(misconfigured)?);
             made.push(MadeInput { name, table, input, max_batch: max_batch(config) });
         }
     }
@@ -204,8 +211,8 @@ fn make_outputs(program: &Program, env: &Environment) -> Result<Vec<MadeOutput>>
     for (view, definition) in program.views.iter().enumerate() {
         for config in &definition.connectors {
             let name = format!("{}.{}", definition.name, config.name);
-            let output =
-                registry::output(config, context(env, &name, &definition.schema, &[])).map_err(misconfigured)?;
+            let context = context(env, &name, &definition.schema, &[]);
+            let output = env.connectors.output(config, context).map_err(misconfigured)?;
             if let Some(target) = output.target()
                 && let Some(other) = made.iter().find(|o| o.output.target().as_ref() == Some(&target))
             {
@@ -308,9 +315,19 @@ fn open_store(options: &Options, env: &Environment) -> Result<Option<Arc<Store>>
         memory_bytes: cache_bytes.saturating_add(storage.max_memtable_bytes),
         cache_bytes: Some(cache_bytes),
         new_id: env.new_id.as_u128(),
+        log: log_options(storage.max_log_bytes),
         ..StoreOptions::default()
     };
     Ok(Some(Arc::new(Store::open(disk, dir, store_options)?)))
+}
+
+/// A log of several segments within its bound: only whole ones are trimmed, so that one that is as large as the bound would leave it
+/// exceeded for ever, with a checkpoint after every step.
+fn log_options(max_log_bytes: u64) -> LogOptions {
+    let most = LogOptions::default();
+    let segment_bytes = most.segment_bytes.min(max_log_bytes / LOG_SEGMENTS);
+    let room = usize::try_from(segment_bytes).unwrap_or(usize::MAX).max(LEAST_LOG_BUFFER);
+    LogOptions { segment_bytes, buffer_bytes: most.buffer_bytes.min(room), ..most }
 }
 
 fn fresh_state(program: &Program, options: &Options, env: &Environment, semantics: Semantics) -> PipelineState {
@@ -370,6 +387,7 @@ fn start_runtime(
     state: &PipelineState,
     old_workers: usize,
     store: Option<&Store>,
+    order: Option<Pick>,
 ) -> Result<(Runtime, Vec<String>)> {
     let workers = state.workers;
     let on_eval_error = match state.semantics.on_evaluation_error {
@@ -389,13 +407,19 @@ fn start_runtime(
         if !moved.contains_key(base) {
             let read = (0..old_workers).map(|w| open(base, w, old_workers)).collect::<Result<_, _>>()?;
             let mut write = (0..workers).map(|w| open(base, w, workers)).collect::<Result<Vec<_>, _>>()?;
-            reshard(read, discipline, &mut write)?;
+            if checked(Check::Reshard) {
+                reshard(read, discipline, &mut write)?;
+            }
             moved.insert(base.to_string(), write.into_iter().map(Some).collect());
         }
         let spine = moved.get_mut(base).and_then(|spines| spines.get_mut(worker)).and_then(Option::take);
         spine.ok_or_else(|| backstay_storage::Error::Invalid(format!("spine {name} was opened twice")))
     };
-    let runtime = Runtime::start(Arc::clone(plan), RuntimeOptions { workers, on_eval_error }, &mut open_spine)?;
+    let (plan, options) = (Arc::clone(plan), RuntimeOptions { workers, on_eval_error });
+    let runtime = match order {
+        None => Runtime::start(plan, options, &mut open_spine)?,
+        Some(order) => Runtime::start_inline(plan, options, &mut open_spine, order)?,
+    };
     let shards = |base: &String| (0..old_workers).map(|w| spine_name(base, w, old_workers)).collect::<Vec<_>>();
     Ok((runtime, moved.keys().flat_map(shards).collect()))
 }

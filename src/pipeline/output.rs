@@ -1,4 +1,4 @@
-//! An output connector at work: a thread delivers the steps' deltas in order.
+//! An output connector at work: a task delivers the steps' deltas in order.
 //!
 //! A delta is *pending* until the sink holds it durably. The controller keeps pending deltas, so that a checkpoint never waits for
 //! a sink: what a slow or failing sink has not got goes into the checkpoint itself (invariant 9).
@@ -7,19 +7,19 @@
 //! Known limit: a delta that is pending over several checkpoints is written by each of them.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use backstay_storage::queue;
+use backstay_storage::queue::{self, RecvTimeoutError};
 use crossbeam::channel::{self as reply, Receiver as Reply};
 use crossbeam::sync::Unparker;
 
 use crate::circuit::Delta;
 use crate::connector::{ConnectorError, Output, SinkPosition};
-use crate::pipeline::clock::Clock;
 use crate::pipeline::error::{PipelineError, Result};
+use crate::pipeline::schedule::{Running, Scheduler, Task, Turn};
+use crate::sabotage::{Check, checked};
 
 const QUEUE_ITEMS: usize = 64;
 const RETRY: Duration = Duration::from_secs(1);
@@ -40,9 +40,10 @@ pub struct OutputEndpoint {
     unsynced: bool,
     /// Items that the queue had no room for yet.
     backlog: VecDeque<Item>,
-    sender: Option<queue::Sender<Item>>,
+    /// Before the task: one that waits for something to do ends when this is gone.
+    sender: queue::Sender<Item>,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    _task: Running,
 }
 
 /// A delta that the sink does not yet hold durably.
@@ -74,7 +75,6 @@ enum Item {
 
 #[derive(Debug, Default)]
 struct Shared {
-    stop: AtomicBool,
     delivered: AtomicU64,
     synced: Mutex<SinkPosition>,
     failed: Mutex<Option<ConnectorError>>,
@@ -101,23 +101,22 @@ impl Frozen {
 }
 
 impl OutputEndpoint {
-    /// Starts the delivering thread over an opened output that stands at `position`.
+    /// Starts the delivering task over an opened output that stands at `position`.
     pub fn start(
         name: String,
         view: usize,
         output: Box<dyn Output>,
         position: SinkPosition,
-        clock: Arc<dyn Clock>,
+        scheduler: &dyn Scheduler,
         wake: Unparker,
     ) -> Result<Self> {
         let (sender, items) = queue::channel(QUEUE_ITEMS);
         let skip = position.step;
         let shared = Arc::new(Shared { synced: Mutex::new(position), ..Shared::default() });
         shared.delivered.store(skip, Ordering::Release);
-        let work = Work { output, items, shared: Arc::clone(&shared), clock, wake };
-        let thread = std::thread::Builder::new()
-            .name(format!("out {name}"))
-            .spawn(move || work.run())
+        let work = Work { output, items, at_hand: None, shared: Arc::clone(&shared), wake };
+        let task = scheduler
+            .start(&format!("out {name}"), Box::new(work))
             .map_err(|e| PipelineError::State(format!("cannot start a thread for output {name}: {e}")))?;
         Ok(Self {
             name,
@@ -128,15 +127,15 @@ impl OutputEndpoint {
             unsynced_bytes: 0,
             unsynced: false,
             backlog: VecDeque::new(),
-            sender: Some(sender),
+            sender,
             shared,
-            thread: Some(thread),
+            _task: task,
         })
     }
 
     /// Hands over a step's delta; steps that the sink has are left out.
     pub fn send(&mut self, step: u64, delta: Arc<Delta>) {
-        if step <= self.skip {
+        if step <= self.skip && checked(Check::SinkSkip) {
             return;
         }
         let pending = Pending::new(step, Arc::clone(&delta));
@@ -157,12 +156,10 @@ impl OutputEndpoint {
         if self.unsynced_bytes > bound / 4 {
             self.ask_sync(None);
         }
-        if let Some(sender) = &mut self.sender {
-            while let Some(item) = self.backlog.pop_front() {
-                if let Err(full) = sender.try_send(item) {
-                    self.backlog.push_front(full.into_inner());
-                    break;
-                }
+        while let Some(item) = self.backlog.pop_front() {
+            if let Err(full) = self.sender.try_send(item) {
+                self.backlog.push_front(full.into_inner());
+                break;
             }
         }
         let synced = lock(&self.shared.synced).step;
@@ -223,72 +220,68 @@ impl OutputEndpoint {
     }
 }
 
-impl Drop for OutputEndpoint {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.sender = None;
-        if let Some(thread) = self.thread.take() {
-            // A sink that panicked has told so on its own thread.
-            let _ = thread.join();
-        }
-    }
-}
-
+/// The delivering task.
 struct Work {
     output: Box<dyn Output>,
     items: queue::Receiver<Item>,
+    /// What is to be done next: again after an error that may pass, or a flush when nothing else waits.
+    at_hand: Option<Item>,
     shared: Arc<Shared>,
-    clock: Arc<dyn Clock>,
     wake: Unparker,
 }
 
-impl Work {
-    fn run(mut self) {
-        while !self.shared.stop.load(Ordering::Acquire) {
-            let Ok(item) = self.items.recv_timeout(Duration::from_millis(50)) else { continue };
-            let mut done = self.work_off(&item);
-            if self.items.is_empty() {
-                done = done.and_then(|()| self.work_off(&Item::Flush));
+impl Task for Work {
+    fn turn(&mut self, patience: Duration) -> Turn {
+        let item = match self.at_hand.take() {
+            Some(item) => item,
+            None => match self.items.recv_timeout(patience) {
+                Ok(item) => item,
+                Err(RecvTimeoutError::Timeout) => return Turn::Again,
+                Err(RecvTimeoutError::Disconnected) => return Turn::End,
+            },
+        };
+        let turn = match self.work_off(&item) {
+            Ok(()) => {
+                *lock(&self.shared.trouble) = None;
+                if !matches!(item, Item::Flush) && self.items.is_empty() {
+                    self.at_hand = Some(Item::Flush);
+                }
+                Turn::Again
             }
-            if let Err(error) = done {
+            Err(error) if error.retry => {
+                *lock(&self.shared.trouble) = Some(error.to_string());
+                self.at_hand = Some(item);
+                Turn::Pause(RETRY)
+            }
+            Err(error) => {
                 *lock(&self.shared.failed) = Some(error);
-                break;
+                Turn::End
             }
-            self.wake.unpark();
-        }
+        };
         self.wake.unpark();
+        turn
     }
+}
 
-    /// Does one thing, again and again while the error may pass.
+impl Work {
+    /// Does one thing.
     fn work_off(&mut self, item: &Item) -> Result<(), ConnectorError> {
-        loop {
-            let result = match item {
-                Item::Delta { step, delta } => self.output.deliver(*step, delta).map(|()| {
-                    self.shared.delivered.store(*step, Ordering::Release);
-                }),
-                Item::ReplayDone => self.output.replay_done(),
-                Item::Flush => self.output.flush(),
-                Item::Sync(done) => self.output.sync().map(|position| {
-                    *lock(&self.shared.synced) = position;
-                    if let Some(done) = done {
-                        // The checkpointer may have stopped waiting.
-                        let _ = done.try_send(());
-                    }
-                }),
-            };
-            match result {
-                Err(error) if error.retry && !self.shared.stop.load(Ordering::Acquire) => {
-                    *lock(&self.shared.trouble) = Some(error.to_string());
-                    self.wake.unpark();
-                    self.clock.sleep(RETRY);
+        match item {
+            Item::Delta { step, delta } => {
+                self.output.deliver(*step, delta)?;
+                self.shared.delivered.store(*step, Ordering::Release);
+            }
+            Item::ReplayDone => self.output.replay_done()?,
+            Item::Flush => self.output.flush()?,
+            Item::Sync(done) => {
+                *lock(&self.shared.synced) = self.output.sync()?;
+                if let Some(done) = done {
+                    // The checkpointer may have stopped waiting.
+                    let _ = done.try_send(());
                 }
-                Ok(()) => {
-                    *lock(&self.shared.trouble) = None;
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 }
 
@@ -302,9 +295,11 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Schema};
     use crossbeam::sync::Parker;
 
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
     use crate::connector::{Level, Resume};
-    use crate::pipeline::clock::SystemClock;
+    use crate::pipeline::schedule::Threads;
 
     /// Takes everything, and writes it only once there is room, as a file on a full disk.
     #[derive(Debug)]
@@ -355,10 +350,9 @@ mod tests {
         let room = Arc::new(AtomicBool::new(false));
         let sink = Box::new(Full { room: Arc::clone(&room), step: 0 });
         let parker = Parker::new();
-        let clock = Arc::new(SystemClock::new());
         let wake = parker.unparker().clone();
         let mut endpoint =
-            OutputEndpoint::start("v.full".into(), 0, sink, SinkPosition::default(), clock, wake).unwrap();
+            OutputEndpoint::start("v.full".into(), 0, sink, SinkPosition::default(), &Threads, wake).unwrap();
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
         endpoint.send(1, Arc::new(Delta { rows: RecordBatch::new_empty(schema), weights: Vec::new() }));
         endpoint.settle();

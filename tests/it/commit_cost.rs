@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backstay::pipeline::{Control, Environment, Options, PipelineConfig, SystemClock, run};
+use backstay::pipeline::{Control, Environment, Options, PipelineConfig, SystemClock, Threads, run};
 use backstay_storage::disk::{DiskStats, system};
 
 /// Runs `rows` generated rows in steps of ten; gives the steps made and what the disk did.
@@ -24,6 +24,8 @@ fn cost(rows: u64) -> (u64, DiskStats) {
     let env = Environment {
         disk: Arc::clone(&disk),
         clock: Arc::new(SystemClock::new()),
+        scheduler: Arc::new(Threads),
+        connectors: Default::default(),
         data_dir: Some(temp.path().join("data")),
         base_dir: temp.path().to_path_buf(),
         variables: Default::default(),

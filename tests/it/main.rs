@@ -14,3 +14,4 @@ mod flights;
 mod full_disk;
 mod kill;
 mod process;
+mod simulation;

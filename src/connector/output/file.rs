@@ -9,7 +9,7 @@
 //! after a sync that failed, when they are read from memory but would never reach the disk.
 //!
 //! A device writes whole sectors, so that a torn append can spoil durable bytes in front of it, in the same sector. Therefore the checkpoint
-//! holds the bytes of the last, unfinished block of [`BLOCK`] bytes too (`tail`), and a restart writes them again first; of the whole block before
+//! holds the bytes of the last, unfinished block of [`BLOCK`] bytes too (`tail`), and a restart writes them again first, durably; of the whole block before
 //! that one it holds a hash (`before`), which tells when the file is another one.
 //!
 //! Invariants:
@@ -266,12 +266,19 @@ impl Output for FileOutput {
         if left.is_none() && len > offset {
             file.set_len(offset).map_err(|e| self.file_error("cut", &e))?;
         }
-        let written = offset - tail.len() as u64;
+        let start = offset - tail.len() as u64;
+        let mut recent = self.block_before(&*file, start, before)?;
+        if !tail.is_empty() {
+            // Durable at once: a pipeline that has nothing more to deliver asks for no sync.
+            file.write_at(&tail, start).map_err(|e| self.file_error("write", &e))?;
+            file.sync().map_err(|e| ConnectorError { retry: false, ..self.file_error("sync", &e) })?;
+        }
+        recent.extend_from_slice(&tail);
         self.sink = Some(Sink {
-            recent: self.block_before(&*file, written, before)?,
+            recent,
             file,
-            written,
-            pending: tail,
+            written: offset,
+            pending: Vec::new(),
             durable: offset,
             left,
             last_step: resume.last_step,
