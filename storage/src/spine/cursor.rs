@@ -14,7 +14,9 @@ mod source;
 pub(super) use merge::Merge;
 pub(super) use source::Source;
 
+use super::floor::Floor;
 use crate::Result;
+use std::sync::Arc;
 
 /// A walk over a spine's rows in the order of (key, value), each of them once, tombstones and
 /// zero weights left out. It shows the state at the moment it was made, whatever is inserted later.
@@ -40,13 +42,36 @@ use crate::Result;
 #[derive(Debug)]
 pub struct Cursor {
     merge: Merge,
+    floor: Option<Arc<Floor>>,
 }
 
 impl Cursor {
-    pub(super) fn new(merge: Merge) -> Result<Self> {
-        let mut cursor = Self { merge };
+    /// Stands on the first row.
+    pub(super) fn new(merge: Merge, floor: Option<Arc<Floor>>) -> Result<Self> {
+        let mut cursor = Self { merge, floor };
         cursor.merge.rewind()?;
+        cursor.pass_hidden()?;
         Ok(cursor)
+    }
+
+    /// Goes on to a row that is not hidden.
+    fn pass_hidden(&mut self) -> Result<()> {
+        let Some(floor) = &self.floor else { return Ok(()) };
+        while self.merge.valid() && floor.hides(self.merge.key()) {
+            self.merge.seek(&floor.first_after(self.merge.key()), &[])?;
+        }
+        Ok(())
+    }
+
+    /// Goes back to one.
+    fn pass_hidden_back(&mut self) -> Result<()> {
+        let Some(floor) = &self.floor else { return Ok(()) };
+        while self.merge.valid() && floor.hides(self.merge.key()) {
+            // All before with the same front are hidden, too.
+            let front = self.merge.key().get(..floor.skip).unwrap_or_default().to_vec();
+            self.merge.seek_below(&front)?;
+        }
+        Ok(())
     }
 
     /// Goes to the first row whose key is at least `key`, forward or back.
@@ -68,7 +93,8 @@ impl Cursor {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn seek(&mut self, key: &[u8]) -> Result<()> {
-        self.merge.seek(key, &[])
+        self.merge.seek(key, &[])?;
+        self.pass_hidden()
     }
 
     /// Goes to the first row that is at least `(key, value)`, forward or back. In a latest spine the value plays no part.
@@ -89,7 +115,8 @@ impl Cursor {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn seek_row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.merge.seek(key, value)
+        self.merge.seek(key, value)?;
+        self.pass_hidden()
     }
 
     /// Whether it stands on a row.
@@ -150,7 +177,8 @@ impl Cursor {
     /// ```
     #[expect(clippy::should_implement_trait, reason = "rows are lent, which Iterator cannot do")]
     pub fn next(&mut self) -> Result<()> {
-        self.merge.next()
+        self.merge.next()?;
+        self.pass_hidden()
     }
 
     /// Goes back to the row before. At the beginning it stands nowhere, until the next seek.
@@ -174,7 +202,8 @@ impl Cursor {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn prev(&mut self) -> Result<()> {
-        self.merge.prev()
+        self.merge.prev()?;
+        self.pass_hidden_back()
     }
 
     /// Goes to the last row.
@@ -195,7 +224,8 @@ impl Cursor {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn seek_last(&mut self) -> Result<()> {
-        self.merge.seek_last()
+        self.merge.seek_last()?;
+        self.pass_hidden_back()
     }
 
     /// Goes to the last row whose key is at most `key`: in a weighted spine, of that key's rows the one with the greatest value.
@@ -218,6 +248,7 @@ impl Cursor {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn seek_for_prev(&mut self, key: &[u8]) -> Result<()> {
-        self.merge.seek_for_prev(key)
+        self.merge.seek_for_prev(key)?;
+        self.pass_hidden_back()
     }
 }

@@ -309,6 +309,7 @@ impl Shared {
     /// Has merged what the policy names.
     pub(super) fn plan(self: &Arc<Self>) {
         let Some(context) = &self.context else { return };
+        self.drop_hidden();
         while let Some(merging) = self.next_merge(context.small()) {
             context.merger().push(Job { shared: Arc::clone(self), task: Task::Merge(merging) });
         }

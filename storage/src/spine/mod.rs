@@ -18,7 +18,7 @@
 //!
 //! Parts: [`RowBatch`] columns (`batch`), `memtable`, `version` (the shared, immutable part), `snapshot`, run files
 //! ([`mod@format`], `extent`, `filter`, `run`, `writer`), `policy` (which runs are merged), `merger` (writing and merging beside the
-//! steps), `memory` (the books of memtables), `cursor`, `probe`, `read`, `context` (disk, files, cache).
+//! steps), `memory` (the books of memtables), `floor` (rows that are hidden and dropped), `cursor`, `probe`, `read`, `context` (disk, files, cache).
 //!
 //! Known limits: a memtable of a latest spine is sorted in one go when it is written; indexes of open runs stay in memory; a row has at
 //! most [`MAX_ROW_BYTES`].
@@ -28,6 +28,7 @@ mod context;
 mod cursor;
 mod extent;
 mod filter;
+mod floor;
 pub mod format;
 mod memory;
 mod memtable;
@@ -51,6 +52,7 @@ use std::sync::Arc;
 pub use batch::{KeyBatch, Probe, RowBatch};
 pub use context::{SpineContext, SpineOptions};
 pub use cursor::Cursor;
+pub use floor::Floor;
 pub(crate) use merger::Mergers;
 pub use meta::{RunMeta, SpineMeta, run_file_name};
 pub use run::verify_run;
@@ -367,6 +369,30 @@ impl Spine {
         }
         self.freeze();
         Snapshot::new(shared, self.freezes)
+    }
+
+    /// Hides rows from now on: reads do not show them, and merges leave them out in time. It can only be raised. It is not in a
+    /// checkpoint: an embedder keeps it in the blob, and raises it anew before it reads what it recovered; until then rows may show of
+    /// which others are gone. Snapshots keep the floor that they were taken with.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it does not hide all that was hidden before.
+    ///
+    /// ```
+    /// # use backstay_storage::spine::{Discipline, Floor, RowBatch, Spine};
+    /// # let mut spine = Spine::ephemeral(Discipline::Weighted);
+    /// # let mut rows = RowBatch::new();
+    /// rows.push(b"2026-11-23", b"a row of yesterday", 1);
+    /// rows.push(b"2026-11-24", b"a row of today", 1);
+    /// spine.insert_batch(&rows)?;
+    /// spine.raise_floor(Floor { skip: 0, below: b"2026-11-24".to_vec() })?;
+    /// assert_eq!(spine.cursor()?.value(), b"a row of today");
+    /// # Ok::<(), backstay_storage::Error>(())
+    /// ```
+    pub fn raise_floor(&mut self, floor: Floor) -> Result<()> {
+        self.shared.raise(floor)?;
+        self.shared.plan();
+        Ok(())
     }
 
     /// Goes on with an empty memtable.

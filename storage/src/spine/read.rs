@@ -10,7 +10,24 @@ use super::{Cursor, KeyBatch, Probe, RowBatch, probe};
 use crate::Result;
 
 pub(super) fn probe(shared: &Shared, active: Option<&Memtable>, version: &Version, keys: &KeyBatch) -> Result<Probe> {
-    probe::probe(&sources(shared, active, version)?, keys)
+    let found = probe::probe(&sources(shared, active, version)?, keys)?;
+    let hidden = |i: usize| version.floor.as_ref().is_some_and(|floor| floor.hides(keys.get(i)));
+    if !(0..keys.len()).any(hidden) {
+        return Ok(found);
+    }
+    let mut shown = Probe { rows: RowBatch::new(), offsets: vec![0] };
+    for (i, range) in found.offsets.windows(2).enumerate() {
+        if let [from, to] = *range
+            && !hidden(i)
+        {
+            for row in from as usize..to as usize {
+                shown.rows.push(found.rows.key(row), found.rows.value(row), found.rows.weight(row));
+            }
+        }
+        // No more than `found` has.
+        shown.offsets.push(u32::try_from(shown.rows.len()).unwrap_or(u32::MAX));
+    }
+    Ok(shown)
 }
 
 pub(super) fn probe_rows(
@@ -19,7 +36,12 @@ pub(super) fn probe_rows(
     version: &Version,
     rows: &RowBatch,
 ) -> Result<Vec<i64>> {
-    probe::probe_rows(&sources(shared, active, version)?, rows)
+    let mut weights = probe::probe_rows(&sources(shared, active, version)?, rows)?;
+    if let Some(floor) = &version.floor {
+        let hidden = weights.iter_mut().enumerate().filter(|(i, _)| floor.hides(rows.key(*i)));
+        hidden.for_each(|(_, weight)| *weight = 0);
+    }
+    Ok(weights)
 }
 
 fn sources<'a>(shared: &'a Shared, active: Option<&'a Memtable>, version: &'a Version) -> Result<probe::Sources<'a>> {
@@ -53,5 +75,5 @@ pub(super) fn cursor(shared: &Shared, active: Option<&Memtable>, version: &Versi
         let runs = version.runs.iter();
         sources.extend(runs.map(|run| Source::run(Arc::clone(context), Arc::clone(run), Keep::Cached)));
     }
-    Cursor::new(Merge::new(shared.discipline, false, sources))
+    Cursor::new(Merge::new(shared.discipline, false, sources), version.floor.clone())
 }

@@ -44,7 +44,8 @@ impl Snapshot {
     /// Of an ephemeral spine, which has a copy of what it holds.
     pub(super) fn of_memory(shared: Arc<Shared>, table: Memtable) -> Self {
         let tables = vec![Arc::new(Frozen { number: 0, table, _held: None })];
-        let version = Arc::new(Version { tables, ..Version::default() });
+        let floor = shared.version().floor.clone();
+        let version = Arc::new(Version { tables, floor, ..Version::default() });
         Self { shared, version, pin: Arc::default() }
     }
 

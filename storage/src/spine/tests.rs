@@ -1,6 +1,7 @@
 //! What spans the whole spine: models, damage, golden bytes.
 
 mod damage;
+mod floor;
 mod golden;
 mod model;
 mod sabotage;

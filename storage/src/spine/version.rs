@@ -12,6 +12,7 @@
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::context::{SpineContext, lock};
+use super::floor::Floor;
 use super::memory::Held;
 use super::memtable::Memtable;
 use super::policy::{self, Level};
@@ -36,6 +37,8 @@ pub(super) struct Version {
     pub(super) runs: Vec<Arc<Run>>,
     /// The last freeze that is in the runs.
     pub(super) flushed: u64,
+    /// What is hidden.
+    pub(super) floor: Option<Arc<Floor>>,
 }
 
 impl Version {
@@ -48,6 +51,7 @@ impl Version {
 #[derive(Debug, Default)]
 pub(super) struct Pin {
     up_to: u64,
+    floor: Option<Arc<Floor>>,
     /// `None` inside: a flush wrote its rows together with later ones.
     runs: OnceLock<Option<Vec<Arc<Run>>>>,
 }
@@ -62,6 +66,17 @@ struct Changing {
     pins: Vec<Weak<Pin>>,
     /// The spine's owner is gone: nothing more is to be merged.
     closed: bool,
+}
+
+impl Changing {
+    fn merge_floor(&self) -> Option<Arc<Floor>> {
+        let pins = self.pins.iter().filter_map(Weak::upgrade).map(|pin| pin.floor.clone());
+        // `None`, which hides nothing, is the least.
+        pins.chain([self.version.floor.clone()]).min_by(|a, b| {
+            let bound = |floor: &Option<Arc<Floor>>| floor.as_ref().map(|floor| floor.below.clone());
+            bound(a).cmp(&bound(b))
+        })?
+    }
 }
 
 /// What the owner and the others share.
@@ -96,7 +111,7 @@ pub(super) struct Merging {
 
 impl Shared {
     pub(super) fn new(meta: &SpineMeta, context: Option<Arc<SpineContext>>, runs: Vec<Arc<Run>>) -> Arc<Self> {
-        let version = Arc::new(Version { tables: Vec::new(), runs, flushed: 0 });
+        let version = Arc::new(Version { runs, ..Version::default() });
         Arc::new(Self {
             name: meta.name.clone(),
             discipline: meta.discipline,
@@ -120,7 +135,7 @@ impl Shared {
     /// The version of now, and where to find what it is on disk later. `up_to`: the last freeze.
     pub(super) fn pin(&self, up_to: u64) -> (Arc<Version>, Arc<Pin>) {
         let mut now = lock(&self.changing);
-        let pin = Arc::new(Pin { up_to, runs: OnceLock::new() });
+        let pin = Arc::new(Pin { up_to, floor: now.version.floor.clone(), runs: OnceLock::new() });
         now.pins.retain(|pin| pin.strong_count() > 0);
         now.pins.push(Arc::downgrade(&pin));
         (Arc::clone(&now.version), pin)
@@ -134,6 +149,31 @@ impl Shared {
         }
         let tables: Vec<_> = now.version.tables.iter().filter(|t| t.number <= pin.up_to).cloned().collect();
         if tables.is_empty() { Place::Runs(now.version.runs.clone()) } else { Place::Tables(tables) }
+    }
+
+    /// Hides more, from reads at once.
+    pub(super) fn raise(&self, floor: Floor) -> Result<()> {
+        let mut now = lock(&self.changing);
+        now.version.floor.as_ref().map_or(Ok(()), |old| old.check_raised(&floor))?;
+        now.version = Arc::new(Version { floor: Some(Arc::new(floor)), ..(*now.version).clone() });
+        Ok(())
+    }
+
+    /// What writing and merging may leave out.
+    pub(super) fn merge_floor(&self) -> Option<Arc<Floor>> {
+        lock(&self.changing).merge_floor()
+    }
+
+    /// Lets go of runs that are hidden whole.
+    pub(super) fn drop_hidden(&self) {
+        let mut now = lock(&self.changing);
+        let Some(floor) = now.merge_floor() else { return };
+        let hidden = |run: &Arc<Run>| floor.hides_all(&run.meta.min_key, &run.meta.max_key);
+        let version = Arc::clone(&now.version);
+        if version.runs.iter().any(|run| !is_in(&now.busy, run) && hidden(run)) {
+            let runs = version.runs.iter().filter(|run| is_in(&now.busy, run) || !hidden(run)).cloned().collect();
+            now.version = Arc::new(Version { runs, ..(*version).clone() });
+        }
     }
 
     /// The right to write tables, if nobody has it.
@@ -248,7 +288,7 @@ impl FlushGuard {
         }
         let tables = old.tables.iter().filter(|t| t.number > up_to).cloned().collect();
         let runs = run.into_iter().chain(old.runs.iter().skip(self.absorbed.len()).cloned()).collect();
-        now.version = Arc::new(Version { tables, runs, flushed: up_to });
+        now.version = Arc::new(Version { tables, runs, flushed: up_to, floor: old.floor.clone() });
     }
 }
 

@@ -80,6 +80,11 @@ impl Merge {
         placed
     }
 
+    /// Goes to the last row whose key is less than `key`.
+    pub(in crate::spine) fn seek_below(&mut self, key: &[u8]) -> Result<()> {
+        self.place(true, |source| source.seek_below(key, &[]))
+    }
+
     pub(in crate::spine) fn next(&mut self) -> Result<()> {
         if !self.standing {
             return Ok(());
