@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use backstay_storage::checkpoint::Manifest;
 use backstay_storage::disk;
-use backstay_storage::inspect::{CheckpointReport, Report, dump_log, inspect as look};
+use backstay_storage::inspect::{Report, dump_log, inspect as look};
 use backstay_storage::log::Dump;
 
 use super::Failure;
@@ -44,7 +45,13 @@ pub(super) fn inspect(args: Args) -> Result<(), Failure> {
     }
     head(&report);
     for checkpoint in &report.checkpoints {
-        tell_checkpoint(checkpoint);
+        let Manifest { number, epoch, .. } = checkpoint.manifest;
+        let what = format!("checkpoint {number} (epoch {epoch}, {})", checkpoint.file);
+        tell_manifest(&what, &checkpoint.manifest, checkpoint.whole);
+    }
+    for savepoint in &report.savepoints {
+        let what = format!("savepoint {:?} of checkpoint {}", savepoint.name, savepoint.manifest.number);
+        tell_manifest(&what, &savepoint.manifest, savepoint.whole);
     }
     files(&report);
     list_log(&report.dir, &args.log)?;
@@ -86,20 +93,16 @@ fn head(report: &Report) {
     }
 }
 
-fn tell_checkpoint(checkpoint: &CheckpointReport) {
-    let manifest = &checkpoint.manifest;
+fn tell_manifest(what: &str, manifest: &Manifest, whole: bool) {
     let runs: Vec<_> = manifest.spines.iter().flat_map(|s| &s.runs).collect();
     println!(
-        "  checkpoint {} (epoch {}, {}): {} spines, {} runs, {} rows, {}; log needed from record {}{}",
-        manifest.number,
-        manifest.epoch,
-        checkpoint.file,
+        "  {what}: {} spines, {} runs, {} rows, {}; log needed from record {}{}",
         manifest.spines.len(),
         runs.len(),
         runs.iter().map(|r| r.rows).sum::<u64>(),
         size(runs.iter().map(|r| r.len).sum()),
         manifest.log_from,
-        if checkpoint.whole { "" } else { "; NOT WHOLE" },
+        if whole { "" } else { "; NOT WHOLE" },
     );
     match PipelineState::decode(&manifest.blob) {
         Ok(state) => tell_state(&state),
