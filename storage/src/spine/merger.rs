@@ -46,6 +46,8 @@ struct State {
     jobs: Vec<Job>,
     /// Jobs in somebody's hands.
     taken: usize,
+    /// Those of them that write tables.
+    writing: usize,
     /// Threads that do nothing else.
     threads: usize,
     stop: bool,
@@ -84,6 +86,11 @@ impl Job {
                 merging.runs.iter().fold(1, |sum: u64, run| sum.saturating_add(run.meta.raw_bytes))
             }
         }
+    }
+
+    /// Whether it makes memory free.
+    fn writes_tables(&self) -> bool {
+        matches!(self.task, Task::Spill | Task::Spilling(_))
     }
 
     fn can_go_on(&self) -> bool {
@@ -173,10 +180,13 @@ impl Merger {
         self.changed.notify_all();
     }
 
-    fn take(&self, state: &mut State) -> Option<Job> {
-        let startable = state.jobs.iter().enumerate().filter(|(_, job)| job.can_go_on());
-        let (best, _) = startable.min_by_key(|(at, job)| (job.rank(), *at))?;
+    /// Of all jobs, or of those that write tables `only`.
+    fn take(&self, state: &mut State, only: bool) -> Option<Job> {
+        let wanted = state.jobs.iter().enumerate().filter(|(_, job)| !only || job.writes_tables());
+        let startable = wanted.filter(|(_, job)| job.can_go_on());
+        let (best, job) = startable.min_by_key(|(at, job)| (job.rank(), *at))?;
         state.taken += 1;
+        state.writing += usize::from(job.writes_tables());
         // In order: tables of one spine are written in the order of the list.
         Some(state.jobs.remove(best))
     }
@@ -184,19 +194,28 @@ impl Merger {
     /// Does a slice of a job, and puts back what is left of it. A failure is everybody's; who met it is told what it was.
     fn slice(&self, context: &Arc<SpineContext>, job: Job, fuel: u64) -> Result<()> {
         /// Also if the slice panics: nobody may wait for ever.
-        struct Taken<'a>(&'a Merger, &'a SpineContext, bool);
+        struct Taken<'a> {
+            merger: &'a Merger,
+            context: &'a SpineContext,
+            writes: bool,
+            ended: bool,
+        }
         impl Drop for Taken<'_> {
             fn drop(&mut self) {
-                if !self.2 {
-                    self.1.fail(&Error::Poisoned { cause: "a thread panicked while it wrote or merged runs".into() });
+                if !self.ended {
+                    let cause = "a thread panicked while it wrote or merged runs".into();
+                    self.context.fail(&Error::Poisoned { cause });
                 }
-                lock(&self.0.state).taken -= 1;
-                self.0.changed.notify_all();
+                let mut state = lock(&self.merger.state);
+                state.taken -= 1;
+                state.writing -= usize::from(self.writes);
+                drop(state);
+                self.merger.changed.notify_all();
             }
         }
-        let mut taken = Taken(self, context, false);
+        let mut taken = Taken { merger: self, context, writes: job.writes_tables(), ended: false };
         let done = context.check().and_then(|()| job.step(context, fuel.min(SLICE)));
-        taken.2 = true;
+        taken.ended = true;
         let left = done.inspect_err(|e| context.fail(e))?;
         let mut state = lock(&self.state);
         let mut left = left;
@@ -214,14 +233,15 @@ impl Merger {
     /// Does so many bytes of work, as far as there is any.
     fn pay(&self, context: &Arc<SpineContext>, mut fuel: u64) -> Result<()> {
         while fuel > 0 {
-            let Some(job) = self.take(&mut lock(&self.state)) else { break };
+            let Some(job) = self.take(&mut lock(&self.state), false) else { break };
             self.slice(context, job, fuel)?;
             fuel = fuel.saturating_sub(SLICE);
         }
         Ok(())
     }
 
-    /// Works, or waits for those who do, until `done` says so, nothing can bring it nearer, or something has failed.
+    /// Writes tables, or waits for those who do, until `done` says so, nothing can bring it nearer, or something has failed. Merges
+    /// are left alone: they free no memory and no table, and may take minutes.
     pub(super) fn until(&self, context: &Arc<SpineContext>, mut done: impl FnMut() -> bool) -> Result<()> {
         loop {
             context.check()?;
@@ -230,10 +250,10 @@ impl Merger {
             if done() {
                 return Ok(());
             }
-            if let Some(job) = self.take(&mut state) {
+            if let Some(job) = self.take(&mut state, true) {
                 drop(state);
                 self.slice(context, job, SLICE)?;
-            } else if state.taken > 0 || (state.threads > 0 && !state.jobs.is_empty()) {
+            } else if state.writing > 0 || (state.threads > 0 && state.jobs.iter().any(Job::writes_tables)) {
                 drop(self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner));
             } else {
                 return Ok(());
@@ -293,7 +313,7 @@ impl Merger {
                 if state.stop {
                     return;
                 }
-                match self.take(&mut state) {
+                match self.take(&mut state, false) {
                     Some(job) => break job,
                     None => state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
                 }

@@ -133,6 +133,42 @@ fn a_second_flush_waits_for_the_first() {
     assert_eq!((spine.stats().frozen_tables, spine.stats().runs), (0, 2));
 }
 
+/// Rows of so many bytes in all, of keys that no other batch has.
+fn many(rng: &mut Rng, bytes: usize) -> RowBatch {
+    let mut batch = RowBatch::new();
+    while batch.bytes() < bytes {
+        batch.push(&rng.below(u64::MAX).to_be_bytes(), &[7; 100], 1);
+    }
+    batch
+}
+
+/// Memory that is short has tables written, not all merges done: those free none.
+#[test]
+fn full_memory_does_not_wait_for_merges() {
+    let (disk, mut rng) = (disk(), Rng::new(9));
+    let plenty = context(&disk, 0);
+    let mut idle = Spine::open(Arc::clone(&plenty), SpineMeta::empty("idle", Discipline::Weighted, 1)).unwrap();
+    let mut meta = None;
+    for _ in 0..4 {
+        idle.insert_batch(&many(&mut rng, 2 << 20)).unwrap();
+        meta = Some(flush(&plenty, &mut idle).unwrap());
+    }
+    drop(idle);
+    for held in [false, true] {
+        let context = context_of(&disk, 1 << 20, 0);
+        let mut spine = Spine::open(Arc::clone(&context), SpineMeta::empty("s", Discipline::Latest, 1)).unwrap();
+        let mut snapshots = Vec::new();
+        for _ in 0..3 {
+            spine.insert_batch(&many(&mut rng, 300 << 10)).unwrap();
+            snapshots.extend(Some(spine.snapshot()).filter(|_| held));
+        }
+        let idle = Spine::open(Arc::clone(&context), meta.clone().unwrap()).unwrap();
+        spine.insert_batch(&many(&mut rng, 200 << 10)).unwrap();
+        assert_eq!(context.memtable_bytes() > 1 << 20, held, "{} bytes", context.memtable_bytes());
+        assert_eq!(idle.stats().runs, 4, "held: {held}: all was merged meanwhile");
+    }
+}
+
 #[test]
 fn a_flush_that_is_dropped_loses_nothing() {
     let context = context(&disk(), 64 << 20);
