@@ -62,7 +62,7 @@ struct Job {
 
 #[derive(Debug)]
 enum Task {
-    /// Write the oldest table, whichever that is then.
+    /// Write the oldest tables, whichever those are then.
     Spill,
     Spilling(Spilling),
     Merge(Merging),
@@ -72,7 +72,8 @@ enum Task {
 #[derive(Debug)]
 struct Spilling {
     guard: FlushGuard,
-    table: Arc<Frozen>,
+    /// Newest first.
+    tables: Vec<Arc<Frozen>>,
     encoding: Encoding,
     file: NewFile,
 }
@@ -125,10 +126,10 @@ impl Job {
                 if !job.encoding.step(&mut job.file, fuel)? {
                     return Ok(Some(Self { shared, task: Task::Spilling(job) }));
                 }
-                let Spilling { guard, table, encoding, file } = job;
+                let Spilling { guard, tables, encoding, file } = job;
                 let run = durable(encoding, file)?;
-                guard.install(table.number, run);
-                drop(table);
+                guard.install(tables.first().map_or(0, |newest| newest.number), run);
+                drop(tables);
                 if context.memory().pressure() != Pressure::None && !shared.version().tables.is_empty() {
                     context.merger().spill(&shared);
                 }
@@ -147,14 +148,18 @@ impl Job {
     }
 }
 
-/// Begins to write the oldest table, if there is one and nobody else does.
+/// Begins to write the oldest tables, if there are any and nobody else does: small ones, which snapshots leave, together, so that
+/// they cost no file and no syncs each.
 fn spilling(shared: &Arc<Shared>, context: &Arc<SpineContext>) -> Option<Spilling> {
     let guard = shared.begin_flush()?;
-    let table = guard.oldest()?;
-    let sources = table.table.sorted().into_iter().map(Source::memory).collect();
-    // Older runs may hold what its tombstones hide; they go when they meet the oldest run.
+    let tables = guard.oldest(context.small());
+    if tables.is_empty() {
+        return None;
+    }
+    let sources = tables.iter().flat_map(|frozen| frozen.table.sorted()).map(Source::memory).collect();
+    // Older runs may hold what their tombstones hide; they go when they meet the oldest run.
     let encoding = Encoding::new(shared, Merge::new(shared.discipline, true, sources), Packing::Fast);
-    Some(Spilling { guard, table, encoding, file: NewFile::new(context) })
+    Some(Spilling { guard, tables, encoding, file: NewFile::new(context) })
 }
 
 fn durable(encoding: Encoding, mut file: NewFile) -> Result<Option<Arc<Run>>> {
@@ -274,7 +279,7 @@ impl Merger {
         context.check()
     }
 
-    /// Has the oldest table of a spine written, and others as long as memory is short.
+    /// Has the oldest tables of a spine written, and others as long as memory is short.
     pub(super) fn spill(&self, shared: &Arc<Shared>) {
         let mut state = lock(&self.state);
         let is_there = |job: &Job| matches!(job.task, Task::Spill) && Arc::ptr_eq(&job.shared, shared);

@@ -169,6 +169,43 @@ fn full_memory_does_not_wait_for_merges() {
     }
 }
 
+/// Small tables that snapshots left are written together; what a snapshot that is still there holds stays a run of its own.
+#[test]
+fn tables_of_snapshots_are_written_together() {
+    let disk = disk();
+    let context = context(&disk, 0);
+    for (held, files) in [(false, 1), (true, 2)] {
+        let name = format!("held-{held}");
+        let mut spine = Spine::open(Arc::clone(&context), SpineMeta::empty(&name, Discipline::Latest, 1)).unwrap();
+        let before = disk.list(Path::new(DIR)).unwrap().len();
+        let mut kept = None;
+        for i in 0..MANY_TABLES as u64 + 1 {
+            spine.insert_batch(&rows(&[(b"k", &i.to_be_bytes(), 1), (&i.to_be_bytes(), b"", 1)])).unwrap();
+            let snapshot = spine.snapshot();
+            kept = if i == 3 && held { Some(snapshot) } else { kept };
+        }
+        for _ in 0..files {
+            // The insert that finds too many of them, and with a snapshot between them one more.
+            assert!(spine.stats().frozen_tables > 0);
+            context.merger().spill(&spine.shared);
+            spine.insert_batch(&rows(&[(b"x", b"", 1)])).unwrap();
+        }
+        assert_eq!((spine.stats().frozen_tables, spine.stats().runs), (0, files), "held: {held}");
+        assert_eq!(disk.list(Path::new(DIR)).unwrap().len() - before, files);
+        assert_eq!(all(&spine).unwrap().len(), MANY_TABLES + 3);
+        let newest = MANY_TABLES as u64;
+        assert_eq!(spine.get(b"k").unwrap().unwrap(), newest.to_be_bytes());
+        if let Some(kept) = kept {
+            assert_eq!(kept.get(b"k").unwrap().unwrap(), 3u64.to_be_bytes());
+            let mut writer = RunFileWriter::new(&context);
+            let flushed = writer.flush(&kept).unwrap();
+            writer.finish().unwrap();
+            let then = Spine::open(Arc::clone(&context), flushed.meta().clone()).unwrap();
+            assert_eq!(all(&then).unwrap().len(), 5, "exactly what was there then");
+        }
+    }
+}
+
 #[test]
 fn a_flush_that_is_dropped_loses_nothing() {
     let context = context(&disk(), 64 << 20);
