@@ -46,6 +46,8 @@ struct State {
     jobs: Vec<Job>,
     /// Jobs in somebody's hands.
     taken: usize,
+    /// Those of them that write tables.
+    writing: usize,
     /// Threads that do nothing else.
     threads: usize,
     stop: bool,
@@ -60,7 +62,7 @@ struct Job {
 
 #[derive(Debug)]
 enum Task {
-    /// Write the oldest table, whichever that is then.
+    /// Write the oldest tables, whichever those are then.
     Spill,
     Spilling(Spilling),
     Merge(Merging),
@@ -70,7 +72,8 @@ enum Task {
 #[derive(Debug)]
 struct Spilling {
     guard: FlushGuard,
-    table: Arc<Frozen>,
+    /// Newest first.
+    tables: Vec<Arc<Frozen>>,
     encoding: Encoding,
     file: NewFile,
 }
@@ -84,6 +87,11 @@ impl Job {
                 merging.runs.iter().fold(1, |sum: u64, run| sum.saturating_add(run.meta.raw_bytes))
             }
         }
+    }
+
+    /// Whether it makes memory free.
+    fn writes_tables(&self) -> bool {
+        matches!(self.task, Task::Spill | Task::Spilling(_))
     }
 
     fn can_go_on(&self) -> bool {
@@ -118,10 +126,10 @@ impl Job {
                 if !job.encoding.step(&mut job.file, fuel)? {
                     return Ok(Some(Self { shared, task: Task::Spilling(job) }));
                 }
-                let Spilling { guard, table, encoding, file } = job;
+                let Spilling { guard, tables, encoding, file } = job;
                 let run = durable(encoding, file)?;
-                guard.install(table.number, run);
-                drop(table);
+                guard.install(tables.first().map_or(0, |newest| newest.number), run);
+                drop(tables);
                 if context.memory().pressure() != Pressure::None && !shared.version().tables.is_empty() {
                     context.merger().spill(&shared);
                 }
@@ -140,14 +148,18 @@ impl Job {
     }
 }
 
-/// Begins to write the oldest table, if there is one and nobody else does.
+/// Begins to write the oldest tables, if there are any and nobody else does: small ones, which snapshots leave, together, so that
+/// they cost no file and no syncs each.
 fn spilling(shared: &Arc<Shared>, context: &Arc<SpineContext>) -> Option<Spilling> {
     let guard = shared.begin_flush()?;
-    let table = guard.oldest()?;
-    let sources = table.table.sorted().into_iter().map(Source::memory).collect();
-    // Older runs may hold what its tombstones hide; they go when they meet the oldest run.
+    let tables = guard.oldest(context.small());
+    if tables.is_empty() {
+        return None;
+    }
+    let sources = tables.iter().flat_map(|frozen| frozen.table.sorted()).map(Source::memory).collect();
+    // Older runs may hold what their tombstones hide; they go when they meet the oldest run.
     let encoding = Encoding::new(shared, Merge::new(shared.discipline, true, sources), Packing::Fast);
-    Some(Spilling { guard, table, encoding, file: NewFile::new(context) })
+    Some(Spilling { guard, tables, encoding, file: NewFile::new(context) })
 }
 
 fn durable(encoding: Encoding, mut file: NewFile) -> Result<Option<Arc<Run>>> {
@@ -173,10 +185,13 @@ impl Merger {
         self.changed.notify_all();
     }
 
-    fn take(&self, state: &mut State) -> Option<Job> {
-        let startable = state.jobs.iter().enumerate().filter(|(_, job)| job.can_go_on());
-        let (best, _) = startable.min_by_key(|(at, job)| (job.rank(), *at))?;
+    /// Of all jobs, or of those that write tables `only`.
+    fn take(&self, state: &mut State, only: bool) -> Option<Job> {
+        let wanted = state.jobs.iter().enumerate().filter(|(_, job)| !only || job.writes_tables());
+        let startable = wanted.filter(|(_, job)| job.can_go_on());
+        let (best, job) = startable.min_by_key(|(at, job)| (job.rank(), *at))?;
         state.taken += 1;
+        state.writing += usize::from(job.writes_tables());
         // In order: tables of one spine are written in the order of the list.
         Some(state.jobs.remove(best))
     }
@@ -184,19 +199,28 @@ impl Merger {
     /// Does a slice of a job, and puts back what is left of it. A failure is everybody's; who met it is told what it was.
     fn slice(&self, context: &Arc<SpineContext>, job: Job, fuel: u64) -> Result<()> {
         /// Also if the slice panics: nobody may wait for ever.
-        struct Taken<'a>(&'a Merger, &'a SpineContext, bool);
+        struct Taken<'a> {
+            merger: &'a Merger,
+            context: &'a SpineContext,
+            writes: bool,
+            ended: bool,
+        }
         impl Drop for Taken<'_> {
             fn drop(&mut self) {
-                if !self.2 {
-                    self.1.fail(&Error::Poisoned { cause: "a thread panicked while it wrote or merged runs".into() });
+                if !self.ended {
+                    let cause = "a thread panicked while it wrote or merged runs".into();
+                    self.context.fail(&Error::Poisoned { cause });
                 }
-                lock(&self.0.state).taken -= 1;
-                self.0.changed.notify_all();
+                let mut state = lock(&self.merger.state);
+                state.taken -= 1;
+                state.writing -= usize::from(self.writes);
+                drop(state);
+                self.merger.changed.notify_all();
             }
         }
-        let mut taken = Taken(self, context, false);
+        let mut taken = Taken { merger: self, context, writes: job.writes_tables(), ended: false };
         let done = context.check().and_then(|()| job.step(context, fuel.min(SLICE)));
-        taken.2 = true;
+        taken.ended = true;
         let left = done.inspect_err(|e| context.fail(e))?;
         let mut state = lock(&self.state);
         let mut left = left;
@@ -214,14 +238,15 @@ impl Merger {
     /// Does so many bytes of work, as far as there is any.
     fn pay(&self, context: &Arc<SpineContext>, mut fuel: u64) -> Result<()> {
         while fuel > 0 {
-            let Some(job) = self.take(&mut lock(&self.state)) else { break };
+            let Some(job) = self.take(&mut lock(&self.state), false) else { break };
             self.slice(context, job, fuel)?;
             fuel = fuel.saturating_sub(SLICE);
         }
         Ok(())
     }
 
-    /// Works, or waits for those who do, until `done` says so, nothing can bring it nearer, or something has failed.
+    /// Writes tables, or waits for those who do, until `done` says so, nothing can bring it nearer, or something has failed. Merges
+    /// are left alone: they free no memory and no table, and may take minutes.
     pub(super) fn until(&self, context: &Arc<SpineContext>, mut done: impl FnMut() -> bool) -> Result<()> {
         loop {
             context.check()?;
@@ -230,10 +255,10 @@ impl Merger {
             if done() {
                 return Ok(());
             }
-            if let Some(job) = self.take(&mut state) {
+            if let Some(job) = self.take(&mut state, true) {
                 drop(state);
                 self.slice(context, job, SLICE)?;
-            } else if state.taken > 0 || (state.threads > 0 && !state.jobs.is_empty()) {
+            } else if state.writing > 0 || (state.threads > 0 && state.jobs.iter().any(Job::writes_tables)) {
                 drop(self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner));
             } else {
                 return Ok(());
@@ -254,7 +279,7 @@ impl Merger {
         context.check()
     }
 
-    /// Has the oldest table of a spine written, and others as long as memory is short.
+    /// Has the oldest tables of a spine written, and others as long as memory is short.
     pub(super) fn spill(&self, shared: &Arc<Shared>) {
         let mut state = lock(&self.state);
         let is_there = |job: &Job| matches!(job.task, Task::Spill) && Arc::ptr_eq(&job.shared, shared);
@@ -293,7 +318,7 @@ impl Merger {
                 if state.stop {
                     return;
                 }
-                match self.take(&mut state) {
+                match self.take(&mut state, false) {
                     Some(job) => break job,
                     None => state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
                 }

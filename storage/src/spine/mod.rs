@@ -262,6 +262,9 @@ impl Spine {
         }
         let version = self.shared.version();
         self.active.insert(batch, !version.is_empty())?;
+        let (tables, runs) = (version.tables.len(), version.runs.len());
+        // Or its tables would stay in memory while their end is waited for.
+        drop(version);
         let shared = Arc::clone(&self.shared);
         let (Some(context), Some(held)) = (&shared.context, &mut self.held) else { return Ok(()) };
         held.set(self.active.bytes() as u64);
@@ -270,11 +273,11 @@ impl Spine {
             self.freeze();
         }
         // Snapshots leave tables, too.
-        let short = context.memory().pressure() != Pressure::None && !version.tables.is_empty();
-        if due || short || version.tables.len() > MANY_TABLES {
+        let short = context.memory().pressure() != Pressure::None && tables > 0;
+        if due || short || tables > MANY_TABLES {
             context.merger().spill(&shared);
         }
-        context.merger().inserted(context, batch.bytes() as u64, version.runs.len())
+        context.merger().inserted(context, batch.bytes() as u64, runs)
     }
 
     /// Looks up keys, in any order, repeated or not. Weighted: every row of a key, values in byte order. Latest: at most one.

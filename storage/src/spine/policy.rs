@@ -25,7 +25,8 @@
 //! from growing.
 //!
 //! Merges of less than `small` bytes in all are left to the next checkpoint, which writes them into its one file along with what
-//! is new ([`absorbed`]): they would cost two syncs each otherwise. The valley rule does not wait.
+//! is new ([`absorbed`]): they would cost two syncs each otherwise, unless there are [`MOST`] runs, which every look-up would have to
+//! ask for as long as no checkpoint comes. The valley rule does not wait.
 
 use std::ops::Range;
 
@@ -60,7 +61,8 @@ fn tier(runs: &[Level], small: u64) -> Option<Range<usize>> {
         stretches(runs, in_stretch).find(|range| {
             let runs = runs.get(range.clone()).unwrap_or_default();
             let of_level = runs.iter().filter(|run| level(run.bytes) == now).count();
-            of_level >= FANOUT && runs.iter().fold(0, |sum: u64, run| sum.saturating_add(run.bytes)) >= small
+            let bytes = runs.iter().fold(0, |sum: u64, run| sum.saturating_add(run.bytes));
+            of_level >= FANOUT && (bytes >= small || runs.len() >= MOST)
         })
     })
 }
@@ -182,6 +184,20 @@ mod tests {
             }
             assert!(most < 60, "seed {seed}: {most} runs");
         }
+    }
+
+    #[test]
+    fn small_runs_that_no_checkpoint_absorbs_do_not_pile_up() {
+        let mut runs: Vec<Level> = Vec::new();
+        for _ in 0..10_000 {
+            runs.insert(0, idle(1000));
+            if let Some(range) = next_merge(&runs, 4 << 20) {
+                let (start, merged) = (range.start, runs.drain(range).map(|run| run.bytes).sum::<u64>());
+                runs.insert(start, idle(merged));
+            }
+            assert!(runs.len() < MOST + 2 * FANOUT, "{} runs", runs.len());
+        }
+        assert_eq!(next_merge(&vec![idle(1000); MOST - 1], 4 << 20), None, "left to a checkpoint");
     }
 
     #[test]

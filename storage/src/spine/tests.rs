@@ -134,6 +134,79 @@ fn a_second_flush_waits_for_the_first() {
     assert_eq!((spine.stats().frozen_tables, spine.stats().runs), (0, 2));
 }
 
+/// Rows of so many bytes in all, of keys that no other batch has.
+fn many(rng: &mut Rng, bytes: usize) -> RowBatch {
+    let mut batch = RowBatch::new();
+    while batch.bytes() < bytes {
+        batch.push(&rng.below(u64::MAX).to_be_bytes(), &[7; 100], 1);
+    }
+    batch
+}
+
+/// Memory that is short has tables written, not all merges done: those free none.
+#[test]
+fn full_memory_does_not_wait_for_merges() {
+    let (disk, mut rng) = (disk(), Rng::new(9));
+    let plenty = context(&disk, 0);
+    let mut idle = Spine::open(Arc::clone(&plenty), SpineMeta::empty("idle", Discipline::Weighted, 1)).unwrap();
+    let mut meta = None;
+    for _ in 0..4 {
+        idle.insert_batch(&many(&mut rng, 2 << 20)).unwrap();
+        meta = Some(flush(&plenty, &mut idle).unwrap());
+    }
+    drop(idle);
+    for held in [false, true] {
+        let context = context_of(&disk, 1 << 20, 0);
+        let mut spine = Spine::open(Arc::clone(&context), SpineMeta::empty("s", Discipline::Latest, 1)).unwrap();
+        let mut snapshots = Vec::new();
+        for _ in 0..3 {
+            spine.insert_batch(&many(&mut rng, 300 << 10)).unwrap();
+            snapshots.extend(Some(spine.snapshot()).filter(|_| held));
+        }
+        let idle = Spine::open(Arc::clone(&context), meta.clone().unwrap()).unwrap();
+        spine.insert_batch(&many(&mut rng, 200 << 10)).unwrap();
+        assert_eq!(context.memtable_bytes() > 1 << 20, held, "{} bytes", context.memtable_bytes());
+        assert_eq!(idle.stats().runs, 4, "held: {held}: all was merged meanwhile");
+    }
+}
+
+/// Small tables that snapshots left are written together; what a snapshot that is still there holds stays a run of its own.
+#[test]
+fn tables_of_snapshots_are_written_together() {
+    let disk = disk();
+    let context = context(&disk, 0);
+    for (held, files) in [(false, 1), (true, 2)] {
+        let name = format!("held-{held}");
+        let mut spine = Spine::open(Arc::clone(&context), SpineMeta::empty(&name, Discipline::Latest, 1)).unwrap();
+        let before = disk.list(Path::new(DIR)).unwrap().len();
+        let mut kept = None;
+        for i in 0..MANY_TABLES as u64 + 1 {
+            spine.insert_batch(&rows(&[(b"k", &i.to_be_bytes(), 1), (&i.to_be_bytes(), b"", 1)])).unwrap();
+            let snapshot = spine.snapshot();
+            kept = if i == 3 && held { Some(snapshot) } else { kept };
+        }
+        for _ in 0..files {
+            // The insert that finds too many of them, and with a snapshot between them one more.
+            assert!(spine.stats().frozen_tables > 0);
+            context.merger().spill(&spine.shared);
+            spine.insert_batch(&rows(&[(b"x", b"", 1)])).unwrap();
+        }
+        assert_eq!((spine.stats().frozen_tables, spine.stats().runs), (0, files), "held: {held}");
+        assert_eq!(disk.list(Path::new(DIR)).unwrap().len() - before, files);
+        assert_eq!(all(&spine).unwrap().len(), MANY_TABLES + 3);
+        let newest = MANY_TABLES as u64;
+        assert_eq!(spine.get(b"k").unwrap().unwrap(), newest.to_be_bytes());
+        if let Some(kept) = kept {
+            assert_eq!(kept.get(b"k").unwrap().unwrap(), 3u64.to_be_bytes());
+            let mut writer = RunFileWriter::new(&context);
+            let flushed = writer.flush(&kept).unwrap();
+            writer.finish().unwrap();
+            let then = Spine::open(Arc::clone(&context), flushed.meta().clone()).unwrap();
+            assert_eq!(all(&then).unwrap().len(), 5, "exactly what was there then");
+        }
+    }
+}
+
 #[test]
 fn a_flush_that_is_dropped_loses_nothing() {
     let context = context(&disk(), 64 << 20);

@@ -259,9 +259,24 @@ impl FlushGuard {
         &self.shared
     }
 
-    /// The oldest table.
-    pub(super) fn oldest(&self) -> Option<Arc<Frozen>> {
-        lock(&self.shared.changing).version.tables.last().cloned()
+    /// The oldest tables that have at most so many bytes together, newest first, or the oldest alone. None is newer than a snapshot
+    /// of an older one that is still there: that would have no runs of its own. (One taken later has all of them.)
+    pub(super) fn oldest(&self, bytes: u64) -> Vec<Arc<Frozen>> {
+        let now = lock(&self.shared.changing);
+        let pins: Vec<u64> = now.pins.iter().filter_map(Weak::upgrade).map(|pin| pin.up_to).collect();
+        let tables = &now.version.tables;
+        let (mut taken, mut sum) = (0, 0);
+        for table in tables.iter().rev() {
+            sum += table.table.bytes() as u64;
+            if taken > 0 && sum > bytes {
+                break;
+            }
+            taken += 1;
+            if pins.contains(&table.number) {
+                break;
+            }
+        }
+        tables.iter().skip(tables.len() - taken).cloned().collect()
     }
 
     /// Takes in newest runs, as many as a flush of `fresh` bytes is to merge with what it writes; gives them, newest first, and
