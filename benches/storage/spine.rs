@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backstay_storage::disk;
-use backstay_storage::spine::{Discipline, KeyBatch, RowBatch, RunFileWriter, Spine, SpineContext, SpineMeta};
+use backstay_storage::spine::{
+    Discipline, KeyBatch, RowBatch, RunFileWriter, Spine, SpineContext, SpineMeta, SpineOptions,
+};
 use criterion::{BatchSize, Criterion, Throughput};
 use hashbrown::HashMap;
 
@@ -38,11 +40,16 @@ fn main() {
     common::describe_machine(folder.path(), &*disk);
     insert(&mut criterion);
     let context_disk = Arc::clone(&disk);
-    let context = SpineContext::new(disk, folder.path(), 7, 256 << 20);
+    let context = SpineContext::new(disk, folder.path(), 7, memory(256 << 20));
     probe(&mut criterion, &context);
-    let uncached = SpineContext::new(context_disk, folder.path(), 7, 0);
+    let uncached = SpineContext::new(context_disk, folder.path(), 7, memory(0));
     walk(&mut criterion, &context, &uncached);
     criterion.final_summary();
+}
+
+/// So much cache, and memory enough for all rows.
+fn memory(cache_bytes: u64) -> SpineOptions {
+    SpineOptions { memory_bytes: (1 << 30) + cache_bytes, cache_bytes: Some(cache_bytes), ..SpineOptions::default() }
 }
 
 /// Spreads numbers over all keys, so that batches are in no order.
@@ -121,7 +128,7 @@ fn probe(criterion: &mut Criterion, context: &Arc<SpineContext>) {
     let tree: BTreeMap<Box<[u8]>, Box<[u8]>> = all.iter().map(|(k, v, _)| (k.into(), v.into())).collect();
     let mut group = criterion.benchmark_group("probe");
     group.throughput(Throughput::Elements(BATCH));
-    for (discipline, number) in [(Discipline::Latest, 1), (Discipline::Weighted, 2)] {
+    for discipline in [Discipline::Latest, Discipline::Weighted] {
         let mut memory = Spine::ephemeral(discipline);
         let mut stored =
             Spine::open(context.clone(), SpineMeta::empty(&discipline.to_string(), discipline, 1)).expect("a spine");
@@ -165,9 +172,9 @@ fn found<'a>(values: impl Iterator<Item = &'a Box<[u8]>>) -> Vec<u8> {
 /// Full scans and short ranges.
 fn walk(criterion: &mut Criterion, cached: &Arc<SpineContext>, uncached: &Arc<SpineContext>) {
     let mut group = criterion.benchmark_group("walk");
-    for (runs, numbers) in [(1, 10), (4, 20)] {
+    for runs in [1, 4] {
         let name = format!("{runs} run{}", if runs == 1 { "" } else { "s" });
-        let meta = write_runs(cached, runs, numbers);
+        let meta = write_runs(cached, runs);
         let raw: u64 = meta.runs.iter().map(|run| run.raw_bytes).sum();
         let stored: u64 = meta.runs.iter().map(|run| run.len).sum();
         println!("{name}: {raw} raw bytes in {stored} on disk");
@@ -184,7 +191,7 @@ fn walk(criterion: &mut Criterion, cached: &Arc<SpineContext>, uncached: &Arc<Sp
 }
 
 /// A latest spine of so many runs; each newer one is far smaller, so that they are not merged.
-fn write_runs(context: &Arc<SpineContext>, runs: u64, number: u64) -> SpineMeta {
+fn write_runs(context: &Arc<SpineContext>, runs: u64) -> SpineMeta {
     let mut spine = Spine::open(context.clone(), SpineMeta::empty("walk", Discipline::Latest, 1)).expect("a spine");
     let mut from = 0;
     for run in 0..runs {
@@ -193,13 +200,12 @@ fn write_runs(context: &Arc<SpineContext>, runs: u64, number: u64) -> SpineMeta 
             spine.insert_batch(&rows(start..to.min(start + BATCH))).expect("insert");
         }
         from = to;
-        let mut writer = RunFileWriter::new(context, 1, number + run);
-        let flushed = writer.flush(&spine.freeze()).expect("flush");
+        let mut writer = RunFileWriter::new(context);
+        let mut flushed = writer.flush(&spine.snapshot()).expect("flush");
         writer.finish().expect("finish");
         flushed.install();
     }
-    let frozen = spine.freeze();
-    let meta = RunFileWriter::new(context, 1, number + runs).flush(&frozen).expect("nothing to flush").meta().clone();
+    let meta = RunFileWriter::new(context).flush(&spine.snapshot()).expect("nothing to flush").meta().clone();
     assert_eq!(meta.runs.len() as u64, runs, "runs were merged");
     meta
 }
