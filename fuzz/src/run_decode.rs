@@ -11,7 +11,8 @@ use std::sync::Arc;
 use backstay_storage::disk::{Disk, SimDisk};
 use backstay_storage::spine::format::{block, footer, frame, header, index};
 use backstay_storage::spine::{
-    Discipline, KeyBatch, RowBatch, RunMeta, Spine, SpineContext, SpineMeta, SpineOptions, run_file_name, verify_run,
+    Discipline, KeyBatch, RowBatch, RunMeta, Spine, SpineContext, SpineMeta, SpineOptions, cut_key, run_file_name,
+    verify_run,
 };
 use backstay_storage::{Error, Result};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -186,9 +187,9 @@ fn made(mut input: Input<'_>) {
         }
         [first, value, last].iter().for_each(|part| entries.extend(*part));
         if blocks == 0 {
-            min_key = first.to_vec();
+            min_key = cut_key(first).to_vec();
         }
-        max_key = last.to_vec();
+        max_key = cut_key(last).to_vec();
         sums.extend(&bytes[16..24]);
         extent.extend(bytes);
         rows += u64::from(claimed);

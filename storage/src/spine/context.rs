@@ -1,8 +1,8 @@
 //! What the spines of one store share: the disk, the open run files, I/O queues and the block cache.
 //!
 //! Invariants:
-//! 1. A queue is used only by the thread that made it (rings may be bound to it), and is put back only with nothing
-//!    in flight.
+//! 1. A queue is used by one thread at a time (a write or merge that pauses takes its own along to the thread that goes on), and is put
+//!    back only with nothing in flight.
 //! 2. What is cached, unpacked blocks and filter pages, was verified when it was read. The key holds the file's epoch and number, which
 //!    are never reused, and the place.
 //!

@@ -14,7 +14,7 @@ use super::format::block::BlockBuilder;
 use super::format::footer::{self, Footer};
 use super::format::frame::{Codec, Kind, Packer};
 use super::format::{self, index::Index};
-use super::{Discipline, RowBatch, RunMeta};
+use super::{Discipline, RowBatch, RunMeta, cut_key};
 use crate::Result;
 use crate::disk::ALIGN;
 
@@ -209,8 +209,8 @@ impl Extent {
             checksum,
             rows: footer.rows,
             raw_bytes: footer.raw_bytes,
-            min_key: index.min_key().to_vec(),
-            max_key: index.max_key().to_vec(),
+            min_key: cut_key(index.min_key()).to_vec(),
+            max_key: cut_key(index.max_key()).to_vec(),
         };
         Ok(Encoded { meta, footer, index })
     }

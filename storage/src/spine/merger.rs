@@ -266,6 +266,14 @@ impl Merger {
         }
     }
 
+    /// Fails once the store is gone: nothing that is inserted could be written any more.
+    pub(super) fn check(&self, name: &str) -> Result<()> {
+        match lock(&self.state).stop {
+            true => Err(Error::Invalid(format!("the store of spine {name:?} was dropped: it takes no rows any more"))),
+            false => Ok(()),
+        }
+    }
+
     /// After an insert of `bytes` bytes into a spine of `runs` runs.
     pub(super) fn inserted(&self, context: &Arc<SpineContext>, bytes: u64, runs: usize) -> Result<()> {
         let pressure = context.memory().pressure();

@@ -2,6 +2,18 @@
 
 use super::Discipline;
 
+/// Bytes of a run's smallest and greatest key that a manifest holds.
+pub const CUT_KEY: usize = 256;
+
+/// A key as a manifest holds it.
+///
+/// ```
+/// assert_eq!(backstay_storage::spine::cut_key(&[7; 300]).len(), 256);
+/// ```
+pub fn cut_key(key: &[u8]) -> &[u8] {
+    key.get(..CUT_KEY).unwrap_or(key)
+}
+
 /// One run: where it is, and what it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunMeta {
@@ -17,9 +29,9 @@ pub struct RunMeta {
     pub rows: u64,
     /// Bytes of keys and values, and 8 a row: what the merge policy weighs.
     pub raw_bytes: u64,
-    /// The smallest key.
+    /// The smallest key, cut to [`CUT_KEY`] bytes: a manifest stays small however long keys are.
     pub min_key: Vec<u8>,
-    /// The greatest key.
+    /// The greatest key, cut likewise.
     pub max_key: Vec<u8>,
 }
 

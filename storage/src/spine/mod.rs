@@ -54,7 +54,7 @@ pub use context::{SpineContext, SpineOptions};
 pub use cursor::Cursor;
 pub use floor::Floor;
 pub(crate) use merger::Mergers;
-pub use meta::{RunMeta, SpineMeta, run_file_name};
+pub use meta::{CUT_KEY, RunMeta, SpineMeta, cut_key, run_file_name};
 pub use run::verify_run;
 pub use snapshot::Snapshot;
 pub use writer::{Flushed, RunFile, RunFileWriter};
@@ -236,7 +236,7 @@ impl Spine {
     /// value, any other deletes the key.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a row has more than [`MAX_ROW_BYTES`], or the memtable would have too many rows; nothing
+    /// [`Error::Invalid`] if a row has more than [`MAX_ROW_BYTES`], the memtable would have too many rows, or the store was dropped; nothing
     /// is added then.
     ///
     /// ```
@@ -260,6 +260,7 @@ impl Spine {
                 "a row of {len} bytes for spine {name} is over the bound of {MAX_ROW_BYTES} bytes"
             )));
         }
+        self.shared.context.as_ref().map_or(Ok(()), |context| context.merger().check(&self.shared.name))?;
         let version = self.shared.version();
         self.active.insert(batch, !version.is_empty())?;
         let (tables, runs) = (version.tables.len(), version.runs.len());

@@ -14,7 +14,7 @@ use super::format::block::Block;
 use super::format::footer::{self, Footer, decode_footer};
 use super::format::frame::{self, Kind};
 use super::format::index::{Index, Place, decode_index};
-use super::{RunMeta, SpineMeta};
+use super::{RunMeta, SpineMeta, cut_key};
 use crate::sabotage::{Check, checked};
 use crate::{Error, Result};
 
@@ -153,7 +153,7 @@ fn check_footer(footer: &Footer, checksum: u64, spine: &SpineMeta, meta: &RunMet
 
 fn check_index(index: &Index, footer: &Footer, meta: &RunMeta) -> Result<(), Malformed> {
     let rows: u64 = (0..index.len()).map(|i| u64::from(index.rows(i))).sum();
-    let got = (index.len() as u64, index.end(), rows, index.min_key(), index.max_key());
+    let got = (index.len() as u64, index.end(), rows, cut_key(index.min_key()), cut_key(index.max_key()));
     let want = (u64::from(footer.blocks), footer.data_len, meta.rows, meta.min_key.as_slice(), meta.max_key.as_slice());
     if got != want && checked(Check::RunIndexFields) {
         return Err(Malformed::new(format!("{want:?}, which footer and manifest name"), format!("{got:?}")));

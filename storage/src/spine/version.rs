@@ -168,7 +168,7 @@ impl Shared {
     pub(super) fn drop_hidden(&self) {
         let mut now = lock(&self.changing);
         let Some(floor) = now.merge_floor() else { return };
-        let hidden = |run: &Arc<Run>| floor.hides_all(&run.meta.min_key, &run.meta.max_key);
+        let hidden = |run: &Arc<Run>| floor.hides_all(run.index.min_key(), run.index.max_key());
         let version = Arc::clone(&now.version);
         if version.runs.iter().any(|run| !is_in(&now.busy, run) && hidden(run)) {
             let runs = version.runs.iter().filter(|run| is_in(&now.busy, run) || !hidden(run)).cloned().collect();

@@ -142,3 +142,35 @@ fn everything_beside_everything() {
         }
     }
 }
+
+/// Keys may be long: what a manifest says of them is cut.
+#[test]
+fn long_keys_make_no_long_manifests() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(disk::system(), dir.path(), StoreOptions::default()).unwrap();
+    let mut spine = store.spine("long", Discipline::Latest, 1).unwrap();
+    let long = |last: u8| [&[7; 3_000_000][..], &[last]].concat();
+    let mut rows = RowBatch::new();
+    (0..3).for_each(|i| rows.push(&long(i), &[i], 1));
+    spine.insert_batch(&rows).unwrap();
+    let done = store.checkpoint(Checkpoint { frozen: vec![spine.snapshot()], ..Checkpoint::default() }).unwrap();
+    assert!(done.manifest_bytes < 2000, "{done:?}");
+    drop((spine, store));
+    let store = Store::open(disk::system(), dir.path(), StoreOptions::default()).unwrap();
+    let mut spine = store.spine("long", Discipline::Latest, 1).unwrap();
+    assert_eq!(spine.get(&long(2)).unwrap().unwrap(), [2]);
+}
+
+#[test]
+fn a_spine_without_its_store_takes_no_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(disk::system(), dir.path(), StoreOptions::default()).unwrap();
+    let mut spine = store.spine("orphan", Discipline::Latest, 1).unwrap();
+    let mut rows = RowBatch::new();
+    rows.push(b"k", b"v", 1);
+    spine.insert_batch(&rows).unwrap();
+    drop(store);
+    let e = spine.insert_batch(&rows).unwrap_err();
+    assert!(e.to_string().contains("\"orphan\" was dropped"), "{e}");
+    assert_eq!(spine.get(b"k").unwrap().unwrap(), b"v", "it can still be read");
+}
