@@ -1,7 +1,7 @@
 //! Backstay's spine: all that this bench knows of it is here.
 //!
-//! Settings: as shipped, with a log of small segments, since nothing is appended to it. Whenever the active memtable has
-//! half of the memory for memtables, it is frozen and handed to a checkpointer's thread, once that is done with the one before.
+//! Settings: as shipped, with a log of small segments, since nothing is appended to it. Full memtables are written, and runs merged, by the
+//! store's one thread; checkpoints are taken at the end, and where a workload asks for them.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use backstay_storage::log::LogOptions;
-use backstay_storage::spine::{Discipline, FrozenSpine, KeyBatch, RowBatch, Spine};
+use backstay_storage::spine::{Discipline, KeyBatch, RowBatch, Snapshot, Spine};
 use backstay_storage::{Checkpoint, Store, StoreOptions, disk};
 
 use super::{Engine, Given, Shape, look};
@@ -21,8 +21,6 @@ use crate::data::{Batch, Key};
 pub struct Backstay {
     spine: Spine,
     checkpointer: Checkpointer,
-    /// Bytes of the active memtable at which it is frozen.
-    full: u64,
     rows: RowBatch,
     keys: KeyBatch,
 }
@@ -31,7 +29,8 @@ impl Backstay {
     pub fn open(folder: &Path, shape: Shape, given: Given) -> Self {
         let options = StoreOptions {
             new_id: 7,
-            cache_bytes: given.cache,
+            memory_bytes: given.cache + given.memtables,
+            cache_bytes: Some(given.cache),
             log: LogOptions { segment_bytes: 1 << 20, spare_segments: 0, ..LogOptions::default() },
             ..StoreOptions::default()
         };
@@ -42,19 +41,14 @@ impl Backstay {
         };
         let spine = store.spine("bench", discipline, 1).expect("a spine");
         let checkpointer = Checkpointer::start(store);
-        Self { spine, checkpointer, full: given.memtables / 2, rows: RowBatch::new(), keys: KeyBatch::new() }
-    }
-
-    /// From now on only [`Backstay::checkpoint`] takes checkpoints.
-    pub fn never_full(&mut self) {
-        self.full = u64::MAX;
+        Self { spine, checkpointer, rows: RowBatch::new(), keys: KeyBatch::new() }
     }
 
     /// Starts a checkpoint on the other thread, if none is under way.
     pub fn checkpoint(&mut self) -> bool {
         let free = self.checkpointer.is_free();
         if free {
-            self.checkpointer.take(self.spine.freeze());
+            self.checkpointer.take(self.spine.snapshot());
         }
         free
     }
@@ -67,10 +61,6 @@ impl Backstay {
 
     fn insert_rows(&mut self) {
         self.spine.insert_batch(&self.rows).expect("insert");
-        if self.spine.stats().memtable_bytes >= self.full {
-            self.checkpointer.wait();
-            self.checkpointer.take(self.spine.freeze());
-        }
     }
 
     fn set_keys<'a>(&mut self, keys: impl Iterator<Item = &'a Key>) {
@@ -106,7 +96,7 @@ impl Engine for Backstay {
 
     fn finish(&mut self) {
         self.checkpointer.wait();
-        self.checkpointer.take(self.spine.freeze());
+        self.checkpointer.take(self.spine.snapshot());
         self.checkpointer.wait();
     }
 
@@ -114,7 +104,7 @@ impl Engine for Backstay {
         self.checkpointer.wait();
         // Checkpoints of nothing new: files that only the ones before them named are removed.
         for _ in 0..2 {
-            self.checkpointer.take(self.spine.freeze());
+            self.checkpointer.take(self.spine.snapshot());
             self.checkpointer.wait();
         }
     }
@@ -167,7 +157,7 @@ impl Engine for Backstay {
 
 /// A thread that takes checkpoints, one at a time.
 struct Checkpointer {
-    frozen: Option<Sender<FrozenSpine>>,
+    frozen: Option<Sender<Snapshot>>,
     finished: Receiver<(Duration, u64)>,
     under_way: usize,
     done: Vec<(Duration, u64)>,
@@ -176,7 +166,7 @@ struct Checkpointer {
 
 impl Checkpointer {
     fn start(store: Arc<Store>) -> Self {
-        let (frozen, to_write) = channel::<FrozenSpine>();
+        let (frozen, to_write) = channel::<Snapshot>();
         let (finish, finished) = channel();
         let thread = thread::spawn(move || {
             for frozen in to_write {
@@ -192,7 +182,7 @@ impl Checkpointer {
         Self { frozen: Some(frozen), finished, under_way: 0, done: Vec::new(), thread: Some(thread) }
     }
 
-    fn take(&mut self, frozen: FrozenSpine) {
+    fn take(&mut self, frozen: Snapshot) {
         self.frozen.as_ref().expect("a running checkpointer").send(frozen).expect("a running checkpointer");
         self.under_way += 1;
     }
@@ -225,7 +215,7 @@ impl Drop for Checkpointer {
 /// What it is told.
 pub fn describe() {
     println!(
-        "backstay:    {}; StoreOptions.cache_bytes = cache; a checkpoint on another thread whenever the memtable has half of its memory",
+        "backstay:    {}; memory_bytes = cache + memtables, cache_bytes = cache; one thread beside writes memtables and merges",
         super::version("backstay-storage")
     );
 }

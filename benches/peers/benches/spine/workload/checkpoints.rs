@@ -31,7 +31,6 @@ pub fn child(task: &Task) {
         Steps { backstay, random: fastrand::Rng::with_seed(17), loaded, next: loaded, batch: Batch::default() };
     steps.backstay.scan();
     let limit = steps.limit(Duration::from_secs_f64(task.seconds));
-    steps.backstay.never_full();
     let time = Duration::from_secs_f64((task.seconds * LONGER).max(AT_LEAST));
     let pace = Duration::from_secs_f64(2.0 / limit);
     println!(
