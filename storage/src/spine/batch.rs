@@ -187,6 +187,11 @@ impl RowBatch {
         self.keys.memory() + self.values.memory() + self.weights.len() * size_of::<i64>()
     }
 
+    /// What the rows weigh for the merge policy: the sum of [`raw_bytes`](super::extent::raw_bytes).
+    pub(super) fn raw_bytes(&self) -> u64 {
+        (self.keys.bytes.len() + self.values.bytes.len() + self.len() * 8) as u64
+    }
+
     /// Sorts the rows and makes each of them stand once.
     ///
     /// - [`Discipline::Weighted`]: sorted by (key, value); the weights of equal rows are added

@@ -14,9 +14,7 @@ mod source;
 pub(super) use merge::Merge;
 pub(super) use source::Source;
 
-use super::floor::Floor;
 use crate::Result;
-use std::sync::Arc;
 
 /// A walk over a spine's rows in the order of (key, value), each of them once, tombstones and
 /// zero weights left out. It shows the state at the moment it was made, whatever is inserted later.
@@ -42,36 +40,14 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Cursor {
     merge: Merge,
-    floor: Option<Arc<Floor>>,
 }
 
 impl Cursor {
     /// Stands on the first row.
-    pub(super) fn new(merge: Merge, floor: Option<Arc<Floor>>) -> Result<Self> {
-        let mut cursor = Self { merge, floor };
+    pub(super) fn new(merge: Merge) -> Result<Self> {
+        let mut cursor = Self { merge };
         cursor.merge.rewind()?;
-        cursor.pass_hidden()?;
         Ok(cursor)
-    }
-
-    /// Goes on to a row that is not hidden.
-    fn pass_hidden(&mut self) -> Result<()> {
-        let Some(floor) = &self.floor else { return Ok(()) };
-        while self.merge.valid() && floor.hides(self.merge.key()) {
-            self.merge.seek(&floor.first_after(self.merge.key()), &[])?;
-        }
-        Ok(())
-    }
-
-    /// Goes back to one.
-    fn pass_hidden_back(&mut self) -> Result<()> {
-        let Some(floor) = &self.floor else { return Ok(()) };
-        while self.merge.valid() && floor.hides(self.merge.key()) {
-            // All before with the same front are hidden, too.
-            let front = self.merge.key().get(..floor.skip).unwrap_or_default().to_vec();
-            self.merge.seek_below(&front)?;
-        }
-        Ok(())
     }
 
     /// Goes to the first row whose key is at least `key`, forward or back.
@@ -93,8 +69,7 @@ impl Cursor {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn seek(&mut self, key: &[u8]) -> Result<()> {
-        self.merge.seek(key, &[])?;
-        self.pass_hidden()
+        self.merge.seek(key, &[])
     }
 
     /// Goes to the first row that is at least `(key, value)`, forward or back. In a latest spine the value plays no part.
@@ -115,8 +90,7 @@ impl Cursor {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn seek_row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.merge.seek(key, value)?;
-        self.pass_hidden()
+        self.merge.seek(key, value)
     }
 
     /// Whether it stands on a row.
@@ -177,8 +151,7 @@ impl Cursor {
     /// ```
     #[expect(clippy::should_implement_trait, reason = "rows are lent, which Iterator cannot do")]
     pub fn next(&mut self) -> Result<()> {
-        self.merge.next()?;
-        self.pass_hidden()
+        self.merge.next()
     }
 
     /// Goes back to the row before. At the beginning it stands nowhere, until the next seek.
@@ -202,8 +175,7 @@ impl Cursor {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn prev(&mut self) -> Result<()> {
-        self.merge.prev()?;
-        self.pass_hidden_back()
+        self.merge.prev()
     }
 
     /// Goes to the last row.
@@ -224,8 +196,7 @@ impl Cursor {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn seek_last(&mut self) -> Result<()> {
-        self.merge.seek_last()?;
-        self.pass_hidden_back()
+        self.merge.seek_last()
     }
 
     /// Goes to the last row whose key is at most `key`: in a weighted spine, of that key's rows the one with the greatest value.
@@ -248,7 +219,6 @@ impl Cursor {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn seek_for_prev(&mut self, key: &[u8]) -> Result<()> {
-        self.merge.seek_for_prev(key)?;
-        self.pass_hidden_back()
+        self.merge.seek_for_prev(key)
     }
 }

@@ -83,9 +83,7 @@ impl Job {
     fn rank(&self) -> u64 {
         match &self.task {
             Task::Spill | Task::Spilling(_) => 0,
-            Task::Merge(merging) | Task::Merging(merging, ..) => {
-                merging.runs.iter().fold(1, |sum: u64, run| sum.saturating_add(run.meta.raw_bytes))
-            }
+            Task::Merge(merging) | Task::Merging(merging, ..) => merging.bytes().saturating_add(1),
         }
     }
 
@@ -113,9 +111,8 @@ impl Job {
             Task::Merge(merging) => {
                 let runs = merging.runs.iter();
                 let sources = runs.map(|run| Source::run(Arc::clone(context), Arc::clone(run), Keep::Once)).collect();
-                let merge = Merge::new(shared.discipline, !merging.oldest, sources);
-                let bytes: u64 = merging.runs.iter().map(|run| run.meta.raw_bytes).sum();
-                let packing = if merging.oldest || bytes >= LARGE { Packing::Small } else { Packing::Fast };
+                let merge = Merge::new(shared.discipline, !merging.oldest, shared.merge_floor(), sources);
+                let packing = if merging.oldest || merging.bytes() >= LARGE { Packing::Small } else { Packing::Fast };
                 let encoding = Encoding::new(&shared, merge, packing);
                 Task::Merging(merging, encoding, NewFile::new(context))
             }
@@ -158,7 +155,8 @@ fn spilling(shared: &Arc<Shared>, context: &Arc<SpineContext>) -> Option<Spillin
     }
     let sources = tables.iter().flat_map(|frozen| frozen.table.sorted()).map(Source::memory).collect();
     // Older runs may hold what their tombstones hide; they go when they meet the oldest run.
-    let encoding = Encoding::new(shared, Merge::new(shared.discipline, true, sources), Packing::Fast);
+    let merge = Merge::new(shared.discipline, true, shared.merge_floor(), sources);
+    let encoding = Encoding::new(shared, merge, Packing::Fast);
     Some(Spilling { guard, tables, encoding, file: NewFile::new(context) })
 }
 

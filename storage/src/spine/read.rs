@@ -75,5 +75,5 @@ pub(super) fn cursor(shared: &Shared, active: Option<&Memtable>, version: &Versi
         let runs = version.runs.iter();
         sources.extend(runs.map(|run| Source::run(Arc::clone(context), Arc::clone(run), Keep::Cached)));
     }
-    Cursor::new(Merge::new(shared.discipline, false, sources), version.floor.clone())
+    Cursor::new(Merge::new(shared.discipline, false, version.floor.clone(), sources))
 }

@@ -6,8 +6,8 @@
 //! 3. Only the owner adds a table, at the front. Tables are written oldest first: whoever holds the [`FlushGuard`], of which
 //!    there is one at a time, takes the oldest ones away and puts the run that holds them in front of the runs.
 //! 4. A run in `busy` is being merged by one job; it and its neighbours in the same job stay where they are until that ends.
-//! 5. The runs hold the rows up to freeze `flushed`, and no others: a snapshot of just that freeze is its runs. A flush that goes
-//!    beyond a snapshot's freeze leaves it the runs as they were (`Pin`).
+//! 5. The runs hold the rows up to the freeze before the oldest table's, and no others: a snapshot of just that freeze is its runs. A
+//!    flush that goes beyond a snapshot's freeze leaves it the runs as they were (`Pin`).
 
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
@@ -35,8 +35,6 @@ pub(super) struct Frozen {
 pub(super) struct Version {
     pub(super) tables: Vec<Arc<Frozen>>,
     pub(super) runs: Vec<Arc<Run>>,
-    /// The last freeze that is in the runs.
-    pub(super) flushed: u64,
     /// What is hidden.
     pub(super) floor: Option<Arc<Floor>>,
 }
@@ -69,6 +67,18 @@ struct Changing {
 }
 
 impl Changing {
+    /// Puts a changed version in the place of the current one.
+    fn update(&mut self, change: impl FnOnce(&mut Version)) {
+        let mut version = (*self.version).clone();
+        change(&mut version);
+        self.version = Arc::new(version);
+    }
+
+    /// These runs are not being merged any more.
+    fn let_go(&mut self, runs: &[Arc<Run>]) {
+        self.busy.retain(|run| !is_in(runs, run));
+    }
+
     fn merge_floor(&self) -> Option<Arc<Floor>> {
         let pins = self.pins.iter().filter_map(Weak::upgrade).map(|pin| pin.floor.clone());
         // `None`, which hides nothing, is the least.
@@ -109,6 +119,13 @@ pub(super) struct Merging {
     pub(super) oldest: bool,
 }
 
+impl Merging {
+    /// Raw bytes of the runs.
+    pub(super) fn bytes(&self) -> u64 {
+        self.runs.iter().fold(0, |sum, run| sum.saturating_add(run.meta.raw_bytes))
+    }
+}
+
 impl Shared {
     pub(super) fn new(meta: &SpineMeta, context: Option<Arc<SpineContext>>, runs: Vec<Arc<Run>>) -> Arc<Self> {
         let version = Arc::new(Version { runs, ..Version::default() });
@@ -126,10 +143,7 @@ impl Shared {
     }
 
     pub(super) fn freeze(&self, frozen: Frozen) {
-        let mut now = lock(&self.changing);
-        let mut tables = vec![Arc::new(frozen)];
-        tables.extend(now.version.tables.iter().cloned());
-        now.version = Arc::new(Version { tables, ..(*now.version).clone() });
+        lock(&self.changing).update(|version| version.tables.insert(0, Arc::new(frozen)));
     }
 
     /// The version of now, and where to find what it is on disk later. `up_to`: the last freeze.
@@ -155,7 +169,7 @@ impl Shared {
     pub(super) fn raise(&self, floor: Floor) -> Result<()> {
         let mut now = lock(&self.changing);
         now.version.floor.as_ref().map_or(Ok(()), |old| old.check_raised(&floor))?;
-        now.version = Arc::new(Version { floor: Some(Arc::new(floor)), ..(*now.version).clone() });
+        now.update(|version| version.floor = Some(Arc::new(floor)));
         Ok(())
     }
 
@@ -169,10 +183,10 @@ impl Shared {
         let mut now = lock(&self.changing);
         let Some(floor) = now.merge_floor() else { return };
         let hidden = |run: &Arc<Run>| floor.hides_all(run.index.min_key(), run.index.max_key());
-        let version = Arc::clone(&now.version);
-        if version.runs.iter().any(|run| !is_in(&now.busy, run) && hidden(run)) {
-            let runs = version.runs.iter().filter(|run| is_in(&now.busy, run) || !hidden(run)).cloned().collect();
-            now.version = Arc::new(Version { runs, ..(*version).clone() });
+        let idle = now.version.runs.iter().filter(|run| !is_in(&now.busy, run));
+        let gone: Vec<_> = idle.filter(|run| hidden(run)).cloned().collect();
+        if !gone.is_empty() {
+            now.update(|version| version.runs.retain(|run| !is_in(&gone, run)));
         }
     }
 
@@ -207,18 +221,18 @@ impl Shared {
     /// Puts `merged` in the place of the runs that were merged; `None` puts nothing there.
     pub(super) fn replace(&self, merging: &Merging, merged: Option<Arc<Run>>) {
         let mut now = lock(&self.changing);
-        let mut runs = now.version.runs.clone();
-        let at = runs.iter().position(|run| merging.runs.first().is_some_and(|first| Arc::ptr_eq(run, first)));
-        if let Some(at) = at {
-            runs.splice(at..at + merging.runs.len(), merged);
-            now.version = Arc::new(Version { runs, ..(*now.version).clone() });
-        }
-        now.busy.retain(|run| !is_in(&merging.runs, run));
+        now.update(|Version { runs, .. }| {
+            let first = |run: &Arc<Run>| merging.runs.first().is_some_and(|first| Arc::ptr_eq(run, first));
+            if let Some(at) = runs.iter().position(first) {
+                runs.splice(at..at + merging.runs.len(), merged);
+            }
+        });
+        now.let_go(&merging.runs);
     }
 
     /// Gives up a merge.
     pub(super) fn give_up(&self, merging: &Merging) {
-        lock(&self.changing).busy.retain(|run| !is_in(&merging.runs, run));
+        lock(&self.changing).let_go(&merging.runs);
     }
 
     pub(super) fn close(&self) {
@@ -298,12 +312,13 @@ impl FlushGuard {
         let old = Arc::clone(&now.version);
         for pin in now.pins.iter().filter_map(Weak::upgrade).filter(|pin| pin.up_to < up_to) {
             // Set already if an earlier flush went beyond it.
-            let exact = pin.up_to == old.flushed || !old.tables.iter().any(|t| t.number <= pin.up_to);
+            let exact = !old.tables.iter().any(|t| t.number <= pin.up_to);
             pin.runs.get_or_init(|| exact.then(|| old.runs.clone()));
         }
-        let tables = old.tables.iter().filter(|t| t.number > up_to).cloned().collect();
-        let runs = run.into_iter().chain(old.runs.iter().skip(self.absorbed.len()).cloned()).collect();
-        now.version = Arc::new(Version { tables, runs, flushed: up_to, floor: old.floor.clone() });
+        now.update(|Version { tables, runs, .. }| {
+            tables.retain(|t| t.number > up_to);
+            runs.splice(..self.absorbed.len(), run);
+        });
     }
 }
 
@@ -311,7 +326,7 @@ impl Drop for FlushGuard {
     fn drop(&mut self) {
         let mut now = lock(&self.shared.changing);
         now.flushing = false;
-        now.busy.retain(|run| !is_in(&self.absorbed, run));
+        now.let_go(&self.absorbed);
         drop(now);
         if let Some(context) = &self.shared.context {
             context.merger().changed();

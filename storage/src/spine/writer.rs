@@ -12,7 +12,6 @@ use std::sync::Arc;
 use super::context::{RunHandle, SpineContext};
 use super::cursor::{Merge, Source};
 use super::extent::{Extent, Packing, Tape, raw_bytes};
-use super::floor::Floor;
 use super::format::header::FileHeader;
 use super::run::{Keep, Run};
 use super::version::{FlushGuard, Place, Shared};
@@ -113,11 +112,11 @@ impl RunFileWriter {
         let up_to = tables.first().map_or(0, |newest| newest.number);
         self.failed = true;
         let sorted: Vec<_> = tables.iter().flat_map(|frozen| frozen.table.sorted()).collect();
-        let fresh = sorted.iter().flat_map(|rows| rows.iter()).map(|(key, value, _)| raw_bytes(key, value)).sum();
+        let fresh = sorted.iter().map(|rows| rows.raw_bytes()).sum();
         let (absorbed, oldest) = guard.absorb(fresh, context.small());
         let memory = sorted.into_iter().map(Source::memory);
         let taken = absorbed.iter().map(|run| Source::run(Arc::clone(&context), Arc::clone(run), Keep::Once));
-        let merge = Merge::new(shared.discipline, !oldest, memory.chain(taken).collect());
+        let merge = Merge::new(shared.discipline, !oldest, shared.merge_floor(), memory.chain(taken).collect());
         let mut encoding = Encoding::new(shared, merge, Packing::Fast);
         while !encoding.step(&mut self.file, u64::MAX)? {}
         let run = encoding.finish(&mut self.file)?;
@@ -194,8 +193,6 @@ pub(super) struct Encoding {
     discipline: Discipline,
     format: u32,
     packing: Packing,
-    /// What is left out.
-    floor: Option<Arc<Floor>>,
     merge: Merge,
     begun: bool,
     extent: Option<Extent>,
@@ -204,7 +201,7 @@ pub(super) struct Encoding {
 impl Encoding {
     pub(super) fn new(shared: &Shared, merge: Merge, packing: Packing) -> Self {
         let Shared { discipline, format, .. } = *shared;
-        Self { discipline, format, packing, floor: shared.merge_floor(), merge, begun: false, extent: None }
+        Self { discipline, format, packing, merge, begun: false, extent: None }
     }
 
     /// Writes rows of about `fuel` bytes; true if that were the last.
@@ -212,9 +209,8 @@ impl Encoding {
         if !mem::replace(&mut self.begun, true) {
             self.merge.rewind()?;
         }
-        let Self { discipline, format, packing, floor, merge, extent, .. } = self;
+        let Self { discipline, format, packing, merge, extent, .. } = self;
         let mut used = 0;
-        pass_hidden(floor.as_deref(), merge)?;
         while merge.valid() && used < fuel {
             let output = file.output()?;
             let ident = output.handle.ident;
@@ -225,7 +221,6 @@ impl Encoding {
                 extent.push(&mut output.tape, merge.key(), merge.value(), merge.weight())?;
                 used += raw_bytes(merge.key(), merge.value());
                 merge.next()?;
-                pass_hidden(floor.as_deref(), merge)?;
             }
             output.drain(false)?;
         }
@@ -241,14 +236,6 @@ impl Encoding {
         output.drain(false)?;
         Ok(Some(Arc::new(Run::new(Arc::clone(&output.handle), encoded))))
     }
-}
-
-fn pass_hidden(floor: Option<&Floor>, merge: &mut Merge) -> Result<()> {
-    let Some(floor) = floor else { return Ok(()) };
-    while merge.valid() && floor.hides(merge.key()) {
-        merge.seek(&floor.first_after(merge.key()), &[])?;
-    }
-    Ok(())
 }
 
 /// A file that is created when the first byte is written.

@@ -8,10 +8,11 @@
 
 use std::cmp::Ordering;
 use std::mem;
+use std::sync::Arc;
 
 use super::source::Source;
 use crate::Result;
-use crate::spine::Discipline;
+use crate::spine::{Discipline, Floor};
 
 /// A source that stands on a row.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,8 @@ pub(in crate::spine) struct Merge {
     discipline: Discipline,
     /// Whether tombstones are shown: something older that is not merged may hold their keys.
     tombstones: bool,
+    /// Which rows are passed over.
+    floor: Option<Arc<Floor>>,
     /// Newest first.
     sources: Vec<Source>,
     heap: Vec<Head>,
@@ -39,10 +42,16 @@ pub(in crate::spine) struct Merge {
 
 impl Merge {
     /// A merge that stands nowhere: rewind or seek it.
-    pub(in crate::spine) fn new(discipline: Discipline, tombstones: bool, sources: Vec<Source>) -> Self {
+    pub(in crate::spine) fn new(
+        discipline: Discipline,
+        tombstones: bool,
+        floor: Option<Arc<Floor>>,
+        sources: Vec<Source>,
+    ) -> Self {
         Self {
             discipline,
             tombstones,
+            floor,
             sources,
             heap: Vec::new(),
             backward: false,
@@ -80,11 +89,6 @@ impl Merge {
         placed
     }
 
-    /// Goes to the last row whose key is less than `key`.
-    pub(in crate::spine) fn seek_below(&mut self, key: &[u8]) -> Result<()> {
-        self.place(true, |source| source.seek_below(key, &[]))
-    }
-
     pub(in crate::spine) fn next(&mut self) -> Result<()> {
         if !self.standing {
             return Ok(());
@@ -92,9 +96,7 @@ impl Merge {
         if self.backward {
             return self.turn_round();
         }
-        self.standing = false;
-        self.step(0)?;
-        self.settle()
+        self.go_on()
     }
 
     pub(in crate::spine) fn prev(&mut self) -> Result<()> {
@@ -104,9 +106,14 @@ impl Merge {
         if !self.backward {
             return self.turn_round();
         }
+        self.go_on()
+    }
+
+    fn go_on(&mut self) -> Result<()> {
         self.standing = false;
         self.step(0)?;
-        self.settle()
+        self.settle()?;
+        self.pass_hidden()
     }
 
     /// Goes to the row before the current one if it went forward, else to the one after it.
@@ -133,8 +140,29 @@ impl Merge {
         placed
     }
 
-    /// Puts all sources somewhere and goes on from there.
-    fn place(&mut self, backward: bool, mut to: impl FnMut(&mut Source) -> Result<()>) -> Result<()> {
+    /// Puts all sources somewhere and goes on from there to a row that is not hidden.
+    fn place(&mut self, backward: bool, to: impl FnMut(&mut Source) -> Result<()>) -> Result<()> {
+        self.put(backward, to)?;
+        self.pass_hidden()
+    }
+
+    /// Goes on, in the direction of the walk, to a row that is not hidden.
+    fn pass_hidden(&mut self) -> Result<()> {
+        let Some(floor) = self.floor.clone() else { return Ok(()) };
+        while self.standing && floor.hides(self.key()) {
+            if self.backward {
+                // All before with the same front are hidden, too.
+                let front = self.key().get(..floor.skip).unwrap_or_default().to_vec();
+                self.put(true, |source| source.seek_below(&front, &[]))?;
+            } else {
+                let next = floor.first_after(self.key());
+                self.put(false, |source| source.seek(&next, &[]))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, backward: bool, mut to: impl FnMut(&mut Source) -> Result<()>) -> Result<()> {
         (self.standing, self.backward) = (false, backward);
         self.heap.clear();
         for (number, source) in self.sources.iter_mut().enumerate() {
