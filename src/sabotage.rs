@@ -53,15 +53,7 @@ thread_local! {
 /// ```
 #[cfg(any(test, feature = "sim"))]
 pub fn without<T>(check: Check, f: impl FnOnce() -> T) -> T {
-    /// Switches it on again, also if `f` panics.
-    struct Restore(Option<Check>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            OFF.set(self.0);
-        }
-    }
-    let _restore = Restore(OFF.replace(Some(check)));
-    f()
+    backstay_storage::sabotage::with_off(&OFF, check, f)
 }
 
 /// Whether a check is to be made, an order to be kept.

@@ -4,7 +4,11 @@
 //! Without the feature `sim` (and outside of tests) every check is on and costs nothing. With it, a check is looked up in a
 //! list of the thread's own: a simulation runs on one thread, and others are not disturbed.
 
+#[cfg(any(test, feature = "sim"))]
+use std::cell::Cell;
 use std::fmt;
+#[cfg(any(test, feature = "sim"))]
+use std::thread::LocalKey;
 
 /// What can be switched off: each is a check, a sync or an order on which recovery relies.
 ///
@@ -209,7 +213,7 @@ impl fmt::Display for Check {
 
 #[cfg(any(test, feature = "sim"))]
 thread_local! {
-    static OFF: std::cell::Cell<Option<Check>> = const { std::cell::Cell::new(None) };
+    static OFF: Cell<Option<Check>> = const { Cell::new(None) };
 }
 
 /// Runs `f` with one check switched off on this thread.
@@ -220,14 +224,27 @@ thread_local! {
 /// ```
 #[cfg(any(test, feature = "sim"))]
 pub fn without<T>(check: Check, f: impl FnOnce() -> T) -> T {
+    with_off(&OFF, check, f)
+}
+
+/// Runs `f` with `check` in `off`, for embedders that have switches of their own.
+///
+/// ```
+/// use backstay_storage::sabotage::with_off;
+/// thread_local!(static OFF: std::cell::Cell<Option<u8>> = const { std::cell::Cell::new(None) });
+/// assert_eq!(with_off(&OFF, 7, || OFF.get()), Some(7));
+/// assert_eq!(OFF.get(), None);
+/// ```
+#[cfg(any(test, feature = "sim"))]
+pub fn with_off<C: Copy, T>(off: &'static LocalKey<Cell<Option<C>>>, check: C, f: impl FnOnce() -> T) -> T {
     /// Switches it on again, also if `f` panics.
-    struct Restore(Option<Check>);
-    impl Drop for Restore {
+    struct Restore<C: Copy + 'static>(&'static LocalKey<Cell<Option<C>>>, Option<C>);
+    impl<C: Copy> Drop for Restore<C> {
         fn drop(&mut self) {
-            OFF.set(self.0);
+            self.0.set(self.1);
         }
     }
-    let _restore = Restore(OFF.replace(Some(check)));
+    let _restore = Restore(off, off.replace(Some(check)));
     f()
 }
 

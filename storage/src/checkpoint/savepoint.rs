@@ -8,10 +8,11 @@
 
 use std::path::Path;
 
+use super::Manifest;
+use super::commit::{encoded, publish};
 use super::name::{SAVEPOINT, TEMPORARY, savepoint_is_valid};
 use super::recover::{list, read};
-use super::{MAX_BYTES, Manifest};
-use crate::disk::{Create, Disk, OpenOptions};
+use crate::disk::Disk;
 use crate::sabotage::{Check, checked};
 use crate::store::is_absent;
 use crate::{Error, Result};
@@ -76,11 +77,7 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
 /// Makes a savepoint of a manifest that bears its name, in the order in which a checkpoint is committed. Gives the file's
 /// length in bytes.
 pub(crate) fn write(disk: &dyn Disk, dir: &Path, name: &str, manifest: &Manifest) -> Result<u64> {
-    let bytes = manifest.encode();
-    if bytes.len() as u64 > MAX_BYTES {
-        let said = format!("a savepoint of {} bytes: more than {MAX_BYTES} are not read back", bytes.len());
-        return Err(Error::Invalid(said));
-    }
+    let bytes = encoded(manifest)?;
     let (path, temporary) = (dir.join(file_of(name)), dir.join(file_of(name) + TEMPORARY));
     if disk.metadata(&path)?.is_some() {
         return Err(Error::Invalid(format!("{} exists already, and is no savepoint", path.display())));
@@ -88,16 +85,8 @@ pub(crate) fn write(disk: &dyn Disk, dir: &Path, name: &str, manifest: &Manifest
     if disk.metadata(&temporary)?.is_some() {
         disk.remove(&temporary)?;
     }
-    let file = disk.open(&temporary, OpenOptions { write: true, create: Create::New, direct: false })?;
-    file.write_at(&bytes, 0)?;
-    if checked(Check::SavepointBytesSync) {
-        file.sync()?;
-    }
-    disk.rename(&temporary, &path)?;
-    if checked(Check::SavepointNameSync) {
-        disk.sync_dir(dir)?;
-    }
-    Ok(bytes.len() as u64)
+    let synced = [checked(Check::SavepointBytesSync), checked(Check::SavepointNameSync)];
+    publish(disk, dir, &file_of(name), &bytes, synced)
 }
 
 /// Removes a savepoint's name, durably. One that is gone already is no error.

@@ -48,7 +48,7 @@ fn sources<'a>(shared: &'a Shared, active: Option<&'a Memtable>, version: &'a Ve
     shared.context.as_ref().map_or(Ok(()), |context| context.check())?;
     Ok(probe::Sources {
         discipline: shared.discipline,
-        tables: active.into_iter().chain(version.tables.iter().map(|frozen| &frozen.table)).collect(),
+        tables: tables(active, version).collect(),
         runs: &version.runs,
         context: shared.context.as_ref(),
     })
@@ -66,11 +66,14 @@ pub(super) fn get(
     Ok((!found.rows.is_empty()).then(|| found.rows.value(0).to_vec()))
 }
 
+/// What is in memory, newest first.
+fn tables<'a>(active: Option<&'a Memtable>, version: &'a Version) -> impl Iterator<Item = &'a Memtable> {
+    active.into_iter().chain(version.tables.iter().map(|frozen| &frozen.table))
+}
+
 pub(super) fn cursor(shared: &Shared, active: Option<&Memtable>, version: &Version) -> Result<Cursor> {
     shared.context.as_ref().map_or(Ok(()), |context| context.check())?;
-    let frozen = version.tables.iter().map(|frozen| &frozen.table);
-    let tables = active.into_iter().chain(frozen).flat_map(Memtable::sorted);
-    let mut sources: Vec<_> = tables.map(Source::memory).collect();
+    let mut sources: Vec<_> = tables(active, version).flat_map(Memtable::sorted).map(Source::memory).collect();
     if let Some(context) = &shared.context {
         let runs = version.runs.iter();
         sources.extend(runs.map(|run| Source::run(Arc::clone(context), Arc::clone(run), Keep::Cached)));

@@ -317,7 +317,7 @@ impl FlushGuard {
         }
         now.update(|Version { tables, runs, .. }| {
             tables.retain(|t| t.number > up_to);
-            runs.splice(..self.absorbed.len(), run);
+            runs.splice(..self.absorbed.len().min(runs.len()), run);
         });
     }
 }
