@@ -6,11 +6,13 @@
 //! 3. It holds the index and what belongs to one block and one filter page, however long the run becomes.
 
 use std::fmt;
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::context::{RunHandle, SpineContext};
 use super::filter::{self, PAGE_ROWS, ROWS_PER_KEY, key_hash, row_hash};
-use super::format::block::BlockBuilder;
+use super::format::block::{Block, BlockBuilder};
 use super::format::footer::{self, Footer};
 use super::format::frame::{Codec, Kind, Packer};
 use super::format::{self, index::Index};
@@ -71,6 +73,8 @@ pub(super) struct Extent {
     content: Xxh3Default,
     /// What is known so far, but for the lengths.
     footer: Footer,
+    /// The cache that blocks are put into, if readers want them there.
+    warm: Option<(Arc<SpineContext>, Arc<RunHandle>)>,
 }
 
 impl fmt::Debug for Extent {
@@ -114,7 +118,13 @@ impl Extent {
             rows: Vec::new(),
             content: Xxh3Default::new(),
             footer,
+            warm: None,
         }
+    }
+
+    /// Has blocks put into the cache as they are written.
+    pub(super) fn keep_warm(&mut self, context: &Arc<SpineContext>, handle: &Arc<RunHandle>) {
+        self.warm = Some((Arc::clone(context), Arc::clone(handle)));
     }
 
     /// Appends a row greater than the last one.
@@ -145,7 +155,14 @@ impl Extent {
         let rows = self.block.rows();
         let last = self.block.last_key().to_vec();
         let mut block = std::mem::take(&mut self.block);
-        let len = self.frame(tape, Kind::Block, self.codec, rows, block.finish())?;
+        let at = tape.offset();
+        let payload = block.finish();
+        let len = self.frame(tape, Kind::Block, self.codec, rows, payload)?;
+        if let Some((context, handle)) = &self.warm
+            && let Ok(block) = Block::split(payload.to_vec(), rows)
+        {
+            context.cache().put_block(handle, at, &Arc::new(block));
+        }
         block.clear();
         self.block = block;
         let rows = format::to_u32(rows, "the rows of a block")?;
@@ -157,10 +174,10 @@ impl Extent {
     /// Appends the filter pages of the blocks since the last ones.
     fn close_group(&mut self, tape: &mut Tape) -> Result<()> {
         let (keys, rows) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.rows));
-        let keys_len = self.frame(tape, Kind::Keys, Codec::None, keys.len(), &filter::build(&keys))?;
+        let keys_len = self.page(tape, Kind::Keys, &keys)?;
         let several = self.footer.discipline == Discipline::Weighted && rows.len() / ROWS_PER_KEY >= keys.len();
         let rows_len = match several {
-            true => self.frame(tape, Kind::Rows, Codec::None, rows.len(), &filter::build(&rows))?,
+            true => self.page(tape, Kind::Rows, &rows)?,
             false => 0,
         };
         self.index.push_page(keys_len, rows_len);
@@ -169,6 +186,15 @@ impl Extent {
         self.keys.clear();
         self.rows.clear();
         Ok(())
+    }
+
+    /// Appends a filter page; returns its length.
+    fn page(&mut self, tape: &mut Tape, kind: Kind, hashes: &[u64]) -> Result<u64> {
+        let (at, page) = (tape.offset(), filter::build(hashes));
+        if let Some((context, handle)) = &self.warm {
+            context.cache().put_page(handle, at, &Arc::from(page.as_slice()));
+        }
+        self.frame(tape, kind, Codec::None, hashes.len(), &page)
     }
 
     /// Appends a frame; returns its length.

@@ -113,7 +113,7 @@ impl Job {
                 let sources = runs.map(|run| Source::run(Arc::clone(context), Arc::clone(run), Keep::Once)).collect();
                 let merge = Merge::new(shared.discipline, !merging.oldest, shared.merge_floor(), sources);
                 let packing = if merging.oldest || merging.bytes() >= LARGE { Packing::Small } else { Packing::Fast };
-                let encoding = Encoding::new(&shared, merge, packing);
+                let encoding = Encoding::new(&shared, merge, packing, shared.is_warm(&merging.runs));
                 Task::Merging(merging, encoding, NewFile::new(context))
             }
             begun => begun,
@@ -156,7 +156,8 @@ fn spilling(shared: &Arc<Shared>, context: &Arc<SpineContext>) -> Option<Spillin
     let sources = tables.iter().flat_map(|frozen| frozen.table.sorted()).map(Source::memory).collect();
     // Older runs may hold what their tombstones hide; they go when they meet the oldest run.
     let merge = Merge::new(shared.discipline, true, shared.merge_floor(), sources);
-    let encoding = Encoding::new(shared, merge, Packing::Fast);
+    let warm = shared.is_warm(&shared.version().runs);
+    let encoding = Encoding::new(shared, merge, Packing::Fast, warm);
     Some(Spilling { guard, tables, encoding, file: NewFile::new(context) })
 }
 

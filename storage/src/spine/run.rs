@@ -25,6 +25,9 @@ pub use verify::verify_run;
 /// Neighbouring frames are read as one operation up to this many bytes.
 const READ_TOGETHER: u64 = 256 << 10;
 
+/// Blocks that are looked at to tell whether a run is in the cache.
+const SAMPLE: usize = 64;
+
 /// An open run.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -121,6 +124,25 @@ impl Run {
     /// The kind of filter that tells the rows of a group apart best.
     pub(super) fn row_filter(&self, page: usize) -> Kind {
         if self.page_place(page, Kind::Rows).1 > 0 { Kind::Rows } else { Kind::Keys }
+    }
+
+    /// Whether most of its blocks are in the cache, by a sample of them.
+    pub(super) fn is_warm(&self, context: &SpineContext) -> bool {
+        let every = (self.index.len() / SAMPLE).max(1);
+        let sample = (0..self.index.len()).step_by(every);
+        let (asked, cached) = sample.fold((0, 0), |(asked, cached), i| {
+            (asked + 1, cached + usize::from(context.cache().has_block(&self.handle, self.place(i).0)))
+        });
+        2 * cached > asked
+    }
+
+    /// Takes its blocks and filter pages out of the cache: another run took its place. Who still reads it may bring some back.
+    pub(super) fn cool(&self, context: &SpineContext) {
+        let blocks = (0..self.index.len()).map(|i| self.place(i).0);
+        let kinds = [Kind::Keys, Kind::Rows];
+        let pages = (0..self.index.pages().len()).flat_map(|page| kinds.map(|kind| self.page_place(page, kind)));
+        let pages = pages.filter(|(_, len)| *len > 0).map(|(at, _)| at);
+        blocks.chain(pages).for_each(|at| context.cache().remove(&self.handle, at));
     }
 
     /// Memory that it holds while open, in bytes.

@@ -1,5 +1,6 @@
 //! What spans the whole spine: models, damage, golden bytes.
 
+mod cached;
 mod damage;
 mod floor;
 mod golden;

@@ -187,7 +187,24 @@ impl Shared {
         let gone: Vec<_> = idle.filter(|run| hidden(run)).cloned().collect();
         if !gone.is_empty() {
             now.update(|version| version.runs.retain(|run| !is_in(&gone, run)));
+            drop(now);
+            self.cool(&gone);
         }
+    }
+
+    /// The cache has no use for what runs that were replaced hold, and does not know that.
+    fn cool(&self, gone: &[Arc<Run>]) {
+        if let Some(context) = &self.context {
+            gone.iter().for_each(|run| run.cool(context));
+        }
+    }
+
+    /// Whether readers find most of the runs' rows in the cache; then what takes their place belongs there too.
+    pub(super) fn is_warm(&self, runs: &[Arc<Run>]) -> bool {
+        let Some(context) = &self.context else { return false };
+        let bytes = |run: &Arc<Run>| run.meta.raw_bytes;
+        let warm: u64 = runs.iter().filter(|run| run.is_warm(context)).map(bytes).sum();
+        2 * warm > runs.iter().map(bytes).sum()
     }
 
     /// The right to write tables, if nobody has it.
@@ -228,6 +245,8 @@ impl Shared {
             }
         });
         now.let_go(&merging.runs);
+        drop(now);
+        self.cool(&merging.runs);
     }
 
     /// Gives up a merge.
@@ -319,6 +338,8 @@ impl FlushGuard {
             tables.retain(|t| t.number > up_to);
             runs.splice(..self.absorbed.len().min(runs.len()), run);
         });
+        drop(now);
+        self.shared.cool(&self.absorbed);
     }
 }
 

@@ -117,7 +117,8 @@ impl RunFileWriter {
         let memory = sorted.into_iter().map(Source::memory);
         let taken = absorbed.iter().map(|run| Source::run(Arc::clone(&context), Arc::clone(run), Keep::Once));
         let merge = Merge::new(shared.discipline, !oldest, shared.merge_floor(), memory.chain(taken).collect());
-        let mut encoding = Encoding::new(shared, merge, Packing::Fast);
+        let warm = shared.is_warm(&shared.version().runs);
+        let mut encoding = Encoding::new(shared, merge, Packing::Fast, warm);
         while !encoding.step(&mut self.file, u64::MAX)? {}
         let run = encoding.finish(&mut self.file)?;
         self.runs += usize::from(run.is_some());
@@ -194,14 +195,16 @@ pub(super) struct Encoding {
     format: u32,
     packing: Packing,
     merge: Merge,
+    /// Whether the run's blocks are put into the cache.
+    warm: bool,
     begun: bool,
     extent: Option<Extent>,
 }
 
 impl Encoding {
-    pub(super) fn new(shared: &Shared, merge: Merge, packing: Packing) -> Self {
+    pub(super) fn new(shared: &Shared, merge: Merge, packing: Packing, warm: bool) -> Self {
         let Shared { discipline, format, .. } = *shared;
-        Self { discipline, format, packing, merge, begun: false, extent: None }
+        Self { discipline, format, packing, merge, warm, begun: false, extent: None }
     }
 
     /// Writes rows of about `fuel` bytes; true if that were the last.
@@ -209,13 +212,19 @@ impl Encoding {
         if !mem::replace(&mut self.begun, true) {
             self.merge.rewind()?;
         }
-        let Self { discipline, format, packing, merge, extent, .. } = self;
+        let Self { discipline, format, packing, merge, warm, extent, .. } = self;
+        let context = Arc::clone(&file.context);
         let mut used = 0;
         while merge.valid() && used < fuel {
             let output = file.output()?;
-            let ident = output.handle.ident;
-            let extent =
-                extent.get_or_insert_with(|| Extent::new(&mut output.tape, ident, *discipline, *format, *packing));
+            let extent = extent.get_or_insert_with(|| {
+                let handle = &output.handle;
+                let mut extent = Extent::new(&mut output.tape, handle.ident, *discipline, *format, *packing);
+                if *warm {
+                    extent.keep_warm(&context, handle);
+                }
+                extent
+            });
             // Rows until a write is due.
             while merge.valid() && used < fuel && output.tape.pending.len() < CHUNK {
                 extent.push(&mut output.tape, merge.key(), merge.value(), merge.weight())?;

@@ -97,6 +97,16 @@ impl FrameCache {
         self.0.insert(Self::at(handle, offset), Cached::Block(Arc::clone(block)));
     }
 
+    /// Whether the block whose frame is at `offset` of the file is there. Does not count as a use.
+    pub(in crate::spine) fn has_block(&self, handle: &RunHandle, offset: u64) -> bool {
+        self.0.peek(&Self::at(handle, offset)).is_some()
+    }
+
+    /// Removes what is at `offset` of the file.
+    pub(in crate::spine) fn remove(&self, handle: &RunHandle, offset: u64) {
+        self.0.remove(&Self::at(handle, offset));
+    }
+
     /// The filter page whose frame is at `offset` of the file.
     pub(in crate::spine) fn page(&self, handle: &RunHandle, offset: u64) -> Option<Arc<[u8]>> {
         match self.0.get(&Self::at(handle, offset)) {

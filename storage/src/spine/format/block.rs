@@ -137,7 +137,13 @@ impl Block {
     /// assert!(Block::read(bytes, 2, Discipline::Weighted).is_err());
     /// ```
     pub fn read(bytes: Vec<u8>, rows: u32, discipline: Discipline) -> Result<Self, Malformed> {
-        let rows = rows as usize;
+        let block = Self::split(bytes, rows as usize)?;
+        block.check(discipline)?;
+        Ok(block)
+    }
+
+    /// A block that was just built: its parts are found, its rows not checked.
+    pub(crate) fn split(bytes: Vec<u8>, rows: usize) -> Result<Self, Malformed> {
         let trailer = || Malformed::cut("a block trailer");
         let (rest, tail) = bytes.split_last_chunk::<TRAILER>().ok_or_else(trailer)?;
         let [a, b, c, d, count @ ..] = *tail;
@@ -148,9 +154,7 @@ impl Block {
         }
         let entries = rest.len().checked_sub(count.saturating_mul(PER_RESTART)).ok_or_else(trailer)?;
         let restarts = entries + count * size_of::<u32>();
-        let block = Self { bytes, rows, entries, restarts, common };
-        block.check(discipline)?;
-        Ok(block)
+        Ok(Self { bytes, rows, entries, restarts, common })
     }
 
     /// Checks the invariants.

@@ -70,7 +70,10 @@ pub(super) fn search<'a>(
             let end = planner.plan(sources, targets, from, is_closed, &mut steps)?;
             let here = in_tables.partition_point(|(target, _)| *target < end);
             let (now, later) = in_tables.split_at_checked(here).unwrap_or((in_tables, &[]));
-            visit_all(sources, targets, from..end, now, &steps, &mut visit)?;
+            match sources.discipline {
+                Discipline::Latest => visit_newest(sources, targets, from..end, now, &steps, &mut visit)?,
+                Discipline::Weighted => visit_all(sources, targets, from..end, now, &steps, &mut visit)?,
+            }
             (from, in_tables) = (end, later);
         }
     }
@@ -115,6 +118,88 @@ fn visit_all<'a>(
             next += 1;
         }
         steps = later;
+    }
+    Ok(())
+}
+
+/// As [`visit_all`], of a latest spine: each target is looked for in the newest run that may hold it, and in older ones only
+/// where a filter was wrong. So a key that was written many times costs one block, and few targets a second batch of reads.
+fn visit_newest<'a>(
+    sources: &Sources<'a>,
+    targets: &[Target<'_>],
+    range: Range<usize>,
+    in_tables: &[(usize, Hit<'a>)],
+    steps: &[Step],
+    visit: &mut impl FnMut(usize, &[Hit<'_>]),
+) -> Result<()> {
+    // The steps of each target that has any.
+    let all: Vec<&[Step]> = steps.chunk_by(|a, b| a.target == b.target).collect();
+    let (mut in_tables, mut later) = (in_tables, all.as_slice());
+    let (mut places, mut spots) = (Vec::new(), Vec::new());
+    let mut round: Vec<Step> = Vec::new();
+    let mut next = range.start;
+    while next < range.end {
+        let mut end = range.end;
+        let mut blocks: Vec<Arc<Block>> = Vec::new();
+        // Of each target from `next` on: where it was found.
+        let mut found: Vec<Option<(usize, Spot)>> = Vec::new();
+        let mut waiting = later.to_vec();
+        while !waiting.is_empty() {
+            round.clear();
+            round.extend(waiting.iter().filter_map(|steps| steps.first().cloned()));
+            let (wanted, slots) = choose(sources.runs, &round);
+            if found.is_empty() {
+                // What does not fit waits until these targets are visited.
+                waiting.truncate(slots.len());
+                later = later.get(slots.len()..).unwrap_or(&[]);
+                end = round.get(slots.len()).map_or(range.end, |step| step.target);
+                found.resize(end - next, None);
+            }
+            let held = blocks.len();
+            if let Some(context) = sources.context {
+                blocks.extend(load(context, &wanted, Keep::Cached)?);
+            }
+            let looked = slots.len();
+            places.clear();
+            places
+                .extend(round.iter().zip(slots).flat_map(|(step, slots)| slots.map(|slot| (step.target, held + slot))));
+            look_in_blocks(targets, &blocks, &places, &mut spots);
+            for ((target, slot), spot) in places.iter().zip(&spots).filter(|(_, spot)| spot.found) {
+                if let Some(found) = found.get_mut(target - next) {
+                    *found = Some((*slot, *spot));
+                }
+            }
+            let mut number = 0;
+            waiting.retain_mut(|steps| {
+                number += 1;
+                if number > looked {
+                    return true;
+                }
+                let Some((step, older)) = steps.split_first() else { return false };
+                *steps = older;
+                !older.is_empty() && found.get(step.target - next).is_some_and(Option::is_none)
+            });
+        }
+        for target in next..end {
+            let table = in_tables.split_first().filter(|((number, _), _)| *number == target);
+            let block = found.get(target - next).and_then(|found| found.as_ref());
+            match (table, block) {
+                (Some(((_, hit), rest)), _) => {
+                    visit(target, std::slice::from_ref(hit));
+                    // The others are older.
+                    in_tables = rest;
+                    while let Some((_, rest)) = in_tables.split_first().filter(|((number, _), _)| *number == target) {
+                        in_tables = rest;
+                    }
+                }
+                (None, Some((slot, spot))) => match blocks.get(*slot) {
+                    Some(block) => visit(target, &[Hit::Block(block, *spot)]),
+                    None => visit(target, &[]),
+                },
+                (None, None) => visit(target, &[]),
+            }
+        }
+        next = end;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `checkpoints`: what a checkpoint each second does to the steps beside it, Backstay alone.
 //!
-//! A step inserts 1,000 rows, half of them new, and probes 1,000 keys; blocks of runs fit into the cache. First as many steps as can be, for the
+//! A step writes 1,000 random keys of a state that keeps its size, and probes 1,000 others; blocks of runs fit into the cache. First as many steps as can be, for the
 //! limit; then steps are due at half of that pace, in runs that take turns with a checkpoint a second on another thread and
 //! with none. How long a step takes is what counts; how late the latest ended is printed beside it: where that is far more
 //! than the worst step, the machine could not keep the pace, and the run says little.
@@ -24,11 +24,10 @@ pub fn child(task: &Task) {
     let given = Given { cache: 3 * task.rows * ROW, ..Given::budget(task.memory) };
     task.begin(given.total());
     let mut backstay = Backstay::open(&task.folder, Shape::Latest, given);
-    let loaded = task.rows / 2;
+    let loaded = task.rows;
     load(&mut backstay, loaded, &mut Watch::default(), |n| (key(n), 0));
     backstay.finish();
-    let mut steps =
-        Steps { backstay, random: fastrand::Rng::with_seed(17), loaded, next: loaded, batch: Batch::default() };
+    let mut steps = Steps { backstay, random: fastrand::Rng::with_seed(17), loaded, written: loaded, batch: Batch::default() };
     steps.backstay.scan();
     let limit = steps.limit(Duration::from_secs_f64(task.seconds));
     let time = Duration::from_secs_f64((task.seconds * LONGER).max(AT_LEAST));
@@ -62,8 +61,8 @@ struct Steps {
     backstay: Backstay,
     random: fastrand::Rng,
     loaded: u64,
-    /// The next new row.
-    next: u64,
+    /// Rows ever written: each has a value of its own.
+    written: u64,
     batch: Batch,
 }
 
@@ -76,13 +75,10 @@ struct Run {
 
 impl Steps {
     fn prepare(&mut self) -> Vec<Key> {
-        let half = KEYS as u64 / 2;
-        let (next, loaded, random) = (self.next, self.loaded, &mut self.random);
-        let old: Vec<u64> = (0..half).map(|_| random.u64(0..loaded)).collect();
-        self.batch.fill(next..next + 2 * half, |n| {
-            (key(if n < next + half { n } else { old[(n - next - half) as usize] }), 0)
-        });
-        self.next += half;
+        let (loaded, random) = (self.loaded, &mut self.random);
+        let (from, keys): (u64, Vec<u64>) = (self.written, (0..KEYS).map(|_| random.u64(0..loaded)).collect());
+        self.batch.fill(from..from + KEYS as u64, |n| (key(keys[(n - from) as usize]), 0));
+        self.written += KEYS as u64;
         some_keys(&mut self.random, KEYS, self.loaded, true)
     }
 
