@@ -22,8 +22,10 @@ mod verify;
 
 pub use verify::verify_run;
 
-/// Neighbouring frames are read as one operation up to this many bytes.
+/// Frames near to each other are read as one operation up to this many bytes.
 const READ_TOGETHER: u64 = 256 << 10;
+/// So near: reading two blocks for nothing takes about as long as an operation of its own.
+const GAP: u64 = 32 << 10;
 
 /// Blocks that are looked at to tell whether a run is in the cache.
 const SAMPLE: usize = 64;
@@ -219,44 +221,54 @@ pub(super) fn load_pages(context: &SpineContext, pages: &[(&Run, usize, Kind)]) 
     })
 }
 
-/// Fills the slots of `found` that are empty: reads what `frames` names, neighbours together, all in one batch, and lets
-/// `unpack` do its work as the bytes arrive.
+/// A frame to be read, and the slot that it is for.
+struct Missing<'a> {
+    handle: &'a RunHandle,
+    place: Place,
+    slot: usize,
+}
+
+/// Fills the slots of `found` that are empty: reads what `frames` names, what is near to each other in a file together, all in one
+/// batch, and lets `unpack` do its work as the bytes arrive.
 fn fetch<'a, T>(
     context: &SpineContext,
     mut found: Vec<Option<T>>,
     frames: impl Fn(usize) -> Option<(&'a RunHandle, Place)>,
     unpack: impl Fn(usize, &[u8]) -> Result<T>,
 ) -> Result<Vec<T>> {
+    let empty = found.iter().enumerate().filter(|(_, found)| found.is_none());
+    let named = empty.filter_map(|(slot, _)| frames(slot).map(|(handle, place)| Missing { handle, place, slot }));
+    let mut missing: Vec<Missing<'_>> = named.collect();
+    missing.sort_unstable_by_key(|Missing { handle, place, .. }| (handle.header.epoch, handle.header.number, place.0));
     let mut wants: Vec<Want<'_>> = Vec::new();
-    let mut slots: Vec<Range<usize>> = Vec::new();
-    for slot in 0..found.len() {
-        let (None, Some((handle, (offset, len)))) = (found.get(slot).and_then(Option::as_ref), frames(slot)) else {
-            continue;
-        };
-        match (wants.last_mut(), slots.last_mut()) {
-            (Some(want), Some(slots))
-                if slots.end == slot
-                    && std::ptr::eq(want.handle, handle)
-                    && want.offset.saturating_add(want.len) == offset
-                    && want.len.saturating_add(len) <= READ_TOGETHER =>
+    // What each of them is read for.
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    for (at, Missing { handle, place: (offset, len), .. }) in missing.iter().enumerate() {
+        let end = offset.saturating_add(*len);
+        match (wants.last_mut(), parts.last_mut()) {
+            (Some(want), Some(parts))
+                if std::ptr::eq(want.handle, *handle)
+                    && *offset <= want.offset.saturating_add(want.len).saturating_add(GAP)
+                    && end.saturating_sub(want.offset) <= READ_TOGETHER =>
             {
-                want.len += len;
-                slots.end += 1;
+                want.len = want.len.max(end - want.offset);
+                parts.end = at + 1;
             }
             _ => {
-                wants.push(Want { handle, offset, len });
-                slots.push(slot..slot + 1);
+                wants.push(Want { handle, offset: *offset, len: *len });
+                parts.push(at..at + 1);
             }
         }
     }
     context.read_each(&wants, |i, piece| {
-        let mut rest = piece.bytes();
-        for slot in slots.get(i).cloned().unwrap_or_default() {
-            let len = frames(slot).map_or(0, |(_, (_, len))| len);
-            let (bytes, after) = rest.split_at_checked(usize::try_from(len).unwrap_or(0)).unwrap_or((rest, &[]));
-            rest = after;
-            let unpacked = unpack(slot, bytes)?;
-            if let Some(place) = found.get_mut(slot) {
+        let start = wants.get(i).map_or(0, |want| want.offset);
+        for Missing { place: (offset, len), slot, .. } in
+            parts.get(i).and_then(|parts| missing.get(parts.clone())).unwrap_or(&[])
+        {
+            let from = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
+            let to = from.saturating_add(usize::try_from(*len).unwrap_or(usize::MAX));
+            let unpacked = unpack(*slot, piece.bytes().get(from..to).ok_or_else(lost)?)?;
+            if let Some(place) = found.get_mut(*slot) {
                 *place = Some(unpacked);
             }
         }

@@ -295,10 +295,11 @@ impl Output {
     /// Hands whole chunks to the queue; with `all`, what is left too (padded before).
     fn drain(&mut self, all: bool) -> Result<()> {
         while self.tape.pending.len() >= CHUNK || (all && !self.tape.pending.is_empty()) {
-            let rest = self.tape.pending.split_off(self.tape.pending.len().min(CHUNK));
-            let chunk = mem::replace(&mut self.tape.pending, rest);
             self.wait(WRITES - 1)?;
-            let buf = AlignedBuf::from_slice(&chunk);
+            let chunk = self.tape.pending.len().min(CHUNK);
+            let buf = AlignedBuf::from_slice(self.tape.pending.get(..chunk).unwrap_or(&[]));
+            // Little is left: a chunk is due as soon as it is full.
+            self.tape.pending.drain(..chunk);
             let (offset, len) = (self.tape.start, buf.len());
             let file = Arc::clone(&self.handle.file);
             self.writes.push_back((offset, len));

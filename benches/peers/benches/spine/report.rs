@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::BACKSTAY;
 use crate::figures::median;
 
 /// What the ratio of Backstay's figure to another's must be, or the figure itself.
@@ -31,6 +30,8 @@ pub struct Row {
     pub target: Target,
     /// A second target.
     pub and: Target,
+    /// Which contender is Backstay here.
+    pub ours: &'static str,
     /// Whom Backstay is measured against; all if empty.
     pub against: &'static [&'static str],
 }
@@ -74,7 +75,7 @@ impl Report {
     /// Prints one figure of all contenders. Of those that have none nothing is said.
     pub fn row(&mut self, row: &Row, contenders: &[&str], figures: &Figures) {
         let of = |who: &str, name: &str| figures.get(&(name.to_owned(), who.to_owned()));
-        let Some(ours) = of(BACKSTAY, row.figure).map(|rounds| median(rounds)) else { return };
+        let Some(ours) = of(row.ours, row.figure).map(|rounds| median(rounds)) else { return };
         println!("\n{}: {}", row.figure, row.title);
         let head = ["median", "least", "most", "Backstay/it", "target", "peak MiB"];
         println!(
@@ -85,7 +86,7 @@ impl Report {
         for who in contenders {
             let Some(rounds) = of(who, row.figure) else { continue };
             let ratio = ours / median(rounds);
-            let against = *who != BACKSTAY && (row.against.is_empty() || row.against.contains(who));
+            let against = *who != row.ours && (row.against.is_empty() || row.against.contains(who));
             // The hardest to beat: the smallest ratio where more is better, else the largest.
             let more = matches!(row.target, Target::AtLeast(_) | Target::Ahead);
             if against && best.is_none_or(|(_, least)| if more { ratio < least } else { ratio > least }) {
@@ -96,7 +97,7 @@ impl Report {
                 true => (row.target.text(row.unit), verdict(row.target.met(ratio, ours))),
                 false => (String::new(), ""),
             };
-            let ratio = if *who == BACKSTAY { String::new() } else { format!("{ratio:.2}") };
+            let ratio = if *who == row.ours { String::new() } else { format!("{ratio:.2}") };
             let (least, most) = spread(rounds);
             let peak =
                 of(who, &format!("{}:peak", row.figure)).map_or_else(String::new, |p| format!("{:.0}", spread(p).1));
@@ -108,7 +109,7 @@ impl Report {
             );
         }
         // The ratios within a round: where they lie far apart the machine was too noisy for a verdict.
-        let rounds = |to: &str| match (of(BACKSTAY, row.figure), of(to, row.figure)) {
+        let rounds = |to: &str| match (of(row.ours, row.figure), of(to, row.figure)) {
             (Some(ours), Some(theirs)) if ours.len() > 1 => {
                 let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a / b).collect();
                 let (least, most) = spread(&ratios);

@@ -31,8 +31,8 @@ const SMALLEST_PACKED: usize = 64;
 const TRUSTED_RAW: usize = 1 << 20;
 /// A byte of LZ4 stands for at most this many: more is not allocated on a frame's word.
 const LZ4_RATIO: usize = 255;
-/// Level 3 takes a quarter more time than 1 and saves a few percent of what stays for long.
-const ZSTD_LEVEL: i32 = 3;
+/// Level 3 takes a quarter more time and saves a few percent; merging is bound by this time.
+const ZSTD_LEVEL: i32 = 1;
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,7 @@ pub struct Frame<'a> {
 /// Makes frames, and keeps what compressing them needs from one to the next.
 pub(crate) struct Packer {
     zstd: zstd::bulk::Compressor<'static>,
+    lz4: lz4_flex::block::CompressTable,
     packed: Vec<u8>,
 }
 
@@ -81,7 +82,7 @@ impl Packer {
     pub(crate) fn new() -> Result<Self> {
         let zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL)
             .map_err(|e| Error::Invalid(format!("zstd cannot be set up at level {ZSTD_LEVEL}: {e}")))?;
-        Ok(Self { zstd, packed: Vec::new() })
+        Ok(Self { zstd, lz4: lz4_flex::block::CompressTable::default(), packed: Vec::new() })
     }
 
     /// Appends a frame that will stand at `offset` of the file with identity `ident`; returns its checksum.
@@ -106,7 +107,8 @@ impl Packer {
             }
             Codec::Lz4 => {
                 self.packed.resize(lz4_flex::block::get_maximum_output_size(payload.len()), 0);
-                lz4_flex::block::compress_into(payload, &mut self.packed).map_err(|e| cannot("LZ4", payload, &e))?
+                let packed = lz4_flex::block::compress_into_with_table(payload, &mut self.packed, &mut self.lz4);
+                packed.map_err(|e| cannot("LZ4", payload, &e))?
             }
         };
         let (codec, stored) = match self.packed.get(..packed) {

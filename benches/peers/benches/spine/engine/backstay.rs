@@ -20,13 +20,17 @@ use crate::data::{Batch, Key};
 /// An open store with one spine.
 pub struct Backstay {
     spine: Spine,
+    /// Whether a counter is the weight of a row; else it is read and written.
+    weights: bool,
     checkpointer: Checkpointer,
     rows: RowBatch,
     keys: KeyBatch,
 }
 
 impl Backstay {
-    pub fn open(folder: &Path, shape: Shape, given: Given) -> Self {
+    /// `weights`: counters are added to by adding to the weight of a row beside the key's first one, which nobody reads for that. The
+    /// spine is a weighted one then.
+    pub fn open(folder: &Path, shape: Shape, given: Given, weights: bool) -> Self {
         let options = StoreOptions {
             new_id: 7,
             memory_bytes: given.cache + given.memtables,
@@ -36,12 +40,12 @@ impl Backstay {
         };
         let store = Arc::new(Store::open(disk::system(), folder, options).expect("open the store"));
         let discipline = match shape {
-            Shape::Latest => Discipline::Latest,
-            Shape::Several => Discipline::Weighted,
+            Shape::Latest if !weights => Discipline::Latest,
+            Shape::Latest | Shape::Several => Discipline::Weighted,
         };
         let spine = store.spine("bench", discipline, 1).expect("a spine");
         let checkpointer = Checkpointer::start(store);
-        Self { spine, checkpointer, rows: RowBatch::new(), keys: KeyBatch::new() }
+        Self { spine, weights, checkpointer, rows: RowBatch::new(), keys: KeyBatch::new() }
     }
 
     /// Starts a checkpoint on the other thread, if none is under way.
@@ -79,6 +83,11 @@ impl Engine for Backstay {
     }
 
     fn add(&mut self, deltas: &[(Key, u64)]) {
+        if self.weights {
+            self.rows.clear();
+            deltas.iter().for_each(|(key, delta)| self.rows.push(key, &[], *delta as i64));
+            return self.insert_rows();
+        }
         self.set_keys(deltas.iter().map(|(key, _)| key));
         let found = self.spine.probe(&self.keys).expect("probe");
         self.rows.clear();

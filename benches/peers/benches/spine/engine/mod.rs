@@ -73,8 +73,10 @@ pub trait Engine {
     }
 }
 
-/// Contenders by name. Two ways to use RocksDB are two contenders.
+/// Contenders by name. Two ways to use an engine are two contenders.
 pub const BACKSTAY: &str = "backstay";
+/// Counters as weights of rows, which are added to without being read: Backstay's answer to a merge operator.
+pub const WEIGHTS: &str = "backstay-weights";
 #[cfg(feature = "rocksdb")]
 pub const PEERS: &[&str] = &["rocksdb", "fjall"];
 #[cfg(not(feature = "rocksdb"))]
@@ -83,7 +85,8 @@ pub const PEERS: &[&str] = &["fjall"];
 /// Opens a contender's table, new if there is none.
 pub fn open(contender: &str, folder: &Path, shape: Shape, given: Given) -> Box<dyn Engine> {
     match contender {
-        BACKSTAY => Box::new(backstay::Backstay::open(folder, shape, given)),
+        BACKSTAY => Box::new(backstay::Backstay::open(folder, shape, given, false)),
+        WEIGHTS => Box::new(backstay::Backstay::open(folder, shape, given, true)),
         #[cfg(feature = "rocksdb")]
         "rocksdb" => Box::new(rocksdb::Rocks::open(folder, shape, given, false)),
         #[cfg(feature = "rocksdb")]

@@ -23,11 +23,12 @@ const AT_LEAST: f64 = 2.5;
 pub fn child(task: &Task) {
     let given = Given { cache: 3 * task.rows * ROW, ..Given::budget(task.memory) };
     task.begin(given.total());
-    let mut backstay = Backstay::open(&task.folder, Shape::Latest, given);
+    let mut backstay = Backstay::open(&task.folder, Shape::Latest, given, false);
     let loaded = task.rows;
     load(&mut backstay, loaded, &mut Watch::default(), |n| (key(n), 0));
     backstay.finish();
-    let mut steps = Steps { backstay, random: fastrand::Rng::with_seed(17), loaded, written: loaded, batch: Batch::default() };
+    let mut steps =
+        Steps { backstay, random: fastrand::Rng::with_seed(17), loaded, written: loaded, batch: Batch::default() };
     steps.backstay.scan();
     let limit = steps.limit(Duration::from_secs_f64(task.seconds));
     let time = Duration::from_secs_f64((task.seconds * LONGER).max(AT_LEAST));
