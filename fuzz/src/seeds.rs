@@ -315,5 +315,26 @@ pub fn corpus() -> Vec<(&'static str, String, Vec<u8>)> {
         "fault",
         [&[3][..], &steps(4), &[11, 0, 5, 4, 5], &steps(3), &[11, 2, 9, 7, 3], &steps(2)].concat(),
     );
+    add(
+        "store_ops",
+        "savepoints",
+        [
+            &[4][..],
+            &steps(3),
+            &[7, 2, 12, 0],
+            &steps(2),
+            &[7, 3, 14, 0, 12, 1, 7, 2, 7, 4, 15, 0, 1, 14, 1, 13, 0],
+            &[15, 1, 0],
+            &steps(2),
+            &[7, 1],
+        ]
+        .concat(),
+    );
+    add(
+        "store_ops",
+        "savepoint-power",
+        [&[5][..], &steps(2), &[7, 1, 10, 9, 12, 0, 10, 30, 14, 0, 9, 3, 15, 0, 1, 10, 7, 13, 0, 8], &steps(2)]
+            .concat(),
+    );
     corpus
 }

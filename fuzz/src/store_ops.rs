@@ -1,22 +1,29 @@
 //! A store driven by random operations on the simulated disk, with kills, power losses and failing operations, against maps.
 //!
 //! Checked after each opening: every acknowledged step is there, none that was never made is, checkpoints and epochs never go back,
-//! and the spines hold what the steps make of them.
+//! and the spines hold what the steps make of them. Each savepoint is there or not as was promised; a copy of one holds what it kept,
+//! or does not open; and the operations may go on in it.
 
+mod saved;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use backstay_storage::disk::SimDisk;
 use backstay_storage::disk::sim::Fault;
+use backstay_storage::disk::{Disk, SimDisk};
 use backstay_storage::{Error, Result};
 
-use crate::embedder::{Embedder, Model, Row};
+use crate::embedder::{DIR, Embedder, Model, Row};
 use crate::input::Input;
+use saved::{Copied, Saved};
 
 /// Bounds one input's time.
 const MOST_OPERATIONS: usize = 60;
 
 struct World {
     disk: SimDisk,
+    /// Where the store is: in a copy, once the operations go on there.
+    dir: PathBuf,
     open: Option<Embedder>,
     /// The rows of every step that may be in the store.
     steps: Vec<Vec<Row>>,
@@ -25,6 +32,11 @@ struct World {
     /// Number of the newest checkpoint that returned.
     checkpoint: u64,
     epoch: u64,
+    /// The step of the open store's newest checkpoint.
+    checkpointed: Option<u64>,
+    saved: Saved,
+    /// In `/copy-<i>`; none any more where the operations have gone on.
+    copies: Vec<Option<Copied>>,
     /// Something was made to go wrong since the last opening: errors are no surprise.
     trouble: bool,
 }
@@ -32,7 +44,19 @@ struct World {
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let disk = SimDisk::new(u64::from(input.u8()));
-    let mut world = World { disk, open: None, steps: Vec::new(), durable: 0, checkpoint: 0, epoch: 0, trouble: false };
+    let mut world = World {
+        disk,
+        dir: DIR.into(),
+        open: None,
+        steps: Vec::new(),
+        durable: 0,
+        checkpoint: 0,
+        epoch: 0,
+        checkpointed: None,
+        saved: Saved::default(),
+        copies: Vec::new(),
+        trouble: false,
+    };
     for _ in 0..MOST_OPERATIONS {
         if input.is_empty() {
             break;
@@ -53,7 +77,7 @@ pub fn run(data: &[u8]) {
 
 impl World {
     fn operate(&mut self, operation: u8, input: &mut Input<'_>) -> Result<()> {
-        match operation % 12 {
+        match operation % 16 {
             0..=3 => {
                 let rows = rows(input);
                 let embedder = self.ensure_open()?;
@@ -96,6 +120,7 @@ impl World {
                 let step = embedder.step;
                 assert!(number > self.checkpoint, "checkpoint {number} after {}", self.checkpoint);
                 self.checkpoint = number;
+                self.checkpointed = Some(step);
                 self.durable = step;
                 self.check_contents()
             }
@@ -113,6 +138,10 @@ impl World {
                 self.disk.crash_at(self.disk.ops() + 1 + u64::from(input.u8() % 64));
                 Ok(())
             }
+            12 => self.save(input),
+            13 => self.unsave(input),
+            14 => self.copy(input),
+            15 => self.open_copy(input),
             _ => {
                 self.trouble = true;
                 let fault = match input.u8() % 3 {
@@ -124,6 +153,10 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    fn shared(&self) -> Arc<dyn Disk> {
+        Arc::new(self.disk.clone())
     }
 
     /// An error is a finding unless something was made to go wrong; damage is one always: nothing here damages what is durable.
@@ -149,12 +182,15 @@ impl World {
 
     /// Opens the store and compares it with what was promised.
     fn reopen(&mut self) -> Result<Embedder> {
-        let mut embedder = Embedder::open(Arc::new(self.disk.clone()))?;
+        let mut embedder = Embedder::open_in(self.shared(), &self.dir)?;
+        self.saved.opened(&embedder.store, self.trouble);
+        self.checkpointed = embedder.store.recovered().map(|_| embedder.step);
         let (epoch, recovered) = (embedder.store.epoch(), embedder.store.recovered());
         assert!(epoch > self.epoch, "epoch {epoch} after {}", self.epoch);
         let number = recovered.map_or(0, |r| r.number);
         assert!(number >= self.checkpoint, "checkpoint {number} where {} was promised", self.checkpoint);
-        assert!(recovered.is_none_or(|r| r.warnings.is_empty()), "warnings without damage: {recovered:?}");
+        let told = embedder.store.savepoint_warnings();
+        assert!(recovered.is_none_or(|r| r.warnings == told), "warnings without damage: {recovered:?}");
         for extra in recovered.map(|r| r.extras.clone()).unwrap_or_default() {
             let bytes = embedder.store.read_extra(&extra)?;
             assert_eq!(bytes.len(), usize::from(bytes.first().copied().unwrap_or(0)) * 20, "extra file {extra}");

@@ -121,6 +121,7 @@ impl SpineContext {
     /// ```
     pub fn new(disk: Arc<dyn Disk>, dir: &Path, store_id: u128, options: SpineOptions) -> Arc<Self> {
         let cache_bytes = options.cache_bytes.unwrap_or(options.memory_bytes / 2).min(options.memory_bytes);
+        let bell = Arc::default();
         Arc::new(Self {
             disk,
             dir: dir.to_path_buf(),
@@ -128,8 +129,8 @@ impl SpineContext {
             cache: FrameCache::new(cache_bytes),
             files: Mutex::new(Files { next: (options.epoch, 1), ..Files::default() }),
             queues: Mutex::default(),
-            memory: Memory::new(options.memory_bytes - cache_bytes),
-            merger: Merger::default(),
+            memory: Memory::new(options.memory_bytes - cache_bytes, &bell),
+            merger: Merger::new(&bell),
             small: (options.memory_bytes / 16).min(MOST_SMALL),
             failure: OnceLock::new(),
             told: OnceLock::new(),

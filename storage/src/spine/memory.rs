@@ -1,6 +1,8 @@
 //! The books of what memtables hold, over all spines of a store.
 //!
-//! Invariant: a [`Held`] is in the books with its bytes as long as it lives.
+//! Invariants:
+//! 1. A [`Held`] is in the books with its bytes as long as it lives.
+//! 2. Where one ends, the [`Bell`] is rung: somebody may wait for room, and a reader may have been the last to have the table.
 //!
 //! A spine freezes its memtable when all active ones together have two fifths of the bound, and its own at least half of their
 //! average: so the large ones go first, and a frozen one leaves room for the next until it is on disk. The rest is for the sorted
@@ -10,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::bell::Bell;
+
 /// The books.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -18,6 +22,7 @@ pub(super) struct Memory {
     active: AtomicU64,
     all: AtomicU64,
     spines: AtomicU64,
+    bell: Arc<Bell>,
 }
 
 /// How full it is.
@@ -31,8 +36,9 @@ pub(super) enum Pressure {
 }
 
 impl Memory {
-    pub(super) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, active: AtomicU64::new(0), all: AtomicU64::new(0), spines: AtomicU64::new(0) })
+    pub(super) fn new(limit: u64, bell: &Arc<Bell>) -> Arc<Self> {
+        let (active, all, spines) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { limit, active, all, spines, bell: Arc::clone(bell) })
     }
 
     pub(super) fn pressure(&self) -> Pressure {
@@ -96,5 +102,6 @@ impl Drop for Held {
             self.memory.active.fetch_sub(self.bytes, Relaxed);
             self.memory.spines.fetch_sub(1, Relaxed);
         }
+        self.memory.bell.ring();
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Invariants:
 //! 1. A job is in the list, or in the hands of one thread for one slice. Tables go before merges, a small merge before a large one.
-//! 2. Whatever ends, moves or frees something is followed by [`Merger::changed`]: nobody waits for what has happened.
+//! 2. Whatever ends, moves or frees something rings the [`Bell`] after it, a reader that lets go of the last of a table included: nobody
+//!    waits for what has happened.
 //! 3. Locks are taken in the order: this list, a spine's version.
 //! 4. The first failure stops all jobs, and the spines answer `Poisoned` from then on.
 //!
@@ -11,9 +12,10 @@
 //! quarters of their bound or a spine has more than [`MANY_RUNS`] runs, and waits only at the bound itself. On a disk that
 //! allows no threads (the simulated one) it always pays: nobody else would.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use super::bell::Bell;
 use super::context::{SpineContext, lock};
 use super::cursor::{Merge, Source};
 use super::extent::Packing;
@@ -35,10 +37,10 @@ const LARGE: u64 = 64 << 20;
 const MANY_RUNS: usize = 32;
 
 /// See the module's head.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Merger {
     state: Mutex<State>,
-    changed: Condvar,
+    bell: Arc<Bell>,
 }
 
 #[derive(Debug, Default)]
@@ -168,11 +170,14 @@ fn durable(encoding: Encoding, mut file: NewFile) -> Result<Option<Arc<Run>>> {
 }
 
 impl Merger {
+    /// One whose threads wait for `bell`.
+    pub(super) fn new(bell: &Arc<Bell>) -> Self {
+        Self { state: Mutex::default(), bell: Arc::clone(bell) }
+    }
+
     /// Something has happened that somebody may wait for.
     pub(super) fn changed(&self) {
-        // With the lock, so that nobody who looked before goes to sleep after.
-        drop(lock(&self.state));
-        self.changed.notify_all();
+        self.bell.ring();
     }
 
     fn push(&self, job: Job) {
@@ -181,7 +186,7 @@ impl Merger {
             state.jobs.push(job);
         }
         drop(state);
-        self.changed.notify_all();
+        self.changed();
     }
 
     /// Of all jobs, or of those that write tables `only`.
@@ -214,7 +219,7 @@ impl Merger {
                 state.taken -= 1;
                 state.writing -= usize::from(self.writes);
                 drop(state);
-                self.merger.changed.notify_all();
+                self.merger.changed();
             }
         }
         let mut taken = Taken { merger: self, context, writes: job.writes_tables(), ended: false };
@@ -248,9 +253,11 @@ impl Merger {
     /// are left alone: they free no memory and no table, and may take minutes.
     pub(super) fn until(&self, context: &Arc<SpineContext>, mut done: impl FnMut() -> bool) -> Result<()> {
         loop {
+            // Before all that is looked at.
+            let rung = self.bell.count();
             context.check()?;
             let mut state = lock(&self.state);
-            // With the lock: whoever makes it true takes that before it wakes others.
+            // With the lock: what was true of the jobs a moment ago, and is no more, is not given up for.
             if done() {
                 return Ok(());
             }
@@ -258,7 +265,8 @@ impl Merger {
                 drop(state);
                 self.slice(context, job, SLICE)?;
             } else if state.writing > 0 || (state.threads > 0 && state.jobs.iter().any(Job::writes_tables)) {
-                drop(self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner));
+                drop(state);
+                self.bell.wait(rung);
             } else {
                 return Ok(());
             }
@@ -295,7 +303,7 @@ impl Merger {
         }
         state.jobs.push(Job { shared: Arc::clone(shared), task: Task::Spill });
         drop(state);
-        self.changed.notify_all();
+        self.changed();
     }
 
     /// Drops the jobs of a spine that nobody owns any more.
@@ -314,23 +322,23 @@ impl Merger {
         state.stop = true;
         let jobs = std::mem::take(&mut state.jobs);
         drop(state);
-        self.changed.notify_all();
+        self.changed();
         drop(jobs);
     }
 
     fn work(&self, context: &Arc<SpineContext>) {
         loop {
+            let rung = self.bell.count();
             let mut state = lock(&self.state);
-            let job = loop {
-                if state.stop {
-                    return;
-                }
-                match self.take(&mut state, false) {
-                    Some(job) => break job,
-                    None => state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
-                }
-            };
+            if state.stop {
+                return;
+            }
+            let job = self.take(&mut state, false);
             drop(state);
+            let Some(job) = job else {
+                self.bell.wait(rung);
+                continue;
+            };
             // The store was told of a failure.
             let _ = self.slice(context, job, SLICE);
         }

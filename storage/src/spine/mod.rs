@@ -18,12 +18,13 @@
 //!
 //! Parts: [`RowBatch`] columns (`batch`), `memtable`, `version` (the shared, immutable part), `snapshot`, run files
 //! ([`mod@format`], `extent`, `filter`, `run`, `writer`), `policy` (which runs are merged), `merger` (writing and merging beside the
-//! steps), `memory` (the books of memtables), `floor` (rows that are hidden and dropped), `cursor`, `probe`, `read`, `context` (disk, files, cache).
+//! steps), `memory` (the books of memtables), `bell` (what they wait for), `floor` (rows that are hidden and dropped), `cursor`, `probe`, `read`, `context` (disk, files, cache).
 //!
 //! Known limits: a memtable of a latest spine is sorted in one go when it is written; indexes of open runs stay in memory; a row has at
 //! most [`MAX_ROW_BYTES`].
 
 mod batch;
+mod bell;
 mod context;
 mod cursor;
 mod extent;

@@ -19,6 +19,7 @@ mod savepoint_copy;
 mod savepoint_crash;
 mod savepoint_damage;
 mod savepoint_sabotage;
+mod stall;
 mod threads;
 mod workload;
 

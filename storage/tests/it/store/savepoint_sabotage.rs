@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use backstay_storage::sabotage::{Check, without};
 
-use super::{savepoint_copy, savepoint_crash, savepoint_damage, seed};
+use super::{lives, savepoint_copy, savepoint_crash, savepoint_damage, seed};
 
 /// What notices a switch.
 fn scenario(check: Check) -> Result<(), String> {
@@ -37,4 +37,30 @@ fn every_check_sync_and_order_of_savepoints_is_needed() {
         }
     }
     assert!(unnoticed.is_empty(), "nothing notices that these are missing: {unnoticed:?}");
+}
+
+/// The random lives do without a scenario for each switch. Left to the scenarios are those that answer what no life does
+/// (a savepoint under another's name or of another store, a store that lost its checkpoints) or that hardly any game meets.
+#[test]
+fn the_random_lives_notice_most_of_them() {
+    let left = [
+        Check::SavepointName,
+        Check::SavepointOwner,
+        Check::SavepointWithout,
+        Check::SavepointOpenSync,
+        Check::CopyMark,
+    ];
+    let mut unnoticed = Vec::new();
+    for check in Check::SAVEPOINTS.into_iter().filter(|check| !left.contains(check)) {
+        let first = seed();
+        let broken = (first..first + 40).find(|seed| {
+            catch_unwind(AssertUnwindSafe(|| without(check, || lives::play(*seed))))
+                .map_or(true, |played| played.is_err())
+        });
+        match broken {
+            Some(seed) => println!("without {check}: game {}", seed - first + 1),
+            None => unnoticed.push(check),
+        }
+    }
+    assert!(unnoticed.is_empty(), "BACKSTAY_SEED={}: no game notices that these are missing: {unnoticed:?}", seed());
 }
