@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use backstay_storage::checkpoint::Manifest;
-use backstay_storage::disk;
 use backstay_storage::inspect::{Report, dump_log, inspect as look};
 use backstay_storage::log::Dump;
+use backstay_storage::{Damage, disk};
 
 use super::Failure;
 use crate::pipeline::state::PipelineState;
@@ -37,12 +37,7 @@ enum LogPart {
 /// Runs the command.
 pub(super) fn inspect(args: Args) -> Result<(), Failure> {
     let report = look(&disk::system(), &args.data_dir, args.verify).map_err(Failure::usage)?;
-    if report.store_id.is_none() && report.log.segments.is_empty() && report.is_sound() {
-        return Err(Failure::usage(format!(
-            "{} is not a pipeline's data directory: it has no checkpoints and no log",
-            args.data_dir.display()
-        )));
-    }
+    refuse_strangers(&report)?;
     head(&report);
     for checkpoint in &report.checkpoints {
         let Manifest { number, epoch, .. } = checkpoint.manifest;
@@ -56,6 +51,17 @@ pub(super) fn inspect(args: Args) -> Result<(), Failure> {
     files(&report);
     list_log(&report.dir, &args.log)?;
     damage(&report, args.verify)
+}
+
+/// Refuses a directory that nothing of a pipeline is in.
+pub(super) fn refuse_strangers(report: &Report) -> Result<(), Failure> {
+    if report.store_id.is_none() && report.log.segments.is_empty() && report.is_sound() {
+        return Err(Failure::usage(format!(
+            "{} is not a pipeline's data directory: it has no checkpoints and no log",
+            report.dir.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Prints each line as it is found: a log may be longer than memory.
@@ -154,23 +160,25 @@ fn damage(report: &Report, verify: bool) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    for damage in &report.damage {
-        println!(
-            "DAMAGED {} in {}, offset {}: expected {}, got {}",
-            damage.what,
-            damage.file.display(),
-            damage.offset,
-            damage.expected,
-            damage.got
-        );
-    }
+    report.damage.iter().for_each(tell_damage);
     for error in &report.unread {
         println!("UNREAD {error}");
     }
     Err(Failure::new(3, format!("{} damaged, {} not read", report.damage.len(), report.unread.len())))
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn tell_damage(damage: &Damage) {
+    println!(
+        "DAMAGED {} in {}, offset {}: expected {}, got {}",
+        damage.what,
+        damage.file.display(),
+        damage.offset,
+        damage.expected,
+        damage.got
+    );
+}
+
+pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} B"),
         10_000..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),

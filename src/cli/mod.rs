@@ -7,6 +7,7 @@ mod demo;
 mod inspect;
 mod progress;
 mod run;
+mod savepoint;
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     Demo(demo::Args),
     /// Show what a pipeline's data directory holds. Never writes.
     Inspect(inspect::Args),
+    /// Keep a stopped pipeline's state by name, and make directories of it in which a pipeline goes on.
+    Savepoint(savepoint::Args),
 }
 
 /// What a command failed with: a message for people and an exit code.
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::demo(args),
         Command::Inspect(args) => inspect::inspect(args),
+        Command::Savepoint(args) => savepoint::savepoint(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -223,6 +223,9 @@ pub struct Resume {
     /// Whether steps after the checkpoint are replayed identically (a log exists): an exactly-once output then keeps what the
     /// sink already has of them. If not, it goes on behind the checkpoint's position, and may repeat.
     pub replayed: bool,
+    /// The pipeline begins a new incarnation, as a savepoint's copy: what the sink holds, the original has written, or somebody else.
+    /// It must be refused, whatever the configuration says of overwriting.
+    pub copy: bool,
     /// The pipeline's incarnation and the store's epoch, for markers.
     pub incarnation: uuid::Uuid,
     /// The store's epoch.
@@ -247,7 +250,8 @@ pub trait Output: Debug + Send {
     fn flush(&mut self) -> Result<()>;
     /// Called once after the last replayed step was delivered: what the sink holds beyond it is refused or cut.
     fn replay_done(&mut self) -> Result<()>;
-    /// Makes all that was delivered durable, and says where the sink stands.
+    /// Makes all that was delivered durable, and says where the sink stands. A new sink is asked before anything was delivered, for the
+    /// checkpoint that is to name it: that may not come to be, so nothing of it may stand in the sink.
     fn sync(&mut self) -> Result<SinkPosition>;
 }
 

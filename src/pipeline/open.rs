@@ -4,6 +4,9 @@
 //! Invariant: before the first step that delivers to a sink, a checkpoint that names the sink is durable. So a sink that no checkpoint names was
 //! never delivered to, and an exactly-once output may refuse one that is not empty. Before the first step of all, one is durable that
 //! names the program: what was logged is never replayed by another.
+//!
+//! A savepoint's copy begins a new incarnation, which inherits no sink (invariant 4 of the design): its outputs are new ones, from
+//! the step after the savepoint's on. What was pending for the original's is the original's to deliver.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -79,6 +82,10 @@ impl Pipeline {
             None => fresh_state(program, options, env, wanted),
         };
         let fresh = recovered.is_none();
+        let copy_of = recovered.and_then(|r| r.savepoint.as_deref());
+        if let Some(savepoint) = copy_of {
+            begin_incarnation(&mut state, savepoint, env, control);
+        }
         let old_workers = std::mem::replace(&mut state.workers, workers);
 
         let log_from = recovered.map_or(1, |r| r.log_from);
@@ -123,6 +130,7 @@ impl Pipeline {
                 step: state.step,
                 last_step,
                 replayed,
+                copy: copy_of.is_some(),
                 incarnation: state.incarnation,
                 epoch: store.as_ref().map_or(0, |s| s.epoch()),
             })?;
@@ -146,6 +154,7 @@ impl Pipeline {
         state.outputs.retain(|name, _| outputs_now.contains(&name.as_str()));
 
         let checkpointer = store.as_ref().map(|store| Checkpointer::start(store, env)).transpose()?;
+        let copy = copy_of.is_some();
         let mut pipeline = Self {
             program: Arc::clone(program),
             config: config.clone(),
@@ -166,7 +175,7 @@ impl Pipeline {
             semantics_outdated,
             waiting_since: None,
         };
-        if (new_sinks || fresh) && pipeline.store.is_some() {
+        if (new_sinks || fresh || copy) && pipeline.store.is_some() {
             pipeline.checkpoint_now(log_from)?;
         }
         Ok(pipeline)
@@ -379,6 +388,18 @@ fn recovered_state(recovered: &Recovered, program: &Program, options: &Options) 
         )));
     }
     Ok(state)
+}
+
+/// Makes the state of a savepoint another pipeline's than the one that it was saved from.
+fn begin_incarnation(state: &mut PipelineState, savepoint: &str, env: &Environment, control: &Control) {
+    state.incarnation = env.new_id;
+    state.outputs.clear();
+    control.notice(format!(
+        "a copy of savepoint \"{savepoint}\", after step {}: going on as incarnation {}; outputs begin anew, with step {}",
+        state.step,
+        state.incarnation,
+        state.step + 1
+    ));
 }
 
 /// Starts the workers over the checkpoint's spines. If the number of workers changed, rows move to where their vnode lives now.

@@ -129,6 +129,7 @@ pub mod sabotage;
 pub mod spine;
 mod store;
 
+pub use checkpoint::savepoint::check_name as check_savepoint_name;
 pub use checkpoint::{Checkpoint, CheckpointInfo, Recovered};
 pub use error::{Damage, Error, Result};
 pub use store::*;

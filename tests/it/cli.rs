@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use crate::process::{output, stderr, succeed};
 
 /// A folder with a small program: three rows of CSV, summed by key.
-struct Place {
+pub struct Place {
     dir: tempfile::TempDir,
 }
 
-const SQL: &str = r#"CREATE TABLE t (k VARCHAR NOT NULL, n BIGINT)
+pub const SQL: &str = r#"CREATE TABLE t (k VARCHAR NOT NULL, n BIGINT)
 WITH ('connectors' = '[{"transport": {"name": "file_input", "config": {"path": "t.csv"}}, "format": {"name": "csv"}}]');
 CREATE VIEW v
 WITH ('connectors' = '[{"transport": {"name": "file_output", "config": {"path": "${DATA_DIR}/v.ndjson"}}, "format": {"name": "json"}}]')
@@ -17,27 +17,27 @@ AS SELECT k, sum(n) AS n FROM t GROUP BY k;
 "#;
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = Self { dir: tempfile::tempdir().unwrap() };
         place.write("p.sql", SQL);
         place.write("t.csv", "k,n\na,1\nb,2\na,3\n");
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).unwrap();
     }
 
-    fn args(&self) -> Vec<String> {
+    pub fn args(&self) -> Vec<String> {
         let path = |name: &str| self.path(name).to_str().unwrap().to_string();
         vec!["run".into(), path("p.sql"), "--data-dir".into(), path("data"), "--until-end".into()]
     }
 
-    fn run(&self) -> String {
+    pub fn run(&self) -> String {
         succeed(self.args())
     }
 
@@ -50,7 +50,7 @@ impl Place {
         text
     }
 
-    fn out(&self) -> String {
+    pub fn out(&self) -> String {
         std::fs::read_to_string(self.path("data/v.ndjson")).unwrap()
     }
 }

@@ -14,4 +14,5 @@ mod flights;
 mod full_disk;
 mod kill;
 mod process;
+mod savepoint;
 mod simulation;

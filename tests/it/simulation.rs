@@ -28,7 +28,7 @@ use backstay::pipeline::PipelineError;
 use backstay::pipeline::config::StorageConfig;
 use backstay::sabotage::{Check, without};
 
-use campaign::{Run, number_from, play, reference, subjects};
+use campaign::{Run, number_from, play, play_in_a_copy, reference, subjects};
 use game::{End, Game, plan};
 use oracle::compare;
 use rng::{Rng, mix};
@@ -113,6 +113,31 @@ fn with_spoilt_sources(spoil: impl Fn(&mut SourceState), refusal: impl Fn(&Pipel
     }
     println!("BACKSTAY_SEED={}: {refused} of {runs} recoveries refused", seed());
     refused
+}
+
+/// The newest checkpoint is saved after a crash, and copied; in the copy the pipeline goes on, over crashes, as another incarnation
+/// with sinks of its own, which hold what the reference's do of the steps behind the savepoint.
+#[test]
+fn a_savepoints_copy_goes_on_to_the_same_views() {
+    let subjects = subjects();
+    let (mut copies, mut later) = (0, 0);
+    for n in 0..30_u64 {
+        let seed = mix(seed() ^ n.rotate_left(40));
+        let game = Game::of_model(seed, Level::ExactlyOnce, &subjects, &mut Rng::new(seed));
+        if !game.is_fixed() {
+            continue;
+        }
+        let reference = reference(&game).unwrap();
+        for run in reference.runs().skip(n as usize % 17).step_by(17) {
+            match play_in_a_copy(&game, &reference, &run) {
+                Ok(None) => {}
+                Ok(Some(step)) => (copies, later) = (copies + 1, later + u64::from(step > 0)),
+                Err(e) => panic!("BACKSTAY_SEED={}, game {}, {run:?}: {e}", self::seed(), game.seed),
+            }
+        }
+    }
+    println!("BACKSTAY_SEED={}: {copies} copies, {later} of them of a later step than the beginning", self::seed());
+    assert!(later > 50, "{later} of {copies} copies");
 }
 
 #[test]

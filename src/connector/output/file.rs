@@ -1,7 +1,7 @@
 //! `file_output`: a view's changes appended to a file, each step once and whole.
 //!
 //! Settings: `path` (relative ones start at the SQL file's folder; missing folders are made) and `overwrite` (default false: a pipeline that begins
-//! anew refuses a file that has content; true: it empties it). The [format](super::super::format::render) is JSON or CSV.
+//! anew refuses a file that has content; true: it empties it, but for a savepoint's copy, which refuses it always). The [format](super::super::format::render) is JSON or CSV.
 //!
 //! How it is exactly-once: a checkpoint holds the file's length, `offset`, after the last step that it stands for, all of which is
 //! durable. A restart renders the later steps again: at the first byte where the file differs from that (a write that did not
@@ -236,6 +236,13 @@ impl Output for FileOutput {
         let (offset, tail, before, left) = match &resume.checkpoint {
             None => {
                 let len = self.found()?.map_or(0, |m| m.len);
+                if len > 0 && resume.copy {
+                    return Err(self.error(format!(
+                        "{} has {len} bytes already, and this pipeline is a savepoint's copy, which begins a file of its own: the pipeline that \
+                         it was copied from may still write there; choose another \"path\", or move the file away",
+                        self.path.display()
+                    )));
+                }
                 if len > 0 && !self.overwrite {
                     return Err(self.error(format!(
                         "{} has {len} bytes already, which this pipeline did not write; move it away, choose another \"path\", or set \"overwrite\": true",

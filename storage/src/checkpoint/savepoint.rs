@@ -64,8 +64,19 @@ pub(crate) fn read_named(disk: &dyn Disk, dir: &Path, name: &str, store: Option<
     }
 }
 
-/// Refuses a name that no savepoint can have.
-pub(crate) fn check_name(name: &str) -> Result<()> {
+/// Refuses a name that no savepoint can have, with what one may look like: 1 to 64 lower-case letters, digits, `-` or `_`, the
+/// first a letter or digit. [`Store::savepoint`](crate::Store::savepoint) and [`copy_savepoint`](crate::copy_savepoint) ask it themselves;
+/// it is for those who want to know before they open a store.
+///
+/// # Errors
+/// [`Error::Invalid`].
+///
+/// ```
+/// use backstay_storage::check_savepoint_name;
+/// assert!(check_savepoint_name("before-upgrade_2").is_ok());
+/// assert!(check_savepoint_name("../elsewhere").is_err());
+/// ```
+pub fn check_name(name: &str) -> Result<()> {
     if savepoint_is_valid(name) {
         return Ok(());
     }

@@ -1,15 +1,20 @@
 //! Many games, and each of their runs.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use backstay_storage::disk::Disk;
+use backstay_storage::{Store, StoreOptions, copy_savepoint};
+
 use super::game::{End, Game, Life, plan};
-use super::oracle::compare;
-use super::program::{COUNT, Subject};
+use super::oracle::{compare, compare_after};
+use super::program::{COUNT, Subject, file};
 use super::rng::{Rng, mix};
 use super::world::{How, World};
 use backstay::connector::Level;
+use backstay::pipeline::state::PipelineState;
 
 /// Lives of one run at most, before the one that is left alone.
 const SHORT_LIVES: u64 = 4;
@@ -85,32 +90,87 @@ impl Reference {
 pub(super) fn play(game: &Game, reference: &Reference, run: &Run) -> Result<Played, String> {
     let world = game.world();
     let rng = &mut Rng::new(run.seed);
+    let life = game.live(&world, game.seed, run.end);
+    let mut played = recover(game, reference, &world, rng, (run.end, life))?;
+    compare(game, &reference.world, &world).map_err(|e| told(game, &played, run.end, &e))?;
+    if rng.once_in(8) {
+        again(game, reference, &world, rng)
+            .map_err(|e| told(game, &played, run.end, &format!("run once more: {e}")))?;
+    }
+    played.trace = world.state().trace;
+    Ok(played)
+}
+
+/// Lives on, after a life and how it was to end, until one comes to its end by itself.
+fn recover(
+    game: &Game,
+    reference: &Reference,
+    world: &World,
+    rng: &mut Rng,
+    (mut end, mut life): (End, Life),
+) -> Result<Played, String> {
     let mut played = Played::default();
-    let mut end = run.end;
-    let mut life = game.live(&world, game.seed, end);
     loop {
         let refused = matches!((&life.result, end), (Err(_), End::Kill(op)) if op <= life.operations);
         let dead = world.state().dead || world.state().disk.is_down() || refused;
         played.replayed_steps += life.result.as_ref().map_or(0, |summary| summary.replayed_steps);
         let power = match (&life.result, end) {
-            (Ok(summary), _) if summary.finished && !dead => break,
+            (Ok(summary), _) if summary.finished && !dead => return Ok(played),
             (Err(_), End::Failure(_)) | (Ok(_), End::Call(_, How::Stop)) => rng.once_in(2),
             (_, End::Kill(_) | End::Call(_, How::Kill)) if dead => false,
             (_, _) if dead => true,
             (other, _) => return Err(told(game, &played, end, &format!("{other:?}"))),
         };
         played.recoveries += 1;
-        game.rise(&world, power.then(|| plan(rng)));
+        game.rise(world, power.then(|| plan(rng)));
         let short = played.recoveries < SHORT_LIVES && rng.once_in(3);
         end = if short { early(rng, reference) } else { End::Never };
-        life = game.live(&world, rng.next(), end);
+        life = game.live(world, rng.next(), end);
     }
-    compare(game, &reference.world, &world).map_err(|e| told(game, &played, end, &e))?;
-    if rng.once_in(8) {
-        again(game, reference, &world, rng).map_err(|e| told(game, &played, end, &format!("run once more: {e}")))?;
+}
+
+/// After the first life the newest checkpoint is saved and copied, and the pipeline goes on in the copy with sinks of its own, crashes
+/// there too, and comes to its end. Gives the savepoint's step; `None` if no checkpoint was there yet. Exactly once, of a fixed cut.
+pub(super) fn play_in_a_copy(game: &Game, reference: &Reference, run: &Run) -> Result<Option<u64>, String> {
+    let world = game.world();
+    let rng = &mut Rng::new(run.seed);
+    game.live(&world, game.seed, run.end);
+    game.rise(&world, Some(plan(rng)));
+    let Some(step) =
+        save_and_copy(game, &world).map_err(|e| told(game, &Played::default(), run.end, &e.to_string()))?
+    else {
+        return Ok(None);
+    };
+    let end = early(rng, reference);
+    let life = game.live(&world, rng.next(), end);
+    let played = recover(game, reference, &world, rng, (end, life))?;
+    let at = |e: String| told(game, &played, end, &format!("in a copy of step {step}: {e}"));
+    compare_after(game, &reference.world, &world, step).map_err(at)?;
+    Ok(Some(step))
+}
+
+/// Leaves the world with a copy of the newest checkpoint as its data directory, and with new sinks.
+fn save_and_copy(game: &Game, world: &World) -> backstay_storage::Result<Option<u64>> {
+    let state = &mut *world.state();
+    let disk: Arc<dyn Disk> = Arc::new(state.disk.clone());
+    let (original, copy) = (state.data_dir.clone(), PathBuf::from("/copy"));
+    let store = Store::open(Arc::clone(&disk), &original, StoreOptions::default())?;
+    if store.recovered().is_none() {
+        return Ok(None);
     }
-    played.trace = world.state().trace;
-    Ok(played)
+    let saved = store.savepoint("s")?;
+    drop(store);
+    copy_savepoint(&disk, &original, "s", &copy)?;
+    // The original's files are moved away, durably.
+    for path in game.subject.views().map(|view| PathBuf::from(file(view))) {
+        if disk.metadata(&path)?.is_some() {
+            disk.remove(&path)?;
+            disk.sync_dir(path.parent().unwrap_or(&original))?;
+        }
+    }
+    state.data_dir = copy;
+    state.sinks = game.world().state().sinks.clone();
+    Ok(Some(PipelineState::decode(&saved.blob).expect("a pipeline's blob").step))
 }
 
 /// Running a finished pipeline again changes nothing.

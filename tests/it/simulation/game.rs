@@ -134,7 +134,7 @@ impl Game {
     /// Lives once.
     pub(super) fn live(&self, world: &World, seed: u64, end: End) -> Life {
         let control = Arc::new(Control::default());
-        let (disk, before, workers) = {
+        let (disk, data_dir, before, workers) = {
             let state = &mut *world.state();
             state.rng = Rng::new(seed);
             state.life += 1;
@@ -156,7 +156,7 @@ impl Game {
                 }
                 End::Call(call, how) => state.end = Some((call, how)),
             }
-            (state.disk.clone(), before, 1 + state.rng.below(4) as usize)
+            (state.disk.clone(), state.data_dir.clone(), before, 1 + state.rng.below(4) as usize)
         };
         let (sources, once, least) = (world.clone(), world.clone(), world.clone());
         let connectors = Connectors::default()
@@ -170,7 +170,7 @@ impl Game {
             clock: Arc::new(world.clone()),
             scheduler: Arc::new(SimScheduler::new(world.clone())),
             connectors,
-            data_dir: Some(PathBuf::from("/data")),
+            data_dir: Some(data_dir),
             base_dir: PathBuf::from("/"),
             variables: BTreeMap::new(),
             new_id: Uuid::from_u128(u128::from(seed) << 64 | 1),

@@ -16,6 +16,9 @@ use super::world::{State, World};
 use backstay::circuit::Delta;
 use backstay::connector::{ConnectorError, Context, Level, Output, Result, Resume, SinkPosition};
 
+/// In the position of an exactly-once sink that has no marker yet.
+const NEW: &str = "new";
+
 /// A step's rendering, and the life of the pipeline that delivered it. Empty deltas are not kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -126,6 +129,7 @@ impl Output for SimOutput {
                 None if sink.marker > 0 => error(format!("it holds step {}, no checkpoint knows of it", sink.marker)),
                 None => Ok(()),
                 Some(_) if !resume.replayed => Ok(()),
+                Some(c) if sink.marker == 0 && c.detail.contains_key(NEW) => Ok(()),
                 Some(c) if (c.step..=resume.last_step.max(c.step)).contains(&sink.marker) => {
                     *has = sink.marker;
                     Ok(())
@@ -186,11 +190,16 @@ impl Output for SimOutput {
             let sink = sink(state, name);
             if *level == Level::ExactlyOnce {
                 sink.entries.extend(transaction.drain(..).filter(|e| !e.text.is_empty()));
-                sink.marker = sink.marker.max(*last);
+                // Of a sink that nothing was delivered to, no checkpoint may ever know.
+                if sink.owner == *me {
+                    sink.marker = sink.marker.max(*last);
+                }
             }
             sink.durable = sink.entries.len();
-            let step = if sink.ahead && *level == Level::ExactlyOnce { sink.marker } else { *last };
-            Ok(SinkPosition { step, ..SinkPosition::default() })
+            let is_new = *level == Level::ExactlyOnce && sink.marker == 0;
+            let detail = is_new.then(|| (NEW.to_owned(), true.into())).into_iter().collect();
+            let ahead = sink.ahead && *level == Level::ExactlyOnce;
+            Ok(SinkPosition { step: if ahead { sink.marker.max(*last) } else { *last }, detail })
         })
     }
 }

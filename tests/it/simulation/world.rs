@@ -40,6 +40,7 @@ pub(super) struct World(Arc<Mutex<State>>);
 pub(super) struct State {
     pub(super) rng: Rng,
     pub(super) disk: SimDisk,
+    pub(super) data_dir: PathBuf,
     pub(super) now: Duration,
     pub(super) wall_offset_ms: i64,
     /// Calls of connectors in this life.
@@ -74,6 +75,7 @@ impl World {
         Self(Arc::new(Mutex::new(State {
             rng: Rng::new(seed),
             disk: SimDisk::new(seed),
+            data_dir: PathBuf::from("/data"),
             now: Duration::ZERO,
             wall_offset_ms: EPOCH_MS,
             calls: 0,

@@ -47,7 +47,15 @@ fn heavy(step: u64) -> Delta {
 }
 
 fn fresh() -> Resume {
-    Resume { checkpoint: None, step: 0, last_step: 0, replayed: true, incarnation: uuid::Uuid::nil(), epoch: 1 }
+    Resume {
+        checkpoint: None,
+        step: 0,
+        last_step: 0,
+        replayed: true,
+        copy: false,
+        incarnation: uuid::Uuid::nil(),
+        epoch: 1,
+    }
 }
 
 fn resume(checkpoint: &SinkPosition, last_step: u64) -> Resume {
