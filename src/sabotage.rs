@@ -24,10 +24,14 @@ pub enum Check {
     MessageOrder,
     /// State moves to the worker that owns it when their number changes.
     Reshard,
+    /// A savepoint's copy lets go of the sinks of its original.
+    CopySinks,
+    /// A savepoint's copy begins a new incarnation.
+    CopyIncarnation,
 }
 
 impl Check {
-    /// All of them.
+    /// All of them but those of copies.
     pub const ALL: [Check; 8] = [
         Check::WriteAhead,
         Check::ReplayStep,
@@ -38,6 +42,9 @@ impl Check {
         Check::MessageOrder,
         Check::Reshard,
     ];
+
+    /// What a savepoint's copy relies on.
+    pub const COPIES: [Check; 2] = [Check::CopySinks, Check::CopyIncarnation];
 }
 
 #[cfg(any(test, feature = "sim"))]

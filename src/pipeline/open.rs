@@ -392,8 +392,12 @@ fn recovered_state(recovered: &Recovered, program: &Program, options: &Options) 
 
 /// Makes the state of a savepoint another pipeline's than the one that it was saved from.
 fn begin_incarnation(state: &mut PipelineState, savepoint: &str, env: &Environment, control: &Control) {
-    state.incarnation = env.new_id;
-    state.outputs.clear();
+    if checked(Check::CopyIncarnation) {
+        state.incarnation = env.new_id;
+    }
+    if checked(Check::CopySinks) {
+        state.outputs.clear();
+    }
     control.notice(format!(
         "a copy of savepoint \"{savepoint}\", after step {}: going on as incarnation {}; outputs begin anew, with step {}",
         state.step,

@@ -116,28 +116,45 @@ fn with_spoilt_sources(spoil: impl Fn(&mut SourceState), refusal: impl Fn(&Pipel
 }
 
 /// The newest checkpoint is saved after a crash, and copied; in the copy the pipeline goes on, over crashes, as another incarnation
-/// with sinks of its own, which hold what the reference's do of the steps behind the savepoint.
-#[test]
-fn a_savepoints_copy_goes_on_to_the_same_views() {
+/// with sinks of its own, which hold what the reference's do of the steps behind the savepoint. Says how many copies were of a step
+/// later than the beginning. The original and the reference are made by a sound pipeline.
+fn copies(games: u64, off: Option<Check>) -> Result<u64, String> {
     let subjects = subjects();
-    let (mut copies, mut later) = (0, 0);
-    for n in 0..30_u64 {
+    let mut later = 0;
+    for n in 0..games {
         let seed = mix(seed() ^ n.rotate_left(40));
         let game = Game::of_model(seed, Level::ExactlyOnce, &subjects, &mut Rng::new(seed));
         if !game.is_fixed() {
             continue;
         }
-        let reference = reference(&game).unwrap();
+        let reference = reference(&game)?;
         for run in reference.runs().skip(n as usize % 17).step_by(17) {
-            match play_in_a_copy(&game, &reference, &run) {
-                Ok(None) => {}
-                Ok(Some(step)) => (copies, later) = (copies + 1, later + u64::from(step > 0)),
-                Err(e) => panic!("BACKSTAY_SEED={}, game {}, {run:?}: {e}", self::seed(), game.seed),
-            }
+            let played = match off {
+                Some(check) => without(check, || play_in_a_copy(&game, &reference, &run)),
+                None => play_in_a_copy(&game, &reference, &run),
+            };
+            let at = |e| format!("BACKSTAY_SEED={}, game {}, {run:?}: {e}", self::seed(), game.seed);
+            later += u64::from(played.map_err(at)?.is_some_and(|step| step > 0));
         }
     }
-    println!("BACKSTAY_SEED={}: {copies} copies, {later} of them of a later step than the beginning", self::seed());
-    assert!(later > 50, "{later} of {copies} copies");
+    Ok(later)
+}
+
+#[test]
+fn a_savepoints_copy_goes_on_to_the_same_views() {
+    let later = copies(30, None).unwrap_or_else(|e| panic!("{e}"));
+    println!("BACKSTAY_SEED={}: {later} copies of a later step than the beginning", seed());
+    assert!(later > 50, "{later} copies");
+}
+
+#[test]
+fn every_break_of_a_copy_is_noticed() {
+    for check in Check::COPIES {
+        match copies(30, Some(check)) {
+            Err(why) => println!("without {check:?}: {}", why.lines().next().unwrap_or_default()),
+            Ok(later) => panic!("without {check:?} nothing is noticed in {later} copies"),
+        }
+    }
 }
 
 #[test]

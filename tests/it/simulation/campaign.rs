@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use backstay_storage::disk::Disk;
 use backstay_storage::{Store, StoreOptions, copy_savepoint};
+use uuid::Uuid;
 
 use super::game::{End, Game, Life, plan};
 use super::oracle::{compare, compare_after};
@@ -136,6 +137,7 @@ pub(super) fn play_in_a_copy(game: &Game, reference: &Reference, run: &Run) -> R
     let rng = &mut Rng::new(run.seed);
     game.live(&world, game.seed, run.end);
     game.rise(&world, Some(plan(rng)));
+    let original = incarnation(&world);
     let Some(step) =
         save_and_copy(game, &world).map_err(|e| told(game, &Played::default(), run.end, &e.to_string()))?
     else {
@@ -146,7 +148,15 @@ pub(super) fn play_in_a_copy(game: &Game, reference: &Reference, run: &Run) -> R
     let played = recover(game, reference, &world, rng, (end, life))?;
     let at = |e: String| told(game, &played, end, &format!("in a copy of step {step}: {e}"));
     compare_after(game, &reference.world, &world, step).map_err(at)?;
-    Ok(Some(step))
+    match incarnation(&world) {
+        Some(own) if Some(own) == original => Err(at(format!("it is still incarnation {own}"))),
+        _ => Ok(Some(step)),
+    }
+}
+
+/// Whom the sinks that were delivered to belong to.
+fn incarnation(world: &World) -> Option<Uuid> {
+    world.state().sinks.values().find_map(|sink| Some(sink.owner?.0))
 }
 
 /// Leaves the world with a copy of the newest checkpoint as its data directory, and with new sinks.

@@ -33,7 +33,8 @@ pub(super) struct SinkState {
     /// At-least-once: how many of them no crash can take.
     durable: usize,
     marker: u64,
-    owner: Option<(Uuid, u64)>,
+    /// The incarnation and epoch that delivered last.
+    pub(super) owner: Option<(Uuid, u64)>,
     /// Exactly-once: whether a position is that of the marker, ahead of what has been replayed.
     pub(super) ahead: bool,
     /// Sabotage: the marker is not looked at.
