@@ -10,6 +10,7 @@ mod cli;
 mod commit_cost;
 mod damage;
 mod demo;
+mod differential;
 mod flights;
 mod full_disk;
 mod kill;

@@ -15,7 +15,7 @@ mod campaign;
 mod game;
 mod oracle;
 mod program;
-mod rng;
+pub(crate) mod rng;
 mod scheduler;
 mod sink;
 mod source;

@@ -1,0 +1,123 @@
+//! Programs under random changes: what the circuit has added up must be DataFusion's batch answer over the tables as they then are.
+//!
+//! - `tables`: random tables, and values of a column; `expressions`, `queries`: random views over them;
+//! - `changes`: what happens to the tables, cut into steps;
+//! - `circuit`: a program run in process; `oracle`: the batch answer, and the comparison with it;
+//! - `programs`: programs that somebody wrote down, one line a construct: **add yours there**.
+//!
+//! `BACKSTAY_SQL_PROGRAMS` is how many random programs are run (default 100), `BACKSTAY_SQL_SEED=<n>` runs one of them, whose number a
+//! failure gives together with the whole program.
+//!
+//! Rules of the generator:
+//! 1. It makes nothing that fails to evaluate (no division but by a positive literal, no narrowing cast), and nothing that is not
+//!    supported: a program of its own that does not compile is a failure.
+//! 2. It leaves out what DataFusion gets wrong (see `expressions` and `queries`). A written program for which the oracle is wrong
+//!    carries another query that has the same answer ([`check_as`]).
+//! 3. Tables may have negative weights within a phase, between two comparisons, and never at a comparison.
+
+mod changes;
+mod circuit;
+mod expressions;
+mod oracle;
+mod programs;
+mod queries;
+mod tables;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use backstay::sql::{Program, compile};
+
+use crate::simulation::rng::{Rng, mix};
+use changes::Contents;
+use circuit::Circuit;
+use oracle::Oracle;
+
+/// Phases of a program: after each one the views are compared.
+const PHASES: u64 = 4;
+
+fn number_from(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// Puts a program under random changes and compares each of its views with DataFusion's answer.
+fn check(sql: &str, seed: u64) {
+    check_as(sql, &[], seed);
+}
+
+/// Like [`check`], with other queries for the oracle in the place of some views' own.
+fn check_as(sql: &str, references: &[(&str, &str)], seed: u64) {
+    let oracle = Oracle::new();
+    if let Err(e) = run(sql, references, &oracle, &mut Rng::new(seed)) {
+        panic!("seed {seed}: {e}\n{sql}");
+    }
+}
+
+fn run(sql: &str, references: &[(&str, &str)], oracle: &Oracle, rng: &mut Rng) -> Result<(), String> {
+    let program = compile(sql, "p.sql").map_err(|e| format!("it does not compile: {e}"))?;
+    if let Some((name, _)) = references.iter().find(|(name, _)| program.view(name).is_none()) {
+        return Err(format!("there is a reference for {name}, which is no view"));
+    }
+    let mut circuits = [1, 2 + rng.below(3) as usize].map(|workers| Circuit::start(&program, workers, rng.next()));
+    let mut contents = Contents::new(&program);
+    for phase in 0..PHASES {
+        let steps = contents.phase(&program, rng, phase == 0);
+        for circuit in &mut circuits {
+            for step in &steps {
+                circuit.step(step)?;
+            }
+        }
+        let answers = oracle.answers(&program, references, &contents)?;
+        for circuit in &circuits {
+            for (view, answer) in program.views.iter().zip(&answers) {
+                let got = circuit.view(&view.name);
+                oracle::compare(&view.schema, got, answer).map_err(|e| {
+                    let workers = circuit.workers;
+                    format!("view {}, {workers} worker(s), after phase {phase}: {e}\n{contents}", view.name)
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A random program: its text, and the tables and views that it has.
+fn random_program(rng: &mut Rng) -> Result<String, String> {
+    let mut sql = tables::create(rng);
+    let relations = |sql: &str| -> Result<Program, String> {
+        compile(sql, "p.sql").map_err(|e| format!("it does not compile: {e}\n{sql}"))
+    };
+    for view in 0..1 + rng.below(4) {
+        let program = relations(&sql)?;
+        let query = queries::query(rng, &program);
+        sql.push_str(&format!("CREATE VIEW v{view} AS {query};\n"));
+    }
+    relations(&sql)?;
+    Ok(sql)
+}
+
+#[test]
+fn random_programs() {
+    let seeds = match number_from("BACKSTAY_SQL_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number_from("BACKSTAY_SQL_PROGRAMS").unwrap_or(100),
+    };
+    let oracle = Oracle::new();
+    let start = std::time::Instant::now();
+    let mut failures = Vec::new();
+    let count = seeds.end - seeds.start;
+    for seed in seeds {
+        let mut rng = Rng::new(mix(seed));
+        let outcome = match catch_unwind(AssertUnwindSafe(|| random_program(&mut rng))) {
+            Ok(Ok(sql)) => match catch_unwind(AssertUnwindSafe(|| run(&sql, &[], &oracle, &mut rng))) {
+                Ok(outcome) => outcome.map_err(|e| format!("{e}\n{sql}")),
+                Err(_) => Err(format!("a panic (see above)\n{sql}")),
+            },
+            Ok(Err(e)) => Err(e),
+            Err(_) => Err("a panic while the program was made (see above)".to_owned()),
+        };
+        failures.extend(outcome.err().map(|e| format!("BACKSTAY_SQL_SEED={seed}: {e}")));
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{count} programs in {seconds:.1} s, {:.1} a second", count as f64 / seconds);
+    assert!(failures.is_empty(), "{} of {count} programs failed\n{}", failures.len(), failures.join("\n\n"));
+}

@@ -1,0 +1,166 @@
+//! Random queries over the tables and views of a program.
+//!
+//! Left out: MIN and MAX of floats, where DataFusion's answer depends on the order of rows if there is a NaN; groups and keys of
+//! computed floats (see `expressions`).
+
+use std::fmt::Write;
+
+use backstay::sql::Program;
+
+use super::expressions::{KINDS, Kind, Scope, leaf, predicate, scalar};
+use crate::simulation::rng::Rng;
+
+/// Makes the query of one view.
+struct Maker<'a> {
+    rng: &'a mut Rng,
+    program: &'a Program,
+    aliases: u32,
+}
+
+/// A query over what `program` has.
+pub(super) fn query(rng: &mut Rng, program: &Program) -> String {
+    Maker { rng, program, aliases: 0 }.query()
+}
+
+impl Maker<'_> {
+    fn query(&mut self) -> String {
+        match self.rng.below(6) {
+            0 => self.set_operation(),
+            1 | 2 => self.grouped(),
+            3 => {
+                let width = 1 + self.rng.below(3);
+                let (from, scope) = self.from(2);
+                let kinds: Vec<Kind> = (0..width).map(|_| scope.kind(self.rng)).collect();
+                format!("SELECT DISTINCT {} {from}{}", self.groups(&scope, &kinds), self.filter(&scope))
+            }
+            _ => {
+                let (from, scope) = self.from(3);
+                let width = 1 + self.rng.below(4);
+                let kinds: Vec<Kind> = (0..width).map(|_| scope.kind(self.rng)).collect();
+                self.select(from, &scope, &kinds)
+            }
+        }
+    }
+
+    /// Columns of these kinds out of a scope.
+    fn select(&mut self, from: String, scope: &Scope, kinds: &[Kind]) -> String {
+        let columns =
+            kinds.iter().enumerate().map(|(i, &kind)| format!("{} AS c{i}", scalar(self.rng, scope, kind, 2)));
+        let columns: Vec<String> = columns.collect();
+        format!("SELECT {} {from}{}", columns.join(", "), self.filter(scope))
+    }
+
+    /// Columns that rows can be grouped by.
+    fn groups(&mut self, scope: &Scope, kinds: &[Kind]) -> String {
+        let columns = kinds.iter().enumerate().map(|(i, &kind)| format!("{} AS c{i}", self.group(scope, kind)));
+        columns.collect::<Vec<_>>().join(", ")
+    }
+
+    fn group(&mut self, scope: &Scope, kind: Kind) -> String {
+        match kind {
+            Kind::Float => leaf(self.rng, scope, kind),
+            _ => scalar(self.rng, scope, kind, 1),
+        }
+    }
+
+    fn filter(&mut self, scope: &Scope) -> String {
+        if self.rng.once_in(2) { String::new() } else { format!(" WHERE {}", predicate(self.rng, scope, 2)) }
+    }
+
+    fn set_operation(&mut self) -> String {
+        let kinds: Vec<Kind> = (0..1 + self.rng.below(2)).map(|_| self.rng.one_of(&KINDS)).collect();
+        let operator = self.rng.one_of(&["UNION ALL", "UNION"]);
+        let mut sql = String::new();
+        for part in 0..2 + self.rng.below(2) {
+            if part > 0 {
+                write!(sql, " {operator} ").unwrap();
+            }
+            let (from, scope) = self.from(1);
+            let columns = self.groups(&scope, &kinds);
+            write!(sql, "SELECT {columns} {from}{}", self.filter(&scope)).unwrap();
+        }
+        sql
+    }
+
+    fn grouped(&mut self) -> String {
+        let (from, scope) = self.from(2);
+        let mut columns = Vec::new();
+        let mut groups = Vec::new();
+        for i in 0..self.rng.below(3) {
+            let kind = scope.kind(self.rng);
+            let group = self.group(&scope, kind);
+            columns.push(format!("{group} AS c{i}"));
+            // A number would be a position.
+            groups.push(if self.rng.once_in(3) || group.parse::<u64>().is_ok() { (i + 1).to_string() } else { group });
+        }
+        for i in 0..1 + self.rng.below(3) {
+            columns.push(format!("{} AS a{i}", self.aggregate(&scope)));
+        }
+        let mut sql = format!("SELECT {} {from}{}", columns.join(", "), self.filter(&scope));
+        if !groups.is_empty() {
+            write!(sql, " GROUP BY {}", groups.join(", ")).unwrap();
+        }
+        if self.rng.once_in(3) {
+            write!(sql, " HAVING {} > {}", self.rng.one_of(&["count(*)", "max(1)"]), self.rng.below(4)).unwrap();
+        }
+        sql
+    }
+
+    fn aggregate(&mut self, scope: &Scope) -> String {
+        let kind = scope.kind(self.rng);
+        let argument = scalar(self.rng, scope, kind, 1);
+        let functions: &[&str] = match kind {
+            Kind::Int | Kind::Decimal => &["count", "sum", "avg", "min", "max"],
+            Kind::Float => &["count", "sum", "avg"],
+            Kind::Text | Kind::Date | Kind::Timestamp => &["count", "min", "max"],
+            Kind::Bool => &["count"],
+        };
+        if self.rng.once_in(5) { "count(*)".to_owned() } else { format!("{}({argument})", self.rng.one_of(functions)) }
+    }
+
+    /// FROM with up to `most` relations.
+    fn from(&mut self, most: u64) -> (String, Scope) {
+        let (mut sql, mut scope) = self.relation();
+        for _ in 1..1 + self.rng.below(most) {
+            let (right, right_scope) = self.relation();
+            let kinds: Vec<Kind> = KINDS
+                .into_iter()
+                .filter(|k| [&scope, &right_scope].iter().all(|s| s.0.iter().any(|c| c.1 == *k)))
+                .collect();
+            if kinds.is_empty() {
+                break;
+            }
+            let mut on = Vec::new();
+            for _ in 0..1 + self.rng.below(2) {
+                let kind = self.rng.one_of(&kinds);
+                let sides = (scope.column(self.rng, kind), right_scope.column(self.rng, kind));
+                let (Some(l), Some(r)) = sides else { continue };
+                let operator = if self.rng.once_in(6) { "IS NOT DISTINCT FROM" } else { "=" };
+                on.push(format!("({l} {operator} {r})"));
+            }
+            scope.0.extend(right_scope.0);
+            write!(sql, " JOIN {right} ON {}", on.join(" AND ")).unwrap();
+        }
+        (format!("FROM {sql}"), scope)
+    }
+
+    /// A table, a view or a sub-query, with its alias.
+    fn relation(&mut self) -> (String, Scope) {
+        let relations: Vec<(&str, _)> = (self.program.tables.iter().map(|t| (t.name.as_str(), &t.schema)))
+            .chain(self.program.views.iter().map(|v| (v.name.as_str(), &v.schema)))
+            .collect();
+        let (name, schema) = relations[self.rng.below(relations.len() as u64) as usize];
+        let alias = format!("r{}", self.aliases);
+        self.aliases += 1;
+        let mut scope = Scope::default();
+        for field in schema.fields() {
+            scope.add(format!("{alias}.{}", field.name()), field.data_type());
+        }
+        if !self.rng.once_in(8) {
+            return (format!("{name} AS {alias}"), scope);
+        }
+        // Its columns keep their names.
+        let filter = predicate(self.rng, &scope, 1);
+        (format!("(SELECT * FROM {name} AS {alias} WHERE {filter}) AS {alias}"), scope)
+    }
+}
