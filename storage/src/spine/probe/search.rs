@@ -70,10 +70,7 @@ pub(super) fn search<'a>(
             let end = planner.plan(sources, targets, from, is_closed, &mut steps)?;
             let here = in_tables.partition_point(|(target, _)| *target < end);
             let (now, later) = in_tables.split_at_checked(here).unwrap_or((in_tables, &[]));
-            match sources.discipline {
-                Discipline::Latest => visit_newest(sources, targets, from..end, now, &steps, &mut visit)?,
-                Discipline::Weighted => visit_all(sources, targets, from..end, now, &steps, &mut visit)?,
-            }
+            visit_all(sources, targets, from..end, now, &steps, &mut visit)?;
             (from, in_tables) = (end, later);
         }
     }
@@ -81,6 +78,9 @@ pub(super) fn search<'a>(
 }
 
 /// Loads the blocks of the steps, [`BLOCKS`] at a time, and visits the targets.
+///
+/// Of a latest spine each target is looked for in the newest run that may hold it, and in older ones only where a filter was wrong. So a
+/// key that was written many times costs one block, and few targets a second batch of reads.
 fn visit_all<'a>(
     sources: &Sources<'a>,
     targets: &[Target<'_>],
@@ -89,30 +89,38 @@ fn visit_all<'a>(
     steps: &[Step],
     visit: &mut impl FnMut(usize, &[Hit<'_>]),
 ) -> Result<()> {
-    let (mut in_tables, mut steps) = (in_tables, steps);
-    let (mut places, mut spots) = (Vec::new(), Vec::new());
+    let newest_first = sources.discipline == Discipline::Latest;
+    let mut in_tables = in_tables.iter().peekable();
+    let mut steps = steps;
     let mut next = range.start;
     while next < range.end {
-        let (wanted, slots) = choose(sources.runs, steps);
-        let blocks = match sources.context {
-            Some(context) => load(context, &wanted, Keep::Cached)?,
-            None => Vec::new(),
+        let mut looked = Looked::default();
+        let chosen = match newest_first {
+            true => choose(sources.runs, by_target(steps).filter_map(<[Step]>::first)),
+            false => choose(sources.runs, steps.iter()),
         };
-        let (now, later) = steps.split_at_checked(slots.len()).unwrap_or((steps, &[]));
-        let end = later.first().map_or(range.end, |step| step.target);
-        places.clear();
-        places.extend(now.iter().zip(slots).flat_map(|(step, slots)| slots.map(|slot| (step.target, slot))));
-        look_in_blocks(targets, &blocks, &places, &mut spots);
-        let mut found = places.iter().zip(&spots).filter(|(_, spot)| spot.found).peekable();
+        let end = chosen.left.unwrap_or(range.end);
+        let (now, later) = steps.split_at(steps.partition_point(|step| step.target < end));
+        looked.look(sources, targets, &chosen)?;
+        if newest_first {
+            let mut missed: Vec<&[Step]> = looked.missed(by_target(now)).collect();
+            while !missed.is_empty() {
+                let chosen = choose(sources.runs, missed.iter().filter_map(|steps| steps.first()));
+                looked.look(sources, targets, &chosen)?;
+                let (now, later) = missed.split_at(chosen.slots.len());
+                missed = looked.missed(now.iter().copied()).chain(later.iter().copied()).collect();
+            }
+            looked.found.sort_by_key(|(target, ..)| *target);
+        }
+        let mut found = looked.found.iter().peekable();
         let mut hits: Vec<Hit<'_>> = Vec::new();
         while next < end {
             hits.clear();
-            while let Some(((_, hit), rest)) = in_tables.split_first().filter(|((target, _), _)| *target <= next) {
+            while let Some((_, hit)) = in_tables.next_if(|(target, _)| *target == next) {
                 hits.push(hit.clone());
-                in_tables = rest;
             }
-            while let Some(((_, slot), spot)) = found.next_if(|((target, _), _)| *target == next) {
-                hits.extend(blocks.get(*slot).map(|block| Hit::Block(block, *spot)));
+            while let Some((_, slot, spot)) = found.next_if(|(target, ..)| *target == next) {
+                hits.extend(looked.blocks.get(*slot).map(|block| Hit::Block(block, *spot)));
             }
             visit(next, &hits);
             next += 1;
@@ -122,86 +130,46 @@ fn visit_all<'a>(
     Ok(())
 }
 
-/// As [`visit_all`], of a latest spine: each target is looked for in the newest run that may hold it, and in older ones only
-/// where a filter was wrong. So a key that was written many times costs one block, and few targets a second batch of reads.
-fn visit_newest<'a>(
-    sources: &Sources<'a>,
-    targets: &[Target<'_>],
-    range: Range<usize>,
-    in_tables: &[(usize, Hit<'a>)],
-    steps: &[Step],
-    visit: &mut impl FnMut(usize, &[Hit<'_>]),
-) -> Result<()> {
-    // The steps of each target that has any.
-    let all: Vec<&[Step]> = steps.chunk_by(|a, b| a.target == b.target).collect();
-    let (mut in_tables, mut later) = (in_tables, all.as_slice());
-    let (mut places, mut spots) = (Vec::new(), Vec::new());
-    let mut round: Vec<Step> = Vec::new();
-    let mut next = range.start;
-    while next < range.end {
-        let mut end = range.end;
-        let mut blocks: Vec<Arc<Block>> = Vec::new();
-        // Of each target from `next` on: where it was found.
-        let mut found: Vec<Option<(usize, Spot)>> = Vec::new();
-        let mut waiting = later.to_vec();
-        while !waiting.is_empty() {
-            round.clear();
-            round.extend(waiting.iter().filter_map(|steps| steps.first().cloned()));
-            let (wanted, slots) = choose(sources.runs, &round);
-            if found.is_empty() {
-                // What does not fit waits until these targets are visited.
-                waiting.truncate(slots.len());
-                later = later.get(slots.len()..).unwrap_or(&[]);
-                end = round.get(slots.len()).map_or(range.end, |step| step.target);
-                found.resize(end - next, None);
-            }
-            let held = blocks.len();
-            if let Some(context) = sources.context {
-                blocks.extend(load(context, &wanted, Keep::Cached)?);
-            }
-            let looked = slots.len();
-            places.clear();
-            places
-                .extend(round.iter().zip(slots).flat_map(|(step, slots)| slots.map(|slot| (step.target, held + slot))));
-            look_in_blocks(targets, &blocks, &places, &mut spots);
-            for ((target, slot), spot) in places.iter().zip(&spots).filter(|(_, spot)| spot.found) {
-                if let Some(found) = found.get_mut(target - next) {
-                    *found = Some((*slot, *spot));
-                }
-            }
-            let mut number = 0;
-            waiting.retain_mut(|steps| {
-                number += 1;
-                if number > looked {
-                    return true;
-                }
-                let Some((step, older)) = steps.split_first() else { return false };
-                *steps = older;
-                !older.is_empty() && found.get(step.target - next).is_some_and(Option::is_none)
-            });
+/// The steps of each target.
+fn by_target(steps: &[Step]) -> impl Iterator<Item = &[Step]> {
+    steps.chunk_by(|a, b| a.target == b.target)
+}
+
+/// Blocks that were looked in, and what was found there: target, block and place, by target in each look.
+#[derive(Default)]
+struct Looked {
+    blocks: Vec<Arc<Block>>,
+    found: Vec<(usize, usize, Spot)>,
+    /// Where the last look's begin.
+    last: usize,
+    places: Vec<(usize, usize)>,
+    spots: Vec<Spot>,
+}
+
+impl Looked {
+    /// Loads blocks, and looks for their targets in them.
+    fn look(&mut self, sources: &Sources<'_>, targets: &[Target<'_>], chosen: &Chosen<'_>) -> Result<()> {
+        let held = self.blocks.len();
+        if let Some(context) = sources.context {
+            self.blocks.extend(load(context, &chosen.wanted, Keep::Cached)?);
         }
-        for target in next..end {
-            let table = in_tables.split_first().filter(|((number, _), _)| *number == target);
-            let block = found.get(target - next).and_then(|found| found.as_ref());
-            match (table, block) {
-                (Some(((_, hit), rest)), _) => {
-                    visit(target, std::slice::from_ref(hit));
-                    // The others are older.
-                    in_tables = rest;
-                    while let Some((_, rest)) = in_tables.split_first().filter(|((number, _), _)| *number == target) {
-                        in_tables = rest;
-                    }
-                }
-                (None, Some((slot, spot))) => match blocks.get(*slot) {
-                    Some(block) => visit(target, &[Hit::Block(block, *spot)]),
-                    None => visit(target, &[]),
-                },
-                (None, None) => visit(target, &[]),
-            }
-        }
-        next = end;
+        self.places.clear();
+        let slots = chosen.slots.iter().cloned();
+        self.places.extend(slots.flat_map(|(target, slots)| slots.map(move |slot| (target, held + slot))));
+        look_in_blocks(targets, &self.blocks, &self.places, &mut self.spots);
+        self.last = self.found.len();
+        let found = self.places.iter().zip(&self.spots).filter(|(_, spot)| spot.found);
+        self.found.extend(found.map(|((target, slot), spot)| (*target, *slot, *spot)));
+        Ok(())
     }
-    Ok(())
+
+    /// What is left to look in of targets whose first steps were just looked in and did not have them.
+    fn missed<'s>(&self, looked_in: impl Iterator<Item = &'s [Step]>) -> impl Iterator<Item = &'s [Step]> {
+        let found = self.found.get(self.last..).unwrap_or(&[]);
+        let older = looked_in.filter_map(|steps| steps.split_first()).filter(|(_, older)| !older.is_empty());
+        let is_found = |step: &Step| found.binary_search_by_key(&step.target, |(target, ..)| *target).is_ok();
+        older.filter(move |(step, _)| !is_found(step)).map(|(_, older)| older)
+    }
 }
 
 /// Searches targets in blocks, both given by number; the answers are in the order of `places`.
@@ -230,17 +198,26 @@ fn look_in_blocks(targets: &[Target<'_>], blocks: &[Arc<Block>], places: &[(usiz
     }
 }
 
-/// The distinct blocks of the first steps, as many as are held together, and for each step which of them it wants. Steps of one target
-/// are not parted.
-fn choose<'a>(runs: &'a [Arc<Run>], steps: &[Step]) -> (Vec<(&'a Run, usize)>, Vec<Range<usize>>) {
+/// Blocks to be held together.
+struct Chosen<'a> {
+    /// Distinct ones.
+    wanted: Vec<(&'a Run, usize)>,
+    /// The target of each step that was taken, and which of them it wants.
+    slots: Vec<(usize, Range<usize>)>,
+    /// The target of the first step that was not taken.
+    left: Option<usize>,
+}
+
+/// The blocks of the first steps, as many as are held together. Steps of one target are not parted.
+fn choose<'a, 's>(runs: &'a [Arc<Run>], steps: impl Iterator<Item = &'s Step>) -> Chosen<'a> {
     let mut wanted: Vec<(&Run, usize)> = Vec::new();
-    let mut slots: Vec<Range<usize>> = Vec::with_capacity(steps.len());
+    let mut slots: Vec<(usize, Range<usize>)> = Vec::new();
     // Of each run: the last block that is wanted, and its place among the wanted.
     let mut last: Vec<Option<(usize, usize)>> = vec![None; runs.len()];
     let mut target = None;
     for step in steps {
         if wanted.len() >= BLOCKS && target != Some(step.target) {
-            break;
+            return Chosen { wanted, slots, left: Some(step.target) };
         }
         target = Some(step.target);
         let (Some(run), Some(last)) = (runs.get(step.run), last.get_mut(step.run)) else { continue };
@@ -261,9 +238,9 @@ fn choose<'a>(runs: &'a [Arc<Run>], steps: &[Step]) -> (Vec<(&'a Run, usize)>, V
         wanted.extend(step.blocks.clone().skip(1).map(|block| (run.as_ref(), block)));
         let end = first + step.blocks.len();
         *last = step.blocks.end.checked_sub(1).map(|block| (block, end - 1));
-        slots.push(first..end);
+        slots.push((step.target, first..end));
     }
-    (wanted, slots)
+    Chosen { wanted, slots, left: None }
 }
 
 /// Appends what a table has of the targets from `from` on.

@@ -45,7 +45,7 @@ fn a_filter_that_is_wrong_hides_nothing() {
     for cache in [0, 64 << 20] {
         let (_disk, _store, mut spine) = layered(cache);
         let mut keys = KeyBatch::new();
-        // Odd ones beyond 16,000 are in no run; all others in one at least.
+        // Those from 16,000 on are in no run.
         (0..20_000u32).for_each(|n| keys.push(&n.to_be_bytes()));
         let found = spine.probe(&keys).unwrap();
         for n in 0..20_000 {
