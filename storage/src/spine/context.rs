@@ -3,8 +3,8 @@
 //! Invariants:
 //! 1. A queue is used by one thread at a time (a write or merge that pauses takes its own along to the thread that goes on), and is put
 //!    back only with nothing in flight.
-//! 2. What is cached, unpacked blocks and filter pages, was verified when it was read, or is what this process has just written. The key holds the file's epoch and number, which
-//!    are never reused, and the place.
+//! 2. What is cached, unpacked blocks and filter pages, was verified when it was read, or is what this process has just written. The
+//!    key holds the file's epoch and number, which are never reused, and the place.
 //!
 //! Known limit: the queues of threads that ended stay until [`MAX_QUEUES`] others were made.
 

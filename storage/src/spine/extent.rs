@@ -73,7 +73,7 @@ pub(super) struct Extent {
     content: Xxh3Default,
     /// What is known so far, but for the lengths.
     footer: Footer,
-    /// The cache that blocks are put into, if readers want them there.
+    /// The cache that blocks and filter pages are put into, if readers want them there.
     warm: Option<(Arc<SpineContext>, Arc<RunHandle>)>,
 }
 
@@ -122,7 +122,7 @@ impl Extent {
         }
     }
 
-    /// Has blocks put into the cache as they are written.
+    /// Has blocks and filter pages put into the cache as they are written.
     pub(super) fn keep_warm(&mut self, context: &Arc<SpineContext>, handle: &Arc<RunHandle>) {
         self.warm = Some((Arc::clone(context), Arc::clone(handle)));
     }

@@ -115,7 +115,7 @@ impl Job {
                 let sources = runs.map(|run| Source::run(Arc::clone(context), Arc::clone(run), Keep::Once)).collect();
                 let merge = Merge::new(shared.discipline, !merging.oldest, shared.merge_floor(), sources);
                 let packing = if merging.oldest || merging.bytes() >= LARGE { Packing::Small } else { Packing::Fast };
-                let encoding = Encoding::new(&shared, merge, packing, shared.is_warm(&merging.runs));
+                let encoding = Encoding::new(&shared, merge, packing, &merging.runs);
                 Task::Merging(merging, encoding, NewFile::new(context))
             }
             begun => begun,
@@ -158,8 +158,7 @@ fn spilling(shared: &Arc<Shared>, context: &Arc<SpineContext>) -> Option<Spillin
     let sources = tables.iter().flat_map(|frozen| frozen.table.sorted()).map(Source::memory).collect();
     // Older runs may hold what their tombstones hide; they go when they meet the oldest run.
     let merge = Merge::new(shared.discipline, true, shared.merge_floor(), sources);
-    let warm = shared.is_warm(&shared.version().runs);
-    let encoding = Encoding::new(shared, merge, Packing::Fast, warm);
+    let encoding = Encoding::new(shared, merge, Packing::Fast, &shared.version().runs);
     Some(Spilling { guard, tables, encoding, file: NewFile::new(context) })
 }
 

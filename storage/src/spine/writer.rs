@@ -117,8 +117,7 @@ impl RunFileWriter {
         let memory = sorted.into_iter().map(Source::memory);
         let taken = absorbed.iter().map(|run| Source::run(Arc::clone(&context), Arc::clone(run), Keep::Once));
         let merge = Merge::new(shared.discipline, !oldest, shared.merge_floor(), memory.chain(taken).collect());
-        let warm = shared.is_warm(&shared.version().runs);
-        let mut encoding = Encoding::new(shared, merge, Packing::Fast, warm);
+        let mut encoding = Encoding::new(shared, merge, Packing::Fast, &shared.version().runs);
         while !encoding.step(&mut self.file, u64::MAX)? {}
         let run = encoding.finish(&mut self.file)?;
         self.runs += usize::from(run.is_some());
@@ -195,16 +194,17 @@ pub(super) struct Encoding {
     format: u32,
     packing: Packing,
     merge: Merge,
-    /// Whether the run's blocks are put into the cache.
+    /// Whether the run's blocks and filter pages are put into the cache.
     warm: bool,
     begun: bool,
     extent: Option<Extent>,
 }
 
 impl Encoding {
-    pub(super) fn new(shared: &Shared, merge: Merge, packing: Packing, warm: bool) -> Self {
+    /// What readers have of `runs` in the cache says whether the new run belongs there.
+    pub(super) fn new(shared: &Shared, merge: Merge, packing: Packing, runs: &[Arc<Run>]) -> Self {
         let Shared { discipline, format, .. } = *shared;
-        Self { discipline, format, packing, merge, warm, begun: false, extent: None }
+        Self { discipline, format, packing, merge, warm: shared.is_warm(runs), begun: false, extent: None }
     }
 
     /// Writes rows of about `fuel` bytes; true if that were the last.

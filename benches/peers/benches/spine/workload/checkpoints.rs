@@ -1,7 +1,7 @@
 //! `checkpoints`: what a checkpoint each second does to the steps beside it, Backstay alone.
 //!
-//! A step writes 1,000 random keys of a state that keeps its size, and probes 1,000 others; blocks of runs fit into the cache. First as many steps as can be, for the
-//! limit; then steps are due at half of that pace, in runs that take turns with a checkpoint a second on another thread and
+//! A step writes 1,000 random keys of a state that keeps its size, and probes 1,000 others; blocks of runs fit into the cache.
+//! First as many steps as can be, for the limit; then steps are due at half of that pace, in runs that take turns with a checkpoint a second on another thread and
 //! with none. How long a step takes is what counts; how late the latest ended is printed beside it: where that is far more
 //! than the worst step, the machine could not keep the pace, and the run says little.
 
