@@ -87,9 +87,7 @@ fn create(dir: &Path, name: &str) -> Result<(), Failure> {
         )));
     }
     let store = open(dir)?;
-    let warnings = store.recovered().map(|r| r.warnings.clone()).unwrap_or_default();
-    let of_savepoints = store.savepoint_warnings();
-    if let Some(damage) = warnings.iter().find(|w| w.starts_with("a newer checkpoint") && !of_savepoints.contains(w)) {
+    if let Some(damage) = store.recovered().and_then(|recovered| recovered.passed_over.first()) {
         return Err(Failure::new(
             3,
             format!(
@@ -116,7 +114,7 @@ fn create(dir: &Path, name: &str) -> Result<(), Failure> {
 
 fn list(dir: &Path) -> Result<(), Failure> {
     let report = report(dir)?;
-    let damage: Vec<_> = report.damage.iter().filter(|d| d.file.starts_with(dir.join("savepoints"))).collect();
+    let damage: Vec<_> = report.damaged_savepoints().map(|(_, damage)| damage).collect();
     if report.savepoints.is_empty() && damage.is_empty() {
         println!("no savepoints in {}", dir.display());
         return Ok(());
@@ -183,8 +181,7 @@ fn report(dir: &Path) -> Result<Report, Failure> {
 
 /// Whether a savepoint's file is there, damaged or not.
 fn is_there(report: &Report, name: &str) -> bool {
-    let file = report.dir.join("savepoints").join(format!("{name}.savepoint"));
-    report.savepoints.iter().any(|s| s.name == name) || report.damage.iter().any(|d| d.file == file)
+    report.savepoints.iter().any(|s| s.name == name) || report.damaged_savepoints().any(|(damaged, _)| damaged == name)
 }
 
 fn require(report: &Report, name: &str) -> Result<(), Failure> {

@@ -94,6 +94,28 @@ impl Report {
         self.damage.is_empty() && self.unread.is_empty()
     }
 
+    /// What of the damage is in savepoints' own files, with their names. Of those, [`Report::savepoints`] has none that cannot be read.
+    ///
+    /// ```
+    /// use backstay_storage::{Store, StoreOptions, disk, inspect::inspect};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let store = Store::open(disk::system(), dir.path(), StoreOptions::default())?;
+    /// store.checkpoint(Default::default())?;
+    /// store.savepoint("before-upgrade")?;
+    /// std::fs::write(dir.path().join("savepoints/before-upgrade.savepoint"), "something else").unwrap();
+    /// let report = inspect(&disk::system(), dir.path(), false)?;
+    /// let damaged: Vec<_> = report.damaged_savepoints().map(|(name, _)| name).collect();
+    /// assert_eq!((damaged, report.savepoints.len()), (vec!["before-upgrade"], 0));
+    /// # Ok::<(), backstay_storage::Error>(())
+    /// ```
+    pub fn damaged_savepoints(&self) -> impl Iterator<Item = (&str, &Damage)> {
+        let folder = Layout::new(&self.dir).savepoints;
+        self.damage.iter().filter(move |damage| damage.file.parent() == Some(&folder)).filter_map(|damage| {
+            let name = savepoint::name_of(damage.file.file_name()?.to_str()?)?;
+            Some((name, damage))
+        })
+    }
+
     /// Notes what an operation ran into and gives its value otherwise.
     fn note<T>(&mut self, result: Result<T>) -> Option<T> {
         match result {

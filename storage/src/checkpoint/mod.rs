@@ -104,4 +104,6 @@ pub struct Recovered {
     /// What a person must hear of: damaged newer checkpoints that were passed over, damaged older ones, savepoints that are
     /// not whole. Each names file, offset, expected and got. Empty in a sound store.
     pub warnings: Vec<String>,
+    /// Those of them that tell of a newer checkpoint, which was passed over.
+    pub passed_over: Vec<String>,
 }

@@ -33,11 +33,16 @@ pub(crate) fn file_of(name: &str) -> String {
     format!("{name}{SAVEPOINT}")
 }
 
+/// The name of the savepoint whose file it would be.
+pub(crate) fn name_of(file: &str) -> Option<&str> {
+    file.strip_suffix(SAVEPOINT)
+}
+
 /// The savepoints of a folder by name. `store` is whose they must be, if that is known.
 pub(crate) fn survey(disk: &dyn Disk, dir: &Path, store: Option<u128>) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for entry in list(disk, dir)? {
-        let Some(name) = entry.name.strip_suffix(SAVEPOINT).filter(|_| !entry.metadata.is_dir) else { continue };
+        let Some(name) = name_of(&entry.name).filter(|_| !entry.metadata.is_dir) else { continue };
         let manifest = read_named(disk, dir, name, store);
         // Removed since it was listed: an inspected store may be in use.
         if !manifest.as_ref().is_err_and(is_absent) {

@@ -23,6 +23,8 @@ use crate::{Error, Result};
 struct Chosen {
     manifest: Manifest,
     spines: BTreeMap<String, Spine>,
+    /// What was told of newer ones that are not.
+    passed_over: Vec<String>,
 }
 
 impl Store {
@@ -94,7 +96,7 @@ impl Store {
 
         let kept = kept(&found, chosen.as_ref().map(|c| &c.manifest), &damaged);
         let fell_back = !damaged.is_empty();
-        let recovered = chosen.as_ref().map(|c| recovered(&c.manifest, warnings));
+        let recovered = chosen.as_ref().map(|c| recovered(c, warnings));
         let metas = chosen.iter().flat_map(|c| &c.manifest.spines);
         let formats = metas.map(|m| (m.name.clone(), (m.discipline, m.format))).collect();
         let spines = chosen.map(|c| c.spines).unwrap_or_default();
@@ -180,7 +182,11 @@ fn choose(
         };
         match open_all(disk, layout, context, manifest) {
             Ok(spines) => {
-                chosen.get_or_insert_with(|| Chosen { manifest: manifest.clone(), spines });
+                chosen.get_or_insert_with(|| Chosen {
+                    manifest: manifest.clone(),
+                    spines,
+                    passed_over: warnings.clone(),
+                });
             }
             Err(damage @ Error::Damaged(_)) => {
                 warnings.push(told(chosen.is_some(), &candidate.name, &damage));
@@ -271,7 +277,7 @@ fn check_log(layout: &Layout, log: &Log, chosen: Option<&Manifest>, found: &Surv
     }
 }
 
-fn recovered(manifest: &Manifest, warnings: Vec<String>) -> Recovered {
+fn recovered(Chosen { manifest, passed_over, .. }: &Chosen, warnings: Vec<String>) -> Recovered {
     Recovered {
         number: manifest.number,
         epoch: manifest.epoch,
@@ -280,5 +286,6 @@ fn recovered(manifest: &Manifest, warnings: Vec<String>) -> Recovered {
         extras: manifest.extras.iter().map(|e| e.name.clone()).collect(),
         savepoint: manifest.savepoint.clone(),
         warnings,
+        passed_over: passed_over.clone(),
     }
 }
