@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::process::{Random, Victim, files, integrate, repository, succeed};
+use crate::process::{Victim, files, integrate, repository, succeed};
+use crate::rng::Rng;
 
 /// Kills in each of the scenarios.
 fn kills() -> u64 {
@@ -11,7 +12,7 @@ fn kills() -> u64 {
 }
 
 /// Runs the example to its end in `dir`, under `kills` SIGKILLs.
-fn run(sql: &Path, dir: &Path, workers: &str, kills: u64, total: u64, random: &mut Random) -> u64 {
+fn run(sql: &Path, dir: &Path, workers: &str, kills: u64, total: u64, random: &mut Rng) -> u64 {
     let out = dir.join("out");
     let dir = dir.to_str().unwrap();
     let args = ["run", sql.to_str().unwrap(), "--data-dir", dir, "--until-end", "--workers", workers];
@@ -28,7 +29,7 @@ fn run(sql: &Path, dir: &Path, workers: &str, kills: u64, total: u64, random: &m
 
 #[test]
 fn with_a_fixed_cut_the_files_are_byte_for_byte_the_same() {
-    let (mut random, seed) = Random::from_env(20_130_101);
+    let (mut random, seed) = Rng::from_env(20_130_101);
     let sql = repository().join("examples/flights/flights.sql");
     let temp = tempfile::tempdir().unwrap();
     let calm = temp.path().join("calm");
@@ -51,7 +52,7 @@ fn with_a_fixed_cut_the_files_are_byte_for_byte_the_same() {
 
 #[test]
 fn with_free_cuts_the_contents_are_the_same_and_each_step_stands_there_once() {
-    let (mut random, seed) = Random::from_env(20_131_231);
+    let (mut random, seed) = Rng::from_env(20_131_231);
     let temp = tempfile::tempdir().unwrap();
     let sql = temp.path().join("flights.sql");
     let example = repository().join("examples/flights");

@@ -15,5 +15,6 @@ mod flights;
 mod full_disk;
 mod kill;
 mod process;
+mod rng;
 mod savepoint;
 mod simulation;

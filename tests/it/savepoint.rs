@@ -1,7 +1,7 @@
 //! `backstay savepoint`, as a person meets it: a pipeline that goes on in a copy, and all that is refused.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use crate::cli::{Place, SQL};
@@ -46,6 +46,16 @@ fn run_in(place: &Place, dir: &str, workers: &str) -> (i32, String) {
     args.extend(["--workers".to_owned(), workers.to_owned()]);
     let output = output(args);
     (output.status.code().unwrap(), stderr(&output))
+}
+
+/// Starts the pipeline without an end, and waits until its output file has more than so many bytes.
+fn started(args: &[String], output: &Path, bytes: usize) -> Child {
+    let mut child = backstay(&args[..args.len() - 1]).stderr(Stdio::null()).spawn().unwrap();
+    while std::fs::metadata(output).map_or(0, |m| m.len()) <= bytes as u64 {
+        assert!(child.try_wait().unwrap().is_none(), "ended by itself");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
 }
 
 fn view(place: &Place, dir: &str) -> String {
@@ -108,11 +118,7 @@ fn a_copy_that_is_killed_goes_on_as_the_same_incarnation() {
     done(&place, "copy", &["data", "s", "copy"]);
     let mut args = place.args();
     args[3] = place.path("copy").display().to_string();
-    let mut child = backstay(&args[..args.len() - 1]).stderr(Stdio::null()).spawn().unwrap();
-    while std::fs::metadata(place.path("copy/v.ndjson")).map_or(0, |m| m.len()) == 0 {
-        assert!(child.try_wait().unwrap().is_none(), "ended by itself");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let mut child = started(&args, &place.path("copy/v.ndjson"), 0);
     child.kill().unwrap();
     child.wait().unwrap();
     let (code, text) = run_in(&place, "copy", "2");
@@ -181,12 +187,7 @@ fn a_running_pipeline_is_left_alone_and_can_be_copied_from() {
     done(&place, "create", &["data", "s"]);
     let args = place.args();
     place.write("t.csv", MORE);
-    let before = place.out().len();
-    let mut child = backstay(&args[..args.len() - 1]).stderr(Stdio::null()).spawn().unwrap();
-    while place.out().len() <= before {
-        assert!(child.try_wait().unwrap().is_none(), "ended by itself");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let mut child = started(&args, &place.path("data/v.ndjson"), place.out().len());
     refused(&place, "create", &["data", "t"], 4, &["in use", "Stop it first"]);
     refused(&place, "delete", &["data", "s"], 4, &["in use", "Stop it first"]);
     assert!(done(&place, "list", &["data"]).starts_with("s  checkpoint"));

@@ -15,7 +15,6 @@ mod campaign;
 mod game;
 mod oracle;
 mod program;
-pub(crate) mod rng;
 mod scheduler;
 mod sink;
 mod source;
@@ -28,10 +27,10 @@ use backstay::pipeline::PipelineError;
 use backstay::pipeline::config::StorageConfig;
 use backstay::sabotage::{Check, without};
 
+use crate::rng::{Rng, mix};
 use campaign::{Run, number_from, play, play_in_a_copy, reference, subjects};
 use game::{End, Game, plan};
 use oracle::compare;
-use rng::{Rng, mix};
 use source::SourceState;
 use world::How;
 

@@ -10,7 +10,7 @@ use backstay::sql::{Program, Table};
 use datafusion::common::ScalarValue;
 
 use super::tables::value;
-use crate::simulation::rng::Rng;
+use crate::rng::Rng;
 
 type Row = Vec<ScalarValue>;
 

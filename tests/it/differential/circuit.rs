@@ -10,7 +10,7 @@ use backstay_storage::spine::Spine;
 
 use super::changes::Step;
 use super::oracle::Rows;
-use crate::simulation::rng::Rng;
+use crate::rng::Rng;
 
 /// A running program and what its views' deltas add up to.
 pub(super) struct Circuit {

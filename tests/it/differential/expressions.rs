@@ -6,7 +6,7 @@
 
 use arrow::datatypes::DataType;
 
-use crate::simulation::rng::Rng;
+use crate::rng::Rng;
 
 /// Types among which values can be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

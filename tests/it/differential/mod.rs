@@ -27,7 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use backstay::sql::{Program, compile};
 
-use crate::simulation::rng::{Rng, mix};
+use crate::rng::{Rng, mix};
 use changes::Contents;
 use circuit::Circuit;
 use oracle::Oracle;

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use backstay::sql::Program;
 
 use super::expressions::{KINDS, Kind, Scope, leaf, predicate, scalar};
-use crate::simulation::rng::Rng;
+use crate::rng::Rng;
 
 /// Makes the query of one view.
 struct Maker<'a> {

@@ -5,7 +5,7 @@
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::ScalarValue;
 
-use crate::simulation::rng::Rng;
+use crate::rng::Rng;
 
 const TYPES: [&str; 13] = [
     "INT",

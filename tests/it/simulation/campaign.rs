@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::game::{End, Game, Life, plan};
 use super::oracle::{compare, compare_after};
 use super::program::{COUNT, Subject, file};
-use super::rng::{Rng, mix};
 use super::world::{How, World};
+use crate::rng::{Rng, mix};
 use backstay::connector::Level;
 use backstay::pipeline::state::PipelineState;
 

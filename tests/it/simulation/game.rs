@@ -13,11 +13,11 @@ use backstay_storage::disk::sim::{CrashPlan, Fault, Sabotage};
 use uuid::Uuid;
 
 use super::program::{COUNT, LINEAR, Subject};
-use super::rng::{Rng, mix};
 use super::scheduler::SimScheduler;
 use super::sink::SinkState;
 use super::source::{Partition, SourceState};
 use super::world::{How, World};
+use crate::rng::{Rng, mix};
 use backstay::connector::{Connectors, Level};
 use backstay::pipeline::config::{FaultTolerance, OnError, StorageConfig};
 use backstay::pipeline::{Control, Environment, Options, PipelineConfig, PipelineError, Summary, run};

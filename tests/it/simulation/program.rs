@@ -9,9 +9,9 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
 
-use super::rng::Rng;
 use super::sink::SinkState;
 use super::source::Partition;
+use crate::rng::Rng;
 use backstay::sql::{Program, compile};
 
 /// What the rows of a table are like.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crossbeam::sync::Parker;
 
-use super::rng::Rng;
 use super::world::World;
+use crate::rng::Rng;
 use backstay::circuit::Pick;
 use backstay::pipeline::schedule::{Running, Scheduler, Task, Turn};
 

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use backstay_storage::disk::SimDisk;
 
-use super::rng::{Rng, mix};
 use super::sink::SinkState;
 use super::source::SourceState;
+use crate::rng::{Rng, mix};
 use backstay::connector::{ConnectorError, Result};
 use backstay::pipeline::{Clock, Control};
 
