@@ -66,9 +66,15 @@ impl fmt::Display for Stage {
 
 impl fmt::Display for Aggregate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.argument {
-            Some(column) => write!(f, "{}({column})", self.function),
-            None => write!(f, "{}(*)", self.function),
+        let arguments: Vec<String> = self.arguments.iter().map(ToString::to_string).collect();
+        let distinct = if self.distinct { "distinct " } else { "" };
+        match arguments.is_empty() {
+            true => write!(f, "{}(*)", self.function)?,
+            false => write!(f, "{}({distinct}{})", self.function, arguments.join(", "))?,
+        }
+        match self.filter {
+            Some(column) => write!(f, " filter {column}"),
+            None => Ok(()),
         }
     }
 }

@@ -109,10 +109,21 @@ pub enum Stage {
 pub struct Aggregate {
     /// Which one.
     pub function: AggregateFunction,
-    /// The argument's column; `None` for `count(*)`.
-    pub argument: Option<usize>,
+    /// The arguments' columns; none for `count(*)`.
+    pub arguments: Vec<usize>,
+    /// Whether equal arguments count once (`DISTINCT`).
+    pub distinct: bool,
+    /// A boolean column: only rows in which it is true count (`FILTER`).
+    pub filter: Option<usize>,
     /// The result's type (as DataFusion's planner says).
     pub result: DataType,
+}
+
+impl Aggregate {
+    /// Every column of the input that is named.
+    pub fn columns_mut(&mut self) -> impl Iterator<Item = &mut usize> {
+        self.arguments.iter_mut().chain(&mut self.filter)
+    }
 }
 
 /// The aggregates that a circuit maintains.

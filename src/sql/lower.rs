@@ -7,25 +7,22 @@
 //! 3. Two nodes of equal kind, inputs and column types are one: views share what they compute alike. A view that reads another view
 //!    starts from that view's node, and is not fused with it.
 //! 4. Fields of computed columns are nullable whatever the planner says, so that no batch is refused for it.
-//!
-//! An aggregate's argument has the type that DataFusion's type coercion gives it (`sum` of an INT takes a BIGINT column, `avg`
-//! of an integer a DOUBLE one), and [`Aggregate::result`] the type of its result.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion_common::{DFSchema, DataFusionError, ScalarValue};
+use datafusion_expr::Expr;
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::logical_plan::{self, Distinct, LogicalPlan};
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion_expr::{Expr, expr};
-use datafusion_physical_expr::expressions::{Column, Literal};
+use datafusion_physical_expr::expressions::Literal;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::catalog::Catalog;
-use super::types::is_summable;
-use crate::circuit::plan::{Aggregate, AggregateFunction, Node, NodeId, NodeKind, Stage};
+use crate::circuit::plan::{Node, NodeId, NodeKind, Stage};
 
+mod aggregate;
 mod join;
 mod nodes;
 mod output;
@@ -169,49 +166,6 @@ impl Lowering<'_> {
         project(stream, computed)
     }
 
-    fn aggregate(&mut self, aggregate: &logical_plan::Aggregate) -> Result<Stream> {
-        let stream = self.plan(&aggregate.input)?;
-        let input = aggregate.input.schema();
-        let mut needed: Vec<Computed> = Vec::new();
-        let mut need = |expr: Arc<dyn PhysicalExpr>, name: String| {
-            let at = needed.iter().position(|c| c.expr.eq(&expr));
-            at.unwrap_or_else(|| {
-                needed.push(Computed { expr, name });
-                needed.len() - 1
-            })
-        };
-        let mut group = Vec::with_capacity(aggregate.group_expr.len());
-        for e in &aggregate.group_expr {
-            if matches!(e, Expr::GroupingSet(_)) {
-                return Err(Refusal::new("GROUPING SETS is not supported yet"));
-            }
-            group.push(need(self.physical(e, input)?, e.schema_name().to_string()));
-        }
-        let results = aggregate.schema.fields().iter().skip(group.len());
-        let mut aggregates = Vec::with_capacity(aggregate.aggr_expr.len());
-        for (e, result) in aggregate.aggr_expr.iter().zip(results) {
-            let (function, argument) = call(e)?;
-            let argument = match argument {
-                None => None,
-                Some(argument) => {
-                    let expr = self.physical(argument, input)?;
-                    let data_type = expr.data_type(input.as_arrow())?;
-                    if matches!(function, AggregateFunction::Sum | AggregateFunction::Avg) && !is_summable(&data_type) {
-                        return Err(Refusal::new(format!("{function} over {data_type} is not supported yet")));
-                    }
-                    Some(need(expr, argument.schema_name().to_string()))
-                }
-            };
-            aggregates.push(Aggregate { function, argument, result: result.data_type().clone() });
-        }
-        let fields: Vec<Field> =
-            aggregate.schema.fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), true)).collect();
-        // The group and the arguments are all that the operator is to carry around.
-        let stream = arrange(stream, needed, &mut group, &mut aggregates)?;
-        let label = if aggregates.is_empty() { "distinct" } else { "group by" };
-        Ok(self.push(NodeKind::Aggregate { group, aggregates }, vec![stream], Arc::new(Schema::new(fields)), label))
-    }
-
     /// The expression over batches of `schema`.
     fn physical(&self, e: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
         let mut props = ExecutionProps::new();
@@ -252,23 +206,6 @@ impl Lowering<'_> {
     }
 }
 
-/// Projects `needed` before an aggregate, or points its columns at the input's, if that has no others.
-fn arrange(stream: Stream, needed: Vec<Computed>, group: &mut [usize], aggregates: &mut [Aggregate]) -> Result<Stream> {
-    let columns: Option<Vec<usize>> =
-        needed.iter().map(|c| c.expr.downcast_ref::<Column>().map(|column| column.index())).collect();
-    match columns {
-        Some(columns) if !columns.is_empty() && columns.len() == stream.schema.fields().len() => {
-            for i in group.iter_mut().chain(aggregates.iter_mut().filter_map(|a| a.argument.as_mut())) {
-                *i = columns[*i];
-            }
-            Ok(stream)
-        }
-        // Whatever one column there is will do for count(*).
-        _ if needed.is_empty() && stream.schema.fields().len() == 1 => Ok(stream),
-        _ => project(stream, needed),
-    }
-}
-
 fn is_deeper_than(expr: &Arc<dyn PhysicalExpr>, limit: usize) -> bool {
     let mut open = vec![(expr, 1)];
     while let Some((expr, depth)) = open.pop() {
@@ -278,33 +215,6 @@ fn is_deeper_than(expr: &Arc<dyn PhysicalExpr>, limit: usize) -> bool {
         open.extend(expr.children().into_iter().map(|child| (child, depth + 1)));
     }
     false
-}
-
-/// The function and argument of an aggregate expression; no argument for `count(*)`.
-fn call(e: &Expr) -> Result<(AggregateFunction, Option<&Expr>)> {
-    let function = match e {
-        Expr::Alias(alias) => return call(&alias.expr),
-        Expr::AggregateFunction(function) => function,
-        other => return Err(Refusal::new(format!("`{other}` is not an aggregate"))),
-    };
-    let expr::AggregateFunctionParams { args, distinct, filter, order_by, null_treatment } = &function.params;
-    if *distinct || filter.is_some() || !order_by.is_empty() || null_treatment.is_some() {
-        return Err(Refusal::new(format!("DISTINCT, FILTER, ORDER BY or IGNORE NULLS in `{e}` is not supported yet")));
-    }
-    let kind = match function.func.name() {
-        "count" => AggregateFunction::Count,
-        "sum" => AggregateFunction::Sum,
-        "avg" => AggregateFunction::Avg,
-        "min" => AggregateFunction::Min,
-        "max" => AggregateFunction::Max,
-        other => return Err(Refusal::new(format!("the aggregate {} is not supported yet", other.to_uppercase()))),
-    };
-    match (kind, args.as_slice()) {
-        // The planner writes count(*) as count(1).
-        (AggregateFunction::Count, [Expr::Literal(value, _)]) if !value.is_null() => Ok((kind, None)),
-        (_, [argument]) => Ok((kind, Some(argument))),
-        _ => Err(Refusal::new(format!("`{e}`: an aggregate with {} arguments is not supported yet", args.len()))),
-    }
 }
 
 /// The same columns, all nullable, without metadata.

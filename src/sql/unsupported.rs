@@ -274,21 +274,17 @@ impl Walk<'_> {
         if function.over.is_some() {
             return self.refuse(span, &format!("the window function {upper} … OVER"), None);
         }
+        let aggregate = self.catalog.get_aggregate_meta(&name).is_some();
         if let FunctionArguments::List(list) = &function.args {
-            if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) {
-                let help = "count over a sub-query with SELECT DISTINCT instead";
-                self.refuse(span, &format!("{upper}(DISTINCT …)"), Some(help));
+            if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) && !aggregate {
+                self.refuse(span, &format!("{upper}(DISTINCT …)"), Some("DISTINCT stands in aggregates only"));
             }
             if !list.clauses.is_empty() {
                 self.refuse(span, &format!("a clause inside {upper}(…), such as ORDER BY,"), None);
             }
         }
-        if function.filter.is_some() {
-            self.refuse(
-                span,
-                &format!("{upper}(…) FILTER"),
-                Some("use CASE WHEN condition THEN argument END as the argument"),
-            );
+        if function.filter.is_some() && !aggregate {
+            self.refuse(span, &format!("{upper}(…) FILTER"), Some("FILTER stands behind aggregates only"));
         }
         if !function.within_group.is_empty() {
             self.refuse(span, &format!("{upper}(…) WITHIN GROUP"), None);

@@ -12,9 +12,8 @@ use arrow::array::{ArrayRef, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use arrow::util::display::array_value_to_string;
 use backstay_storage::spine::{Discipline, KeyBatch, RowBatch, Spine};
-use hashbrown::HashMap;
 
-use super::accumulator::{Accumulator, split};
+use super::accumulator::Accumulator;
 use super::extrema::{Current, Extrema};
 use super::{OpenRole, Operator, StateKeys, StepContext, pick};
 use crate::circuit::delta::{Delta, concat_columns, take_columns};
@@ -23,6 +22,15 @@ use crate::circuit::plan::{Aggregate, AggregateFunction, Node};
 use crate::circuit::row::{RowCodec, normalise};
 use crate::circuit::step::OnEvalError;
 use crate::circuit::vnode::vnode;
+use distinct::DistinctValues;
+use grouping::{Grouped, group_rows};
+use selection::Selection;
+use states::{States, Values};
+
+mod distinct;
+mod grouping;
+mod selection;
+mod states;
 
 /// The operator; see the module.
 pub struct AggregateOperator {
@@ -32,6 +40,7 @@ pub struct AggregateOperator {
     key_codec: RowCodec,
     result_codec: RowCodec,
     aggregates: Vec<Maintained>,
+    distinct: Vec<DistinctValues>,
     /// Group key → state.
     groups: Spine,
     /// Without group columns: whether this worker owns the one row and has not yet made sure that it is there.
@@ -40,7 +49,10 @@ pub struct AggregateOperator {
 
 /// An aggregate of the plan and how it is maintained.
 struct Maintained {
-    argument: Option<usize>,
+    arguments: Vec<usize>,
+    filter: Option<usize>,
+    /// Index in [`AggregateOperator::distinct`].
+    distinct: Option<usize>,
     kind: Kind,
 }
 
@@ -49,14 +61,6 @@ enum Kind {
     Rows,
     Accumulated(Accumulator),
     Extremum(Box<Extrema>),
-}
-
-/// Step-local values of a [`Maintained`].
-#[derive(Clone)]
-enum Values {
-    Rows,
-    Accumulated(Accumulator),
-    Extremum(Current),
 }
 
 impl AggregateOperator {
@@ -77,10 +81,11 @@ impl AggregateOperator {
         let result_types: Vec<_> = aggregates.iter().map(|a| a.result.clone()).collect();
         let groups = open("groups", Discipline::Latest)?;
         let mut maintained = Vec::new();
+        let mut distinct: Vec<DistinctValues> = Vec::new();
         for (i, aggregate) in aggregates.iter().enumerate() {
-            let argument = aggregate.argument.map(type_of);
-            let kind = match (aggregate.function, argument) {
-                (AggregateFunction::Count, None) => Kind::Rows,
+            let Aggregate { arguments, filter, .. } = aggregate;
+            let kind = match (aggregate.function, arguments.first().map(|&i| type_of(i))) {
+                (AggregateFunction::Count, None) if filter.is_none() => Kind::Rows,
                 (AggregateFunction::Min | AggregateFunction::Max, Some(argument)) if *argument == aggregate.result => {
                     let values = open(&format!("values{i}"), Discipline::Weighted)?;
                     Kind::Extremum(Box::new(Extrema::new(
@@ -94,7 +99,20 @@ impl AggregateOperator {
                         .map_err(|message| CircuitError::plan(&node.label, message))?,
                 ),
             };
-            maintained.push(Maintained { argument: aggregate.argument, kind });
+            let distinct = match aggregate
+                .distinct
+                .then(|| distinct.iter().position(|values| values.arguments == *arguments && values.filter == *filter))
+            {
+                None => None,
+                Some(Some(shared)) => Some(shared),
+                Some(None) => {
+                    let types: Vec<_> = arguments.iter().map(|&i| type_of(i).clone()).collect();
+                    let values = open(&format!("distinct{i}"), Discipline::Weighted)?;
+                    distinct.push(DistinctValues::new(arguments, *filter, &types, values)?);
+                    Some(distinct.len() - 1)
+                }
+            };
+            maintained.push(Maintained { arguments: arguments.clone(), filter: *filter, distinct, kind });
         }
         Ok(Self {
             label: node.label.clone(),
@@ -103,59 +121,11 @@ impl AggregateOperator {
             key_codec: RowCodec::new(&key_types)?,
             result_codec: RowCodec::new(&result_types)?,
             aggregates: maintained,
+            distinct,
             groups,
             must_emit: group.is_empty() && owns_global,
         })
     }
-}
-
-/// The rows of a step, by group.
-struct Grouped {
-    /// The groups' keys, ascending.
-    keys: KeyBatch,
-    /// For each row its group.
-    of_row: Vec<u32>,
-    /// For each group one of its rows.
-    sample: Vec<u32>,
-}
-
-fn group_rows(keys: &mut StateKeys, rows: usize) -> Grouped {
-    let mut sample: Vec<u32> = Vec::new();
-    let mut of_row = Vec::with_capacity(rows);
-    {
-        let mut known: HashMap<&[u8], u32> = HashMap::new();
-        for row in 0..rows {
-            let next = sample.len() as u32;
-            let group = *known.entry(keys.distribution(row)).or_insert(next);
-            if group == next {
-                sample.push(row as u32);
-            }
-            of_row.push(group);
-        }
-    }
-    let vnodes: Vec<u8> = sample.iter().map(|&row| vnode(keys.distribution(row as usize))).collect();
-    let state_key = |group: u32| (vnodes[group as usize], keys.distribution(sample[group as usize] as usize));
-    let mut order: Vec<u32> = (0..sample.len() as u32).collect();
-    order.sort_unstable_by(|&a, &b| state_key(a).cmp(&state_key(b)));
-    let mut rank = vec![0; order.len()];
-    let mut sorted = KeyBatch::new();
-    for (new, &old) in (0u32..).zip(&order) {
-        rank[old as usize] = new;
-        sorted.push(keys.state(sample[old as usize] as usize));
-    }
-    Grouped {
-        keys: sorted,
-        of_row: of_row.into_iter().map(|g| rank[g as usize]).collect(),
-        sample: order.iter().map(|&g| sample[g as usize]).collect(),
-    }
-}
-
-/// The states of the groups that a step touches.
-struct States {
-    /// Whether the group had a state before the step.
-    known: Vec<bool>,
-    rows: Vec<i64>,
-    values: Vec<Values>,
 }
 
 impl AggregateOperator {
@@ -234,14 +204,32 @@ impl AggregateOperator {
         for (&group, &weight) in grouped.of_row.iter().zip(weights) {
             states.rows[group as usize] = states.rows[group as usize].wrapping_add(weight);
         }
+        let select = |arguments: &[usize], filter| {
+            Selection::new(columns, arguments, filter, weights, &grouped.of_row)
+                .map_err(CircuitError::arrow(&self.label))
+        };
+        let distinct = self.distinct.iter_mut().map(|values| {
+            let rows = select(&values.arguments, values.filter)?;
+            values.update(&rows, &grouped.keys, &self.label)
+        });
+        let distinct = distinct.collect::<Result<Vec<_>>>()?;
         for (aggregate, values) in self.aggregates.iter_mut().zip(&mut states.values) {
-            let Some(column) = aggregate.argument.map(|i| &columns[i]) else { continue };
+            let selected;
+            let rows = match aggregate.distinct {
+                _ if aggregate.arguments.is_empty() => continue,
+                Some(shared) => &distinct[shared],
+                None => {
+                    selected = select(&aggregate.arguments, aggregate.filter)?;
+                    &selected
+                }
+            };
+            let column = &rows.columns[0];
             match (&mut aggregate.kind, values) {
                 (Kind::Extremum(extrema), Values::Extremum(current)) => extrema
-                    .update(current, column, weights, &grouped.of_row, &grouped.keys, &states.known)?
+                    .update(current, column, &rows.weights, &rows.groups, &grouped.keys, &states.known)?
                     .map_err(CircuitError::storage(&self.label))?,
                 (_, Values::Accumulated(accumulator)) => {
-                    accumulator.update(column, weights, &grouped.of_row).map_err(CircuitError::arrow(&self.label))?;
+                    accumulator.update(column, &rows.weights, &rows.groups).map_err(CircuitError::arrow(&self.label))?
                 }
                 _ => {}
             }
@@ -266,51 +254,6 @@ impl AggregateOperator {
     }
 }
 
-impl States {
-    fn push_empty(&mut self) {
-        self.rows.push(0);
-        for values in &mut self.values {
-            match values {
-                Values::Rows => {}
-                Values::Accumulated(accumulator) => accumulator.push_empty(),
-                Values::Extremum(current) => current.push_empty(),
-            }
-        }
-    }
-
-    fn push_saved(&mut self, mut state: &[u8]) -> Option<()> {
-        self.rows.push(i64::from_le_bytes(split(&mut state)?));
-        for values in &mut self.values {
-            match values {
-                Values::Rows => {}
-                Values::Accumulated(accumulator) => accumulator.push_saved(&mut state)?,
-                Values::Extremum(current) => current.push_saved(&mut state)?,
-            }
-        }
-        state.is_empty().then_some(())
-    }
-
-    fn save(&self, group: usize, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.rows[group].to_le_bytes());
-        for values in &self.values {
-            match values {
-                Values::Rows => {}
-                Values::Accumulated(accumulator) => accumulator.save(group, out),
-                Values::Extremum(current) => current.save(group, out),
-            }
-        }
-    }
-
-    fn is_zero(&self, group: usize) -> bool {
-        self.rows[group] == 0
-            && self.values.iter().all(|values| match values {
-                Values::Rows => true,
-                Values::Accumulated(accumulator) => accumulator.is_zero(group),
-                Values::Extremum(current) => current.is_zero(group),
-            })
-    }
-}
-
 impl Operator for AggregateOperator {
     fn step(&mut self, context: &mut StepContext, inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let chunks: Vec<Delta> = inputs.into_iter().flatten().filter(|c| !c.is_empty()).collect();
@@ -323,7 +266,7 @@ impl Operator for AggregateOperator {
             None => Vec::new(),
         };
         let mut grouped = if chunks.is_empty() {
-            Grouped { keys: KeyBatch::new(), of_row: Vec::new(), sample: Vec::new() }
+            Grouped::default()
         } else {
             let key_columns = pick(&columns, &self.group);
             group_rows(&mut StateKeys::new(&self.key_codec, &key_columns, weights.len())?, weights.len())
@@ -385,6 +328,7 @@ impl Operator for AggregateOperator {
             Kind::Extremum(extrema) => Some(&mut extrema.values),
             _ => None,
         });
-        std::iter::once(&mut self.groups).chain(values).collect()
+        let distinct = self.distinct.iter_mut().map(|d| &mut d.values);
+        std::iter::once(&mut self.groups).chain(values).chain(distinct).collect()
     }
 }

@@ -33,7 +33,7 @@ fn node(kind: NodeKind, inputs: &[usize], schema: &SchemaRef, label: &str) -> No
 }
 
 fn aggregate(function: AggregateFunction, argument: Option<usize>, result: DataType) -> Aggregate {
-    Aggregate { function, argument, result }
+    Aggregate { function, arguments: argument.into_iter().collect(), distinct: false, filter: None, result }
 }
 
 fn start(plan: &CircuitPlan, workers: usize, threads: bool, on_eval_error: OnEvalError) -> Result<Runtime> {

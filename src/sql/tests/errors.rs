@@ -276,16 +276,16 @@ fn functions() {
                           ^^^^^^^^^^"
     );
     assert_eq!(
-        view("SELECT count(DISTINCT a), sum(a) FILTER (WHERE b > 'x') FROM t"),
-        r"p.sql:2:25: error: COUNT(DISTINCT …) is not supported yet
-  CREATE VIEW v AS SELECT count(DISTINCT a), sum(a) FILTER (WHERE b > 'x') FROM t
-                          ^^^^^
-  help: count over a sub-query with SELECT DISTINCT instead
+        view("SELECT length(DISTINCT b), upper(b) FILTER (WHERE b > 'x') FROM t"),
+        r"p.sql:2:25: error: LENGTH(DISTINCT …) is not supported yet
+  CREATE VIEW v AS SELECT length(DISTINCT b), upper(b) FILTER (WHERE b > 'x') FROM t
+                          ^^^^^^
+  help: DISTINCT stands in aggregates only
 
-p.sql:2:44: error: SUM(…) FILTER is not supported yet
-  CREATE VIEW v AS SELECT count(DISTINCT a), sum(a) FILTER (WHERE b > 'x') FROM t
-                                             ^^^
-  help: use CASE WHEN condition THEN argument END as the argument"
+p.sql:2:45: error: UPPER(…) FILTER is not supported yet
+  CREATE VIEW v AS SELECT length(DISTINCT b), upper(b) FILTER (WHERE b > 'x') FROM t
+                                              ^^^^^
+  help: FILTER stands behind aggregates only"
     );
     assert_eq!(
         view("SELECT array_agg(b ORDER BY a), approx_distinct(a), stddev(c) FROM t"),

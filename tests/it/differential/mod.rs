@@ -3,7 +3,7 @@
 //! - `tables`: random tables, and values of a column; `expressions`, `queries`: random views over them;
 //! - `changes`: what happens to the tables, cut into steps;
 //! - `circuit`: a program run in process; `oracle`: the batch answer, and the comparison with it;
-//! - `programs`: programs that somebody wrote down, one line a construct: **add yours there**.
+//! - `programs`: programs that somebody wrote down, one line a construct: **add yours there**; `aggregates`: those about aggregates.
 //!
 //! `BACKSTAY_SQL_PROGRAMS` is how many random programs are run (default 100), `BACKSTAY_SQL_SEED=<n>` runs one of them, whose number a
 //! failure gives together with the whole program.
@@ -15,6 +15,7 @@
 //!    carries another query that has the same answer ([`check_as`]).
 //! 3. Tables may have negative weights within a phase, between two comparisons, and never at a comparison.
 
+mod aggregates;
 mod changes;
 mod circuit;
 mod expressions;

@@ -3,7 +3,7 @@
 use super::check;
 
 /// Tables with and without a key, with every kind of column that matters to queries.
-const TABLES: &str = "
+pub(super) const TABLES: &str = "
 CREATE TABLE t (a INT, b VARCHAR, c DOUBLE, d DECIMAL(10, 2), ts TIMESTAMP);
 CREATE TABLE u (a BIGINT, b VARCHAR, c DOUBLE);
 CREATE TABLE k (id BIGINT PRIMARY KEY, a INT, b VARCHAR NOT NULL);
@@ -12,7 +12,7 @@ CREATE TABLE k (id BIGINT PRIMARY KEY, a INT, b VARCHAR NOT NULL);
 const SEEDS: u64 = 3;
 
 /// Each query as a view of its own over [`TABLES`].
-fn views(queries: &[&str]) {
+pub(super) fn views(queries: &[&str]) {
     for query in queries {
         for seed in 0..SEEDS {
             check(&format!("{TABLES}CREATE VIEW v AS {query}"), seed);

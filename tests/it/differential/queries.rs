@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use backstay::sql::Program;
 
+use super::aggregates::aggregate;
 use super::expressions::{KINDS, Kind, Scope, leaf, predicate, scalar};
 use crate::rng::Rng;
 
@@ -94,7 +95,7 @@ impl Maker<'_> {
             groups.push(if self.rng.once_in(3) || group.parse::<u64>().is_ok() { (i + 1).to_string() } else { group });
         }
         for i in 0..1 + self.rng.below(3) {
-            columns.push(format!("{} AS a{i}", self.aggregate(&scope)));
+            columns.push(format!("{} AS a{i}", aggregate(self.rng, &scope)));
         }
         let mut sql = format!("SELECT {} {from}{}", columns.join(", "), self.filter(&scope));
         if !groups.is_empty() {
@@ -104,18 +105,6 @@ impl Maker<'_> {
             write!(sql, " HAVING {} > {}", self.rng.one_of(&["count(*)", "max(1)"]), self.rng.below(4)).unwrap();
         }
         sql
-    }
-
-    fn aggregate(&mut self, scope: &Scope) -> String {
-        let kind = scope.kind(self.rng);
-        let argument = scalar(self.rng, scope, kind, 1);
-        let functions: &[&str] = match kind {
-            Kind::Int | Kind::Decimal => &["count", "sum", "avg", "min", "max"],
-            Kind::Float => &["count", "sum", "avg"],
-            Kind::Text | Kind::Date | Kind::Timestamp => &["count", "min", "max"],
-            Kind::Bool => &["count"],
-        };
-        if self.rng.once_in(5) { "count(*)".to_owned() } else { format!("{}({argument})", self.rng.one_of(functions)) }
     }
 
     /// FROM with up to `most` relations.
