@@ -65,6 +65,29 @@ impl ExactSum {
         self.add_limbs(shift / 64, [low as u64, (low >> 64) as u64, high], negative);
     }
 
+    /// Adds `a * b` `weight` times: the product and the error of its rounding, both floats. The error is lost where it is
+    /// below 2^-1074, and a product over the largest float is infinite.
+    pub fn add_product(&mut self, a: f64, b: f64, weight: i64) {
+        let product = a * b;
+        self.add(product, weight);
+        if product.is_finite() {
+            self.add(a.mul_add(b, -product), weight);
+        }
+    }
+
+    /// Calls `each` with floats that add up to the sum exactly, the largest first. The sum must be finite.
+    pub fn parts(&self, mut each: impl FnMut(f64)) {
+        let mut rest = self.clone();
+        loop {
+            let part = rest.value();
+            if part == 0.0 || !part.is_finite() {
+                return;
+            }
+            each(part);
+            rest.add(part, -1);
+        }
+    }
+
     fn add_limbs(&mut self, at: usize, digits: [u64; 3], negative: bool) {
         let mut carry = false;
         for (i, limb) in self.limbs.iter_mut().skip(at).enumerate() {

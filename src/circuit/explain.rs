@@ -69,9 +69,22 @@ impl fmt::Display for Aggregate {
         let arguments: Vec<String> = self.arguments.iter().map(ToString::to_string).collect();
         let distinct = if self.distinct { "distinct " } else { "" };
         match arguments.is_empty() {
-            true => write!(f, "{}(*)", self.function)?,
-            false => write!(f, "{}({distinct}{})", self.function, arguments.join(", "))?,
+            true => write!(f, "{}(*", self.function)?,
+            false => write!(f, "{}({distinct}{}", self.function, arguments.join(", "))?,
         }
+        if let Some(parameter) = &self.parameter {
+            write!(f, ", {parameter:?}")?;
+        }
+        for (i, sort) in self.order_by.iter().enumerate() {
+            f.write_str(if i == 0 { " order by " } else { ", " })?;
+            let direction = if sort.options.descending { " desc" } else { "" };
+            let nulls = if sort.options.nulls_first { " nulls first" } else { "" };
+            write!(f, "{}{direction}{nulls}", sort.column)?;
+        }
+        if self.ignore_nulls {
+            f.write_str(" ignore nulls")?;
+        }
+        f.write_str(")")?;
         match self.filter {
             Some(column) => write!(f, " filter {column}"),
             None => Ok(()),
@@ -81,13 +94,8 @@ impl fmt::Display for Aggregate {
 
 impl fmt::Display for AggregateFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Count => "count",
-            Self::Sum => "sum",
-            Self::Avg => "avg",
-            Self::Min => "min",
-            Self::Max => "max",
-        })
+        let name = Self::NAMES.iter().find(|(_, function)| function == self).map_or("?", |(name, _)| name);
+        f.write_str(name)
     }
 }
 

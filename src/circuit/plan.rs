@@ -8,7 +8,9 @@
 
 use std::sync::Arc;
 
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
+use datafusion_common::ScalarValue;
 use datafusion_physical_expr::PhysicalExpr;
 
 /// Index of a node in [`CircuitPlan::nodes`].
@@ -115,6 +117,12 @@ pub struct Aggregate {
     pub distinct: bool,
     /// A boolean column: only rows in which it is true count (`FILTER`).
     pub filter: Option<usize>,
+    /// In which order the rows are looked at, for functions to which it matters; ties are broken by the argument.
+    pub order_by: Vec<SortColumn>,
+    /// Whether rows do not count in which the argument is NULL, for functions that would count them.
+    pub ignore_nulls: bool,
+    /// The delimiter of `string_agg`, the number of `nth_value`, the share of `percentile_cont`.
+    pub parameter: Option<ScalarValue>,
     /// The result's type (as DataFusion's planner says).
     pub result: DataType,
 }
@@ -122,8 +130,17 @@ pub struct Aggregate {
 impl Aggregate {
     /// Every column of the input that is named.
     pub fn columns_mut(&mut self) -> impl Iterator<Item = &mut usize> {
-        self.arguments.iter_mut().chain(&mut self.filter)
+        self.arguments.iter_mut().chain(&mut self.filter).chain(self.order_by.iter_mut().map(|sort| &mut sort.column))
     }
+}
+
+/// A column that rows are ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SortColumn {
+    /// The column.
+    pub column: usize,
+    /// Its direction, and where NULLs go.
+    pub options: SortOptions,
 }
 
 /// The aggregates that a circuit maintains.
@@ -139,4 +156,107 @@ pub enum AggregateFunction {
     Min,
     /// Largest argument.
     Max,
+    /// Sample variance.
+    VarSamp,
+    /// Population variance.
+    VarPop,
+    /// Sample standard deviation.
+    StddevSamp,
+    /// Population standard deviation.
+    StddevPop,
+    /// Sample covariance.
+    CovarSamp,
+    /// Population covariance.
+    CovarPop,
+    /// Correlation coefficient.
+    Corr,
+    /// Slope of the regression line of (y, x).
+    RegrSlope,
+    /// Where the regression line meets the y axis.
+    RegrIntercept,
+    /// Pairs without NULL.
+    RegrCount,
+    /// Square of the correlation coefficient.
+    RegrR2,
+    /// Average of x.
+    RegrAvgx,
+    /// Average of y.
+    RegrAvgy,
+    /// Sum of squares of x's deviations.
+    RegrSxx,
+    /// Sum of squares of y's deviations.
+    RegrSyy,
+    /// Sum of products of both deviations.
+    RegrSxy,
+    /// Whether all are true.
+    BoolAnd,
+    /// Whether one is true.
+    BoolOr,
+    /// Bits that all have.
+    BitAnd,
+    /// Bits that one has.
+    BitOr,
+    /// Bits that an odd number has.
+    BitXor,
+    /// All arguments, NULLs too.
+    ArrayAgg,
+    /// All texts, with a delimiter between two of them.
+    StringAgg,
+    /// The first argument.
+    FirstValue,
+    /// The last argument.
+    LastValue,
+    /// The n-th argument.
+    NthValue,
+    /// The smallest argument that is not NULL.
+    AnyValue,
+    /// Halfway through the arguments.
+    Median,
+    /// A given share of the way through the arguments.
+    PercentileCont,
+}
+
+impl AggregateFunction {
+    /// Every function by DataFusion's name for it.
+    pub const NAMES: [(&str, Self); 34] = [
+        ("count", Self::Count),
+        ("sum", Self::Sum),
+        ("avg", Self::Avg),
+        ("min", Self::Min),
+        ("max", Self::Max),
+        ("var", Self::VarSamp),
+        ("var_pop", Self::VarPop),
+        ("stddev", Self::StddevSamp),
+        ("stddev_pop", Self::StddevPop),
+        ("covar_samp", Self::CovarSamp),
+        ("covar_pop", Self::CovarPop),
+        ("corr", Self::Corr),
+        ("regr_slope", Self::RegrSlope),
+        ("regr_intercept", Self::RegrIntercept),
+        ("regr_count", Self::RegrCount),
+        ("regr_r2", Self::RegrR2),
+        ("regr_avgx", Self::RegrAvgx),
+        ("regr_avgy", Self::RegrAvgy),
+        ("regr_sxx", Self::RegrSxx),
+        ("regr_syy", Self::RegrSyy),
+        ("regr_sxy", Self::RegrSxy),
+        ("bool_and", Self::BoolAnd),
+        ("bool_or", Self::BoolOr),
+        ("bit_and", Self::BitAnd),
+        ("bit_or", Self::BitOr),
+        ("bit_xor", Self::BitXor),
+        ("array_agg", Self::ArrayAgg),
+        ("string_agg", Self::StringAgg),
+        ("first_value", Self::FirstValue),
+        ("last_value", Self::LastValue),
+        ("nth_value", Self::NthValue),
+        ("any_value", Self::AnyValue),
+        ("median", Self::Median),
+        ("percentile_cont", Self::PercentileCont),
+    ];
+
+    /// The function of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(n, _)| *n == name).map(|(_, function)| *function)
+    }
 }

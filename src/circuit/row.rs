@@ -78,6 +78,19 @@ impl RowCodec {
         Self::with_options(types, SortOptions { descending: true, nulls_first: false })
     }
 
+    /// A codec whose bytes compare as these columns do in their orders.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn ordered(columns: &[(DataType, SortOptions)]) -> Result<Self> {
+        let types: Vec<DataType> = columns.iter().map(|(data_type, _)| data_type.clone()).collect();
+        let fields = columns.iter().map(|(data_type, o)| SortField::new_with_options(data_type.clone(), *o)).collect();
+        let converter = RowConverter::new(fields)
+            .map_err(|e| CircuitError::RowFormat(format!("rows of types {types:?} cannot be stored: {e}")))?;
+        let parser = converter.parser();
+        Ok(Self { converter, parser, types })
+    }
+
     /// A codec for all columns of a schema.
     ///
     /// # Errors
@@ -88,11 +101,7 @@ impl RowCodec {
     }
 
     fn with_options(types: &[DataType], options: SortOptions) -> Result<Self> {
-        let fields = types.iter().map(|t| SortField::new_with_options(t.clone(), options)).collect();
-        let converter = RowConverter::new(fields)
-            .map_err(|e| CircuitError::RowFormat(format!("rows of types {types:?} cannot be stored: {e}")))?;
-        let parser = converter.parser();
-        Ok(Self { converter, parser, types: types.to_vec() })
+        Self::ordered(&types.iter().map(|t| (t.clone(), options)).collect::<Vec<_>>())
     }
 
     /// The types of the columns.

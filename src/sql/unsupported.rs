@@ -7,18 +7,16 @@ use std::ops::ControlFlow;
 use datafusion_expr::Volatility;
 use datafusion_expr::planner::ContextProvider;
 use datafusion_sql::sqlparser::ast::{
-    Distinct, DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr, Join, JoinConstraint, JoinOperator,
-    LimitClause, ObjectName, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Value,
-    ValueWithSpan, Visit, Visitor,
+    Distinct, DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join,
+    JoinConstraint, JoinOperator, LimitClause, ObjectName, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
+    TableFactor, Value, ValueWithSpan, Visit, Visitor,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
 use super::catalog::Catalog;
 use super::error::Mistake;
+use crate::circuit::plan::AggregateFunction;
 use crate::suggest::nearest;
-
-/// The aggregates that [`crate::circuit::plan::AggregateFunction`] has.
-const AGGREGATES: [&str; 5] = ["count", "sum", "avg", "min", "max"];
 
 /// The deepest expression: the planner's time grows faster than its depth.
 const MAX_DEPTH: usize = 200;
@@ -108,7 +106,11 @@ impl Visitor for Walk<'_> {
         if let GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers) = &select.group_by
             && !modifiers.is_empty()
         {
-            self.refuse(span, "GROUP BY with ROLLUP, CUBE, TOTALS or GROUPING SETS", None);
+            self.refuse(
+                span,
+                "GROUP BY … WITH",
+                Some("write ROLLUP (…), CUBE (…) or GROUPING SETS (…) behind GROUP BY"),
+            );
         }
         for join in select.from.iter().flat_map(|from| &from.joins) {
             self.join(join);
@@ -181,9 +183,6 @@ impl Visitor for Walk<'_> {
                     Some("join with the sub-query in FROM instead"),
                 );
             }
-            Expr::GroupingSets(_) => self.refuse(self.keyword(expr.span().start, &["GROUPING"]), "GROUPING SETS", None),
-            Expr::Cube(_) => self.refuse(self.keyword(expr.span().start, &["CUBE"]), "CUBE", None),
-            Expr::Rollup(_) => self.refuse(self.keyword(expr.span().start, &["ROLLUP"]), "ROLLUP", None),
             Expr::OuterJoin(_) => self.refuse(expr.span(), "an outer join", None),
             _ => {}
         }
@@ -279,17 +278,21 @@ impl Walk<'_> {
             if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) && !aggregate {
                 self.refuse(span, &format!("{upper}(DISTINCT …)"), Some("DISTINCT stands in aggregates only"));
             }
-            if !list.clauses.is_empty() {
+            let is_known = |clause: &FunctionArgumentClause| {
+                use FunctionArgumentClause::{IgnoreOrRespectNulls, OrderBy};
+                aggregate && matches!(clause, OrderBy(_) | IgnoreOrRespectNulls(_))
+            };
+            if !list.clauses.iter().all(is_known) {
                 self.refuse(span, &format!("a clause inside {upper}(…), such as ORDER BY,"), None);
             }
         }
         if function.filter.is_some() && !aggregate {
             self.refuse(span, &format!("{upper}(…) FILTER"), Some("FILTER stands behind aggregates only"));
         }
-        if !function.within_group.is_empty() {
+        if !function.within_group.is_empty() && !aggregate {
             self.refuse(span, &format!("{upper}(…) WITHIN GROUP"), None);
         }
-        if function.null_treatment.is_some() {
+        if function.null_treatment.is_some() && !aggregate {
             self.refuse(span, &format!("IGNORE NULLS or RESPECT NULLS behind {upper}(…)"), None);
         }
         self.function_name(&function.name, &name);
@@ -314,12 +317,14 @@ impl Walk<'_> {
                 }
             }
         } else if let Some(aggregate) = self.catalog.get_aggregate_meta(name) {
-            if !AGGREGATES.contains(&aggregate.name()) {
-                self.refuse(
-                    span,
-                    &format!("the aggregate {upper}"),
-                    Some("the aggregates are COUNT, SUM, AVG, MIN and MAX"),
-                );
+            // The planner makes an expression of GROUPING.
+            if AggregateFunction::from_name(aggregate.name()).is_none() && aggregate.name() != "grouping" {
+                let help = match aggregate.name() {
+                    "approx_distinct" => "use COUNT(DISTINCT …), which is exact",
+                    "approx_median" => "use MEDIAN, which is exact",
+                    _ => "use PERCENTILE_CONT(share) WITHIN GROUP (ORDER BY …), which is exact",
+                };
+                self.refuse(span, &format!("the aggregate {upper}"), Some(help));
             }
         } else if self.catalog.get_window_meta(name).is_some() {
             self.refuse(span, &format!("the window function {upper}"), None);

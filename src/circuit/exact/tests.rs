@@ -1,5 +1,25 @@
 use super::*;
 
+#[test]
+fn parts_add_up_to_the_sum_and_products_are_exact() {
+    let mut sum = ExactSum::default();
+    for value in [1e300, 0.1, -1e-300, f64::MIN_POSITIVE / 4.0, 3.0] {
+        sum.add(value, 3);
+    }
+    let (mut parts, mut again) = (Vec::new(), ExactSum::default());
+    sum.parts(|part| parts.push(part));
+    parts.iter().for_each(|&part| again.add(part, 1));
+    assert_eq!(again, sum);
+    assert!(parts.len() > 3 && parts.windows(2).all(|w| w[0].abs() > w[1].abs()), "{parts:?}");
+    let mut product = ExactSum::default();
+    product.add_product(0.1, 0.1, 1);
+    product.add(0.1 * 0.1, -1);
+    assert!(!product.is_zero(), "the rounding error is kept");
+    product.add_product(-0.1, 0.1, 1);
+    product.add(0.1 * 0.1, 1);
+    assert!(product.is_zero());
+}
+
 fn sum(values: &[f64]) -> ExactSum {
     let mut sum = ExactSum::default();
     values.iter().for_each(|&v| sum.add(v, 1));

@@ -9,6 +9,7 @@ use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, Decimal256Array, Float64Array, Int64Array, PrimitiveArray,
     UInt64Array,
 };
+use arrow::buffer::NullBuffer;
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DECIMAL256_MAX_PRECISION, DataType, Decimal256Type, Float64Type, Int64Type, UInt64Type, i256};
 use arrow::error::ArrowError;
@@ -23,8 +24,31 @@ pub(super) struct Finished {
     pub(super) overflowed: Vec<usize>,
 }
 
+/// An aggregate whose state is a few numbers a group, over the groups that a step touches.
+pub(super) trait Accumulate: Send {
+    /// An accumulator of the same kind, without groups.
+    fn fresh(&self) -> Box<dyn Accumulate>;
+
+    /// Adds a group without values.
+    fn push_empty(&mut self);
+
+    /// Adds a group from the front of its saved state; `None` if the state is too short.
+    fn push_saved(&mut self, state: &mut &[u8]) -> Option<()>;
+
+    /// Appends a group's state.
+    fn save(&self, group: usize, out: &mut Vec<u8>);
+
+    /// Whether a group's state says nothing, so that it need not be kept.
+    fn is_zero(&self, group: usize) -> bool;
+
+    /// Adds rows of the arguments' columns to their groups.
+    fn update(&mut self, columns: &[ArrayRef], weights: &[i64], groups: &[u32]) -> Result<(), ArrowError>;
+
+    /// The result of each group.
+    fn finish(&self) -> Result<Finished, ArrowError>;
+}
+
 /// One count, sum or average over the groups that a step touches.
-#[derive(Clone, Debug)]
 pub(super) struct Accumulator {
     average: bool,
     result: DataType,
@@ -33,7 +57,6 @@ pub(super) struct Accumulator {
     sums: Sums,
 }
 
-#[derive(Clone, Debug)]
 enum Sums {
     /// Only the count is asked for.
     None,
@@ -78,19 +101,42 @@ impl Accumulator {
         Ok(Self { average, result: result.clone(), counts: Vec::new(), sums })
     }
 
-    /// An accumulator of the same kind, without groups.
-    pub(super) fn fresh(&self) -> Self {
+    fn finish_decimal(&self, scale: i8, sums: &[i256]) -> Result<Finished, ArrowError> {
+        let result_scale = match &self.result {
+            DataType::Decimal32(_, s) | DataType::Decimal64(_, s) => *s,
+            DataType::Decimal128(_, s) | DataType::Decimal256(_, s) => *s,
+            _ => scale,
+        };
+        // As DataFusion's average does: scale up, then divide, cutting off what is left.
+        let up = match self.average {
+            true => i256::from(10).checked_pow(u32::try_from(i32::from(result_scale) - i32::from(scale)).unwrap_or(0)),
+            false => Some(i256::ONE),
+        };
+        let values = sums.iter().zip(&self.counts).map(|(sum, &count)| match self.average {
+            _ if count == 0 => None,
+            true => sum.checked_mul(up?)?.checked_div(i256::from(count)),
+            false => Some(*sum),
+        });
+        let values = Decimal256Array::from_iter(values)
+            .with_precision_and_scale(DECIMAL256_MAX_PRECISION, if self.average { result_scale } else { scale })?;
+        let column = cast_with_options(&values, &self.result, &CastOptions { safe: true, ..Default::default() })?;
+        let overflowed = (0..sums.len()).filter(|&i| self.counts[i] != 0 && column.is_null(i)).collect();
+        Ok(Finished { column, overflowed })
+    }
+}
+
+impl Accumulate for Accumulator {
+    fn fresh(&self) -> Box<dyn Accumulate> {
         let sums = match &self.sums {
             Sums::None => Sums::None,
             Sums::Int(_) => Sums::Int(Vec::new()),
             Sums::Decimal(scale, _) => Sums::Decimal(*scale, Vec::new()),
             Sums::Float(_) => Sums::Float(Vec::new()),
         };
-        Self { average: self.average, result: self.result.clone(), counts: Vec::new(), sums }
+        Box::new(Self { average: self.average, result: self.result.clone(), counts: Vec::new(), sums })
     }
 
-    /// Adds a group without values.
-    pub(super) fn push_empty(&mut self) {
+    fn push_empty(&mut self) {
         self.counts.push(0);
         match &mut self.sums {
             Sums::None => {}
@@ -100,8 +146,7 @@ impl Accumulator {
         }
     }
 
-    /// Adds a group from the front of its saved state; `None` if the state is too short.
-    pub(super) fn push_saved(&mut self, state: &mut &[u8]) -> Option<()> {
+    fn push_saved(&mut self, state: &mut &[u8]) -> Option<()> {
         self.counts.push(i64::from_le_bytes(split(state)?));
         match &mut self.sums {
             Sums::None => {}
@@ -112,8 +157,7 @@ impl Accumulator {
         Some(())
     }
 
-    /// Appends a group's state.
-    pub(super) fn save(&self, group: usize, out: &mut Vec<u8>) {
+    fn save(&self, group: usize, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.counts[group].to_le_bytes());
         match &self.sums {
             Sums::None => {}
@@ -123,8 +167,7 @@ impl Accumulator {
         }
     }
 
-    /// Whether a group's state says nothing, so that it need not be kept.
-    pub(super) fn is_zero(&self, group: usize) -> bool {
+    fn is_zero(&self, group: usize) -> bool {
         self.counts[group] == 0
             && match &self.sums {
                 Sums::None => true,
@@ -134,9 +177,9 @@ impl Accumulator {
             }
     }
 
-    /// Adds a column of values to the groups of its rows.
-    pub(super) fn update(&mut self, column: &ArrayRef, weights: &[i64], groups: &[u32]) -> Result<(), ArrowError> {
-        count(&mut self.counts, column, weights, groups);
+    fn update(&mut self, columns: &[ArrayRef], weights: &[i64], groups: &[u32]) -> Result<(), ArrowError> {
+        let column = &columns[0];
+        count(&mut self.counts, column.logical_nulls().as_ref(), weights, groups);
         match &mut self.sums {
             Sums::None => {}
             Sums::Int(sums) if self.result == DataType::UInt64 => {
@@ -169,7 +212,7 @@ impl Accumulator {
     }
 
     /// The result of each group; NULL for sums and averages without values.
-    pub(super) fn finish(&self) -> Result<Finished, ArrowError> {
+    fn finish(&self) -> Result<Finished, ArrowError> {
         let average = self.average;
         let counted = |i: usize| self.counts[i] != 0;
         let column: ArrayRef = match &self.sums {
@@ -192,36 +235,12 @@ impl Accumulator {
         };
         Ok(Finished { column, overflowed: Vec::new() })
     }
-
-    fn finish_decimal(&self, scale: i8, sums: &[i256]) -> Result<Finished, ArrowError> {
-        let result_scale = match &self.result {
-            DataType::Decimal32(_, s) | DataType::Decimal64(_, s) => *s,
-            DataType::Decimal128(_, s) | DataType::Decimal256(_, s) => *s,
-            _ => scale,
-        };
-        // As DataFusion's average does: scale up, then divide, cutting off what is left.
-        let up = match self.average {
-            true => i256::from(10).checked_pow(u32::try_from(i32::from(result_scale) - i32::from(scale)).unwrap_or(0)),
-            false => Some(i256::ONE),
-        };
-        let values = sums.iter().zip(&self.counts).map(|(sum, &count)| match self.average {
-            _ if count == 0 => None,
-            true => sum.checked_mul(up?)?.checked_div(i256::from(count)),
-            false => Some(*sum),
-        });
-        let values = Decimal256Array::from_iter(values)
-            .with_precision_and_scale(DECIMAL256_MAX_PRECISION, if self.average { result_scale } else { scale })?;
-        let column = cast_with_options(&values, &self.result, &CastOptions { safe: true, ..Default::default() })?;
-        let overflowed = (0..sums.len()).filter(|&i| self.counts[i] != 0 && column.is_null(i)).collect();
-        Ok(Finished { column, overflowed })
-    }
 }
 
-/// Counts the values that are not NULL.
-pub(super) fn count(counts: &mut [i64], column: &ArrayRef, weights: &[i64], groups: &[u32]) {
-    let nulls = column.logical_nulls();
+/// Counts the rows that are not NULL.
+pub(super) fn count(counts: &mut [i64], nulls: Option<&NullBuffer>, weights: &[i64], groups: &[u32]) {
     for (i, (&weight, &group)) in weights.iter().zip(groups).enumerate() {
-        if nulls.as_ref().is_none_or(|n| n.is_valid(i)) {
+        if nulls.is_none_or(|n| n.is_valid(i)) {
             counts[group as usize] = counts[group as usize].wrapping_add(weight);
         }
     }

@@ -9,26 +9,33 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use arrow::util::display::array_value_to_string;
 use backstay_storage::spine::{Discipline, KeyBatch, RowBatch, Spine};
 
-use super::accumulator::Accumulator;
+use super::accumulator::{Accumulate, Accumulator};
 use super::extrema::{Current, Extrema};
 use super::{OpenRole, Operator, StateKeys, StepContext, pick};
 use crate::circuit::delta::{Delta, concat_columns, take_columns};
 use crate::circuit::error::{CircuitError, EvalError, Result};
-use crate::circuit::plan::{Aggregate, AggregateFunction, Node};
+use crate::circuit::plan::{Aggregate, AggregateFunction, Node, SortColumn};
 use crate::circuit::row::{RowCodec, normalise};
 use crate::circuit::step::OnEvalError;
 use crate::circuit::vnode::vnode;
+use bits::Bits;
 use distinct::DistinctValues;
 use grouping::{Grouped, group_rows};
+use moments::Moments;
+use ordered::{OrderedCall, OrderedValues};
 use selection::Selection;
 use states::{States, Values};
 
+mod bits;
 mod distinct;
 mod grouping;
+mod moments;
+mod ordered;
 mod selection;
 mod states;
 
@@ -41,6 +48,7 @@ pub struct AggregateOperator {
     result_codec: RowCodec,
     aggregates: Vec<Maintained>,
     distinct: Vec<DistinctValues>,
+    ordered: Vec<OrderedValues>,
     /// Group key → state.
     groups: Spine,
     /// Without group columns: whether this worker owns the one row and has not yet made sure that it is there.
@@ -59,8 +67,10 @@ struct Maintained {
 enum Kind {
     /// `count(*)`: the group's row count.
     Rows,
-    Accumulated(Accumulator),
+    Accumulated(Box<dyn Accumulate>),
     Extremum(Box<Extrema>),
+    /// Over the values of this index in [`AggregateOperator::ordered`].
+    Ordered(OrderedCall, usize),
 }
 
 impl AggregateOperator {
@@ -82,37 +92,55 @@ impl AggregateOperator {
         let groups = open("groups", Discipline::Latest)?;
         let mut maintained = Vec::new();
         let mut distinct: Vec<DistinctValues> = Vec::new();
+        let mut ordered: Vec<OrderedValues> = Vec::new();
         for (i, aggregate) in aggregates.iter().enumerate() {
-            let Aggregate { arguments, filter, .. } = aggregate;
-            let kind = match (aggregate.function, arguments.first().map(|&i| type_of(i))) {
-                (AggregateFunction::Count, None) if filter.is_none() => Kind::Rows,
-                (AggregateFunction::Min | AggregateFunction::Max, Some(argument)) if *argument == aggregate.result => {
-                    let values = open(&format!("values{i}"), Discipline::Weighted)?;
-                    Kind::Extremum(Box::new(Extrema::new(
-                        argument,
-                        aggregate.function == AggregateFunction::Max,
-                        values,
-                    )?))
+            let Aggregate { function, arguments, filter, result, .. } = aggregate;
+            let mut arguments = arguments.clone();
+            let refuse = |message: String| CircuitError::plan(&node.label, message);
+            let kind = if arguments.is_empty() && *function == AggregateFunction::Count {
+                Kind::Rows
+            } else if let Some(columns) = extremum(aggregate) {
+                let types: Vec<_> = columns.iter().map(|sort| (type_of(sort.column).clone(), sort.options)).collect();
+                if types.last().is_none_or(|(argument, _)| argument != result) {
+                    return Err(refuse(format!("{function:?} of {types:?} cannot be {result}")));
                 }
-                (function, argument) => Kind::Accumulated(
-                    Accumulator::new(function, argument, &aggregate.result)
-                        .map_err(|message| CircuitError::plan(&node.label, message))?,
-                ),
+                arguments = columns.iter().map(|sort| sort.column).collect();
+                let values = open(&format!("values{i}"), Discipline::Weighted)?;
+                Kind::Extremum(Box::new(Extrema::new(&types, ignores_nulls(aggregate), values)?))
+            } else if let Some(call) = OrderedCall::new(aggregate) {
+                let at = match ordered.iter().position(|values| call.is_over(values, *filter)) {
+                    Some(shared) => shared,
+                    None => {
+                        let values = open(&format!("ordered{i}"), Discipline::Weighted)?;
+                        ordered.push(call.open(*filter, type_of, values)?);
+                        ordered.len() - 1
+                    }
+                };
+                Kind::Ordered(call, at)
+            } else if let Some(moments) = Moments::new(*function, arguments.len(), result) {
+                Kind::Accumulated(Box::new(moments))
+            } else if let Some(bits) = Bits::new(*function, result) {
+                Kind::Accumulated(Box::new(bits))
+            } else {
+                let argument = arguments.first().map(|&i| type_of(i));
+                Kind::Accumulated(Box::new(Accumulator::new(*function, argument, result).map_err(refuse)?))
             };
-            let distinct = match aggregate
-                .distinct
-                .then(|| distinct.iter().position(|values| values.arguments == *arguments && values.filter == *filter))
-            {
-                None => None,
-                Some(Some(shared)) => Some(shared),
-                Some(None) => {
-                    let types: Vec<_> = arguments.iter().map(|&i| type_of(i).clone()).collect();
-                    let values = open(&format!("distinct{i}"), Discipline::Weighted)?;
-                    distinct.push(DistinctValues::new(arguments, *filter, &types, values)?);
-                    Some(distinct.len() - 1)
+            let distinct = match (&kind, aggregate.distinct) {
+                (Kind::Accumulated(_), true) => {
+                    let same = |d: &DistinctValues| d.arguments == arguments && d.filter == *filter;
+                    Some(match distinct.iter().position(same) {
+                        Some(shared) => shared,
+                        None => {
+                            let types: Vec<_> = arguments.iter().map(|&i| type_of(i).clone()).collect();
+                            let values = open(&format!("distinct{i}"), Discipline::Weighted)?;
+                            distinct.push(DistinctValues::new(&arguments, *filter, &types, values)?);
+                            distinct.len() - 1
+                        }
+                    })
                 }
+                _ => None,
             };
-            maintained.push(Maintained { arguments: arguments.clone(), filter: *filter, distinct, kind });
+            maintained.push(Maintained { arguments, filter: *filter, distinct, kind });
         }
         Ok(Self {
             label: node.label.clone(),
@@ -122,9 +150,33 @@ impl AggregateOperator {
             result_codec: RowCodec::new(&result_types)?,
             aggregates: maintained,
             distinct,
+            ordered,
             groups,
             must_emit: group.is_empty() && owns_global,
         })
+    }
+}
+
+/// The columns in whose order an aggregate's value is the first, the argument last; `None` if it is of another kind.
+fn extremum(aggregate: &Aggregate) -> Option<Vec<SortColumn>> {
+    use AggregateFunction as F;
+    let last = matches!(aggregate.function, F::Max | F::LastValue);
+    let &column = aggregate.arguments.first()?;
+    let order_by = match aggregate.function {
+        F::Min | F::Max | F::AnyValue => &[],
+        F::FirstValue | F::LastValue => aggregate.order_by.as_slice(),
+        _ => return None,
+    };
+    let argument = SortColumn { column, options: SortOptions { descending: false, nulls_first: true } };
+    // The last of an order is the first of the opposite one.
+    let turn = |sort: SortColumn| if last { SortColumn { options: !sort.options, ..sort } } else { sort };
+    Some(order_by.iter().copied().chain([argument]).map(turn).collect())
+}
+
+fn ignores_nulls(aggregate: &Aggregate) -> bool {
+    match aggregate.function {
+        AggregateFunction::FirstValue | AggregateFunction::LastValue => aggregate.ignore_nulls,
+        _ => true,
     }
 }
 
@@ -135,8 +187,11 @@ impl AggregateOperator {
             Kind::Rows => Values::Rows,
             Kind::Accumulated(accumulator) => Values::Accumulated(accumulator.fresh()),
             Kind::Extremum(_) => Values::Extremum(Current::default()),
+            Kind::Ordered(..) => Values::Ordered,
         });
-        let mut states = States { known: Vec::new(), rows: Vec::new(), values: values.collect() };
+        let values = values.collect();
+        let ordered = self.ordered.iter_mut().map(|o| o.load(keys, &self.label)).collect::<Result<_>>()?;
+        let mut states = States { known: Vec::new(), rows: Vec::new(), values, ordered };
         for found in probe.offsets.windows(2) {
             let known = found[0] < found[1];
             states.known.push(known);
@@ -160,6 +215,7 @@ impl AggregateOperator {
             .enumerate()
             .map(|(i, (aggregate, values))| match (&aggregate.kind, values) {
                 (Kind::Extremum(extrema), Values::Extremum(current)) => extrema.finish(current),
+                (Kind::Ordered(call, at), _) => call.finish(&self.ordered[*at], &states.ordered[*at], &self.label),
                 (_, Values::Accumulated(accumulator)) => {
                     let finished = accumulator.finish().map_err(CircuitError::arrow(&self.label))?;
                     overflowed.extend(finished.overflowed.into_iter().map(|group| (i, group)));
@@ -213,24 +269,27 @@ impl AggregateOperator {
             values.update(&rows, &grouped.keys, &self.label)
         });
         let distinct = distinct.collect::<Result<Vec<_>>>()?;
+        for (values, loaded) in self.ordered.iter_mut().zip(&mut states.ordered) {
+            let rows = select(&values.columns, values.filter)?;
+            values.update(&rows, &grouped.keys, loaded, &self.label)?;
+        }
         for (aggregate, values) in self.aggregates.iter_mut().zip(&mut states.values) {
             let selected;
             let rows = match aggregate.distinct {
-                _ if aggregate.arguments.is_empty() => continue,
+                _ if matches!(aggregate.kind, Kind::Rows | Kind::Ordered(..)) => continue,
                 Some(shared) => &distinct[shared],
                 None => {
                     selected = select(&aggregate.arguments, aggregate.filter)?;
                     &selected
                 }
             };
-            let column = &rows.columns[0];
             match (&mut aggregate.kind, values) {
                 (Kind::Extremum(extrema), Values::Extremum(current)) => extrema
-                    .update(current, column, &rows.weights, &rows.groups, &grouped.keys, &states.known)?
+                    .update(current, &rows.columns, &rows.weights, &rows.groups, &grouped.keys, &states.known)?
                     .map_err(CircuitError::storage(&self.label))?,
-                (_, Values::Accumulated(accumulator)) => {
-                    accumulator.update(column, &rows.weights, &rows.groups).map_err(CircuitError::arrow(&self.label))?
-                }
+                (_, Values::Accumulated(accumulator)) => accumulator
+                    .update(&rows.columns, &rows.weights, &rows.groups)
+                    .map_err(CircuitError::arrow(&self.label))?,
                 _ => {}
             }
         }
@@ -329,6 +388,7 @@ impl Operator for AggregateOperator {
             _ => None,
         });
         let distinct = self.distinct.iter_mut().map(|d| &mut d.values);
-        std::iter::once(&mut self.groups).chain(values).chain(distinct).collect()
+        let ordered = self.ordered.iter_mut().map(|o| &mut o.values);
+        std::iter::once(&mut self.groups).chain(values).chain(distinct).chain(ordered).collect()
     }
 }

@@ -1,15 +1,17 @@
-//! Min and max: every value of every group in a weighted spine, in the order that brings the extremum first.
+//! Min and max, first and last value: every value of every group in a weighted spine, in the order that brings the wanted one
+//! first. The value may stand behind columns that it is ordered by.
 //!
 //! Invariant: a group's extremum is the first value of positive weight under its key. It is read back only where the step
 //! may have changed it: a value before it came in, or it was itself taken away.
 
 use arrow::array::{Array, ArrayRef, new_null_array};
+use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use backstay_storage::Result as StorageResult;
 use backstay_storage::spine::{Cursor, Discipline, KeyBatch, RowBatch, Spine};
 
 use super::accumulator::{count, split};
-use crate::circuit::error::Result;
+use crate::circuit::error::{CircuitError, Result};
 use crate::circuit::row::RowCodec;
 
 /// What stands for "no value" in saved states, where a value's length stands otherwise.
@@ -19,6 +21,7 @@ const NO_VALUE: u32 = u32::MAX;
 pub(super) struct Extrema {
     codec: RowCodec,
     null_row: Vec<u8>,
+    ignore_nulls: bool,
     /// Group key → value, in the order of the codec.
     pub(super) values: Spine,
 }
@@ -26,7 +29,7 @@ pub(super) struct Extrema {
 /// The extrema of the groups that a step touches: one entry a group.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Current {
-    /// Values that are not NULL.
+    /// Rows that count.
     pub(super) counts: Vec<i64>,
     arena: Vec<u8>,
     /// Start and end in the arena; `None` without a value.
@@ -86,28 +89,28 @@ impl Current {
 }
 
 impl Extrema {
-    /// Min or, `descending`, max of values of this type.
-    pub(super) fn new(data_type: &DataType, descending: bool, values: Spine) -> Result<Self> {
-        let types = [data_type.clone()];
-        let codec = if descending { RowCodec::descending(&types)? } else { RowCodec::new(&types)? };
-        let null_row = codec.encode(&[new_null_array(data_type, 1)], 1)?.get(0).to_vec();
-        Ok(Self { codec, null_row, values })
+    /// The first row in the order of these columns. With `ignore_nulls` rows do not count in which the last one is NULL.
+    pub(super) fn new(columns: &[(DataType, SortOptions)], ignore_nulls: bool, values: Spine) -> Result<Self> {
+        let codec = RowCodec::ordered(columns)?;
+        let nulls: Vec<ArrayRef> = codec.types().iter().map(|t| new_null_array(t, 1)).collect();
+        let null_row = codec.encode(&nulls, 1)?.get(0).to_vec();
+        Ok(Self { codec, null_row, ignore_nulls, values })
     }
 
-    /// Adds a column of values to the groups of its rows. `keys` are the groups' keys, ascending; `known` says which of
+    /// Adds rows of the columns to the groups of its rows. `keys` are the groups' keys, ascending; `known` says which of
     /// them had a state before the step.
     pub(super) fn update(
         &mut self,
         current: &mut Current,
-        column: &ArrayRef,
+        columns: &[ArrayRef],
         weights: &[i64],
         groups: &[u32],
         keys: &KeyBatch,
         known: &[bool],
     ) -> Result<StorageResult<()>> {
-        count(&mut current.counts, column, weights, groups);
-        let values = self.codec.encode(std::slice::from_ref(column), weights.len())?;
-        let nulls = column.logical_nulls();
+        let values = self.codec.encode(columns, weights.len())?;
+        let nulls = columns.last().filter(|_| self.ignore_nulls).and_then(|value| value.logical_nulls());
+        count(&mut current.counts, nulls.as_ref(), weights, groups);
         let mut changes = RowBatch::new();
         for (i, (&group, &weight)) in groups.iter().zip(weights).enumerate() {
             if nulls.as_ref().is_none_or(|n| n.is_valid(i)) {
@@ -154,10 +157,11 @@ impl Extrema {
         Ok(())
     }
 
-    /// The extremum of each group, NULL without values.
+    /// The argument in the first row of each group, NULL without rows.
     pub(super) fn finish(&self, current: &Current) -> Result<ArrayRef> {
         let rows = (0..current.spans.len()).map(|group| current.get(group).unwrap_or(&self.null_row));
-        Ok(self.codec.decode(rows)?.remove(0))
+        let value = self.codec.decode(rows)?.pop();
+        value.ok_or_else(|| CircuitError::RowFormat("a value without columns".to_owned()))
     }
 }
 

@@ -33,7 +33,18 @@ fn node(kind: NodeKind, inputs: &[usize], schema: &SchemaRef, label: &str) -> No
 }
 
 fn aggregate(function: AggregateFunction, argument: Option<usize>, result: DataType) -> Aggregate {
-    Aggregate { function, arguments: argument.into_iter().collect(), distinct: false, filter: None, result }
+    let arguments = argument.into_iter().collect();
+    let order_by = Vec::new();
+    Aggregate {
+        function,
+        arguments,
+        distinct: false,
+        filter: None,
+        order_by,
+        ignore_nulls: false,
+        parameter: None,
+        result,
+    }
 }
 
 fn start(plan: &CircuitPlan, workers: usize, threads: bool, on_eval_error: OnEvalError) -> Result<Runtime> {

@@ -8,16 +8,22 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::compute::SortOptions;
+use arrow::datatypes::DataType;
 use datafusion_common::DFSchema;
-use datafusion_expr::{Expr, ExprSchemable, expr, logical_plan, when};
+use datafusion_expr::{Expr, ExprSchemable, logical_plan, when};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column;
 
 use super::super::types::is_summable;
 use super::project::{Computed, project};
-use super::{Lowering, Refusal, Result, Stream};
-use crate::circuit::plan::{Aggregate, AggregateFunction, NodeKind};
+use super::{Lowering, Refusal, Result, Stream, nullable};
+use crate::circuit::plan::{Aggregate, AggregateFunction, NodeKind, SortColumn};
+use call::{Call, call};
+use sets::grouping_sets;
+
+mod call;
+mod sets;
 
 /// The columns that an aggregate takes from below, each once.
 #[derive(Default)]
@@ -33,38 +39,32 @@ impl Needed {
     }
 }
 
-/// An aggregate as it is called.
-struct Call<'a> {
-    function: AggregateFunction,
-    /// None for `count(*)`.
-    arguments: Vec<&'a Expr>,
-    distinct: bool,
-    filter: Option<&'a Expr>,
-}
-
 impl Lowering<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &logical_plan::Aggregate) -> Result<Stream> {
         let stream = self.plan(&aggregate.input)?;
         let input = aggregate.input.schema();
         let mut needed = Needed::default();
-        let mut group = Vec::with_capacity(aggregate.group_expr.len());
-        for e in &aggregate.group_expr {
-            if matches!(e, Expr::GroupingSet(_)) {
-                return Err(Refusal::new("GROUPING SETS is not supported yet"));
-            }
+        let (group_exprs, sets) = grouping_sets(&aggregate.group_expr)?;
+        let mut group = Vec::with_capacity(group_exprs.len());
+        for e in &group_exprs {
             group.push(needed.column(self.physical(e, input)?, e.schema_name().to_string()));
         }
-        let results = aggregate.schema.fields().iter().skip(group.len());
+        let id_columns = usize::from(sets.is_some());
+        let results = aggregate.schema.fields().iter().skip(group.len() + id_columns);
         let mut aggregates = Vec::with_capacity(aggregate.aggr_expr.len());
         for (e, result) in aggregate.aggr_expr.iter().zip(results) {
             aggregates.push(self.one_aggregate(&call(e)?, result.data_type(), input, &mut needed)?);
         }
-        let fields: Vec<Field> =
-            aggregate.schema.fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), true)).collect();
         // The group and the arguments are all that the operator is to carry around.
         let stream = arrange(stream, needed.0, &mut group, &mut aggregates)?;
-        let label = if aggregates.is_empty() { "distinct" } else { "group by" };
-        Ok(self.push(NodeKind::Aggregate { group, aggregates }, vec![stream], Arc::new(Schema::new(fields)), label))
+        let schema = nullable(aggregate.schema.as_arrow());
+        match sets {
+            Some(sets) => self.sets(stream, &group, &sets, &aggregates, &schema),
+            None => {
+                let label = if aggregates.is_empty() { "distinct" } else { "group by" };
+                Ok(self.push(NodeKind::Aggregate { group, aggregates }, vec![stream], schema, label))
+            }
+        }
     }
 
     fn one_aggregate(
@@ -97,7 +97,23 @@ impl Lowering<'_> {
             // count(*) FILTER (WHERE x) counts the rows in which x is true.
             arguments.extend(filter);
         }
-        Ok(Aggregate { function: call.function, arguments, distinct: call.distinct, filter, result: result.clone() })
+        let mut order_by = Vec::with_capacity(call.order_by.len());
+        for sort in call.order_by {
+            let expr = self.physical(&sort.expr, input)?;
+            let column = needed.column(expr, sort.expr.schema_name().to_string());
+            let options = SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first };
+            order_by.push(SortColumn { column, options });
+        }
+        Ok(Aggregate {
+            function: call.function,
+            arguments,
+            distinct: call.distinct,
+            filter,
+            order_by,
+            ignore_nulls: call.ignore_nulls,
+            parameter: call.parameter.clone(),
+            result: result.clone(),
+        })
     }
 }
 
@@ -133,39 +149,4 @@ fn cannot_fail(e: &Expr, schema: &DFSchema) -> Result<bool> {
         }
         _ => false,
     })
-}
-
-/// What an aggregate expression calls.
-fn call(e: &Expr) -> Result<Call<'_>> {
-    let function = match e {
-        Expr::Alias(alias) => return call(&alias.expr),
-        Expr::AggregateFunction(function) => function,
-        other => return Err(Refusal::new(format!("`{other}` is not an aggregate"))),
-    };
-    let expr::AggregateFunctionParams { args, distinct, filter, order_by, null_treatment } = &function.params;
-    if !order_by.is_empty() || null_treatment.is_some() {
-        return Err(Refusal::new(format!("ORDER BY or IGNORE NULLS in `{e}` is not supported yet")));
-    }
-    let kind = match function.func.name() {
-        "count" => AggregateFunction::Count,
-        "sum" => AggregateFunction::Sum,
-        "avg" => AggregateFunction::Avg,
-        "min" => AggregateFunction::Min,
-        "max" => AggregateFunction::Max,
-        other => return Err(Refusal::new(format!("the aggregate {} is not supported yet", other.to_uppercase()))),
-    };
-    // The extremum of a set is that of the multiset.
-    let distinct = *distinct && !matches!(kind, AggregateFunction::Min | AggregateFunction::Max);
-    let arguments: Vec<&Expr> = match (kind, args.as_slice()) {
-        // The planner writes count(*) as count(1).
-        (AggregateFunction::Count, [Expr::Literal(value, _)]) if !value.is_null() && !distinct => Vec::new(),
-        (_, [argument]) => vec![argument],
-        _ => {
-            return Err(Refusal::new(format!(
-                "`{e}`: an aggregate with {} arguments is not supported yet",
-                args.len()
-            )));
-        }
-    };
-    Ok(Call { function: kind, arguments, distinct, filter: filter.as_deref() })
 }

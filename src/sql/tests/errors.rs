@@ -202,18 +202,6 @@ p.sql:2:45: error: LIMIT is not supported yet
                    ^^^^^^"
     );
     assert_eq!(
-        view("SELECT b FROM t GROUP BY ROLLUP (b)"),
-        r"p.sql:2:43: error: ROLLUP is not supported yet
-  CREATE VIEW v AS SELECT b FROM t GROUP BY ROLLUP (b)
-                                            ^^^^^^"
-    );
-    assert_eq!(
-        view("SELECT b FROM t GROUP BY GROUPING SETS ((b), ())"),
-        r"p.sql:2:43: error: GROUPING SETS is not supported yet
-  CREATE VIEW v AS SELECT b FROM t GROUP BY GROUPING SETS ((b), ())
-                                            ^^^^^^^^"
-    );
-    assert_eq!(
         view("SELECT 1 AS one"),
         r"p.sql:2:18: error: a SELECT without FROM is not supported yet
   CREATE VIEW v AS SELECT 1 AS one
@@ -288,25 +276,28 @@ p.sql:2:45: error: UPPER(…) FILTER is not supported yet
   help: FILTER stands behind aggregates only"
     );
     assert_eq!(
-        view("SELECT array_agg(b ORDER BY a), approx_distinct(a), stddev(c) FROM t"),
-        r"p.sql:2:25: error: a clause inside ARRAY_AGG(…), such as ORDER BY, is not supported yet
-  CREATE VIEW v AS SELECT array_agg(b ORDER BY a), approx_distinct(a), stddev(c) FROM t
-                          ^^^^^^^^^
+        view("SELECT approx_distinct(a), upper(b ORDER BY a) FROM t"),
+        r"p.sql:2:25: error: the aggregate APPROX_DISTINCT is not supported yet
+  CREATE VIEW v AS SELECT approx_distinct(a), upper(b ORDER BY a) FROM t
+                          ^^^^^^^^^^^^^^^
+  help: use COUNT(DISTINCT …), which is exact
 
-p.sql:2:25: error: the aggregate ARRAY_AGG is not supported yet
-  CREATE VIEW v AS SELECT array_agg(b ORDER BY a), approx_distinct(a), stddev(c) FROM t
-                          ^^^^^^^^^
-  help: the aggregates are COUNT, SUM, AVG, MIN and MAX
-
-p.sql:2:50: error: the aggregate APPROX_DISTINCT is not supported yet
-  CREATE VIEW v AS SELECT array_agg(b ORDER BY a), approx_distinct(a), stddev(c) FROM t
-                                                   ^^^^^^^^^^^^^^^
-  help: the aggregates are COUNT, SUM, AVG, MIN and MAX
-
-p.sql:2:70: error: the aggregate STDDEV is not supported yet
-  CREATE VIEW v AS SELECT array_agg(b ORDER BY a), approx_distinct(a), stddev(c) FROM t
-                                                                       ^^^^^^
-  help: the aggregates are COUNT, SUM, AVG, MIN and MAX"
+p.sql:2:45: error: a clause inside UPPER(…), such as ORDER BY, is not supported yet
+  CREATE VIEW v AS SELECT approx_distinct(a), upper(b ORDER BY a) FROM t
+                                              ^^^^^"
+    );
+    assert_eq!(
+        view("SELECT array_agg(DISTINCT b ORDER BY a) AS l FROM t"),
+        r"p.sql:2:13: error: the view v: `array_agg(DISTINCT t.b) ORDER BY [t.a ASC NULLS LAST]`: with DISTINCT the values can only be ordered by themselves
+  CREATE VIEW v AS SELECT array_agg(DISTINCT b ORDER BY a) AS l FROM t
+              ^
+  help: order by the argument, or leave DISTINCT out"
+    );
+    assert_eq!(
+        view("SELECT string_agg(b, x.b) AS l FROM t x"),
+        r"p.sql:2:13: error: the view v: `string_agg(x.b, x.b)`: the delimiter must be a constant
+  CREATE VIEW v AS SELECT string_agg(b, x.b) AS l FROM t x
+              ^"
     );
     assert_eq!(
         view("SELECT random() AS r, uuid() AS u FROM t"),

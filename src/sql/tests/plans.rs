@@ -58,6 +58,17 @@ view v = 3"
 }
 
 #[test]
+fn orders_filters_and_sets_of_aggregates() {
+    let plan = view("SELECT array_agg(b ORDER BY a DESC) FILTER (WHERE c > 0) AS l FROM t");
+    assert!(plan.contains("= aggregate(2) by [] [array_agg(1 order by 2 desc nulls first) filter 0]"), "{plan}");
+    let plan = view("SELECT b, count(DISTINCT a) AS n FROM t GROUP BY ROLLUP (b)");
+    for part in ["by [1] [count(distinct 0)]", "by [] [count(distinct 0)]", "= union("] {
+        assert!(plan.contains(part), "{part}: {plan}");
+    }
+    assert_eq!(plan.matches("aggregate(2)").count(), 2, "both sets read the same rows: {plan}");
+}
+
+#[test]
 fn joins() {
     assert_eq!(
         view("SELECT t.b, u.x FROM t JOIN u ON t.a = u.a AND t.c > u.a"),

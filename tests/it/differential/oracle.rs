@@ -86,14 +86,14 @@ impl Oracle {
 }
 
 fn alike(theirs: &DataType, ours: &DataType) -> bool {
-    use DataType::{Binary, BinaryView, Decimal128, Timestamp, Utf8, Utf8View};
+    use DataType::{Binary, BinaryView, Decimal128, LargeUtf8, Timestamp, Utf8, Utf8View};
     theirs == ours
         || theirs.is_null()
         // What its optimizer makes of a CASE may be narrower.
         || theirs.is_integer() && ours.is_integer()
         || theirs.is_floating() && ours.is_floating()
         || matches!((theirs, ours), (Decimal128(_, s), Decimal128(_, t)) if s == t)
-        || matches!((theirs, ours), (Utf8View, Utf8) | (BinaryView, Binary) | (Timestamp(..), Timestamp(..)))
+        || matches!((theirs, ours), (Utf8View | LargeUtf8, Utf8) | (BinaryView, Binary) | (Timestamp(..), Timestamp(..)))
 }
 
 /// Whether a view has exactly the rows of the answer.

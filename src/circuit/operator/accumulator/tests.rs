@@ -9,7 +9,7 @@ fn accumulated(function: AggregateFunction, column: ArrayRef, result: DataType) 
     let mut accumulator = fresh.fresh();
     accumulator.push_empty();
     assert!(accumulator.is_zero(0));
-    accumulator.update(&column, &vec![1; column.len()], &vec![0; column.len()]).unwrap();
+    accumulator.update(std::slice::from_ref(&column), &vec![1; column.len()], &vec![0; column.len()]).unwrap();
     let mut state = Vec::new();
     accumulator.save(0, &mut state);
     let mut loaded = fresh.fresh();
@@ -21,7 +21,7 @@ fn accumulated(function: AggregateFunction, column: ArrayRef, result: DataType) 
     }
     let finished = loaded.finish().unwrap();
     // What went in can be taken out again, and leaves nothing.
-    loaded.update(&column, &vec![-1; column.len()], &vec![0; column.len()]).unwrap();
+    loaded.update(std::slice::from_ref(&column), &vec![-1; column.len()], &vec![0; column.len()]).unwrap();
     assert!(loaded.is_zero(0));
     finished
 }

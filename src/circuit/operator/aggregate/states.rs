@@ -1,6 +1,8 @@
 //! The states of the groups that a step touches, while it runs.
 
-use super::super::accumulator::{Accumulator, split};
+use backstay_storage::spine::Probe;
+
+use super::super::accumulator::{Accumulate, split};
 use super::super::extrema::Current;
 
 /// The states of the groups that a step touches.
@@ -9,13 +11,16 @@ pub(super) struct States {
     pub(super) known: Vec<bool>,
     pub(super) rows: Vec<i64>,
     pub(super) values: Vec<Values>,
+    /// All values of these groups, an entry a spine of them. They are not part of the saved states.
+    pub(super) ordered: Vec<Probe>,
 }
 
 /// The states of one aggregate: one entry a group.
-#[derive(Clone)]
 pub(super) enum Values {
     Rows,
-    Accumulated(Accumulator),
+    /// Made of [`States::ordered`].
+    Ordered,
+    Accumulated(Box<dyn Accumulate>),
     Extremum(Current),
 }
 
@@ -24,7 +29,7 @@ impl States {
         self.rows.push(0);
         for values in &mut self.values {
             match values {
-                Values::Rows => {}
+                Values::Rows | Values::Ordered => {}
                 Values::Accumulated(accumulator) => accumulator.push_empty(),
                 Values::Extremum(current) => current.push_empty(),
             }
@@ -35,7 +40,7 @@ impl States {
         self.rows.push(i64::from_le_bytes(split(&mut state)?));
         for values in &mut self.values {
             match values {
-                Values::Rows => {}
+                Values::Rows | Values::Ordered => {}
                 Values::Accumulated(accumulator) => accumulator.push_saved(&mut state)?,
                 Values::Extremum(current) => current.push_saved(&mut state)?,
             }
@@ -47,7 +52,7 @@ impl States {
         out.extend_from_slice(&self.rows[group].to_le_bytes());
         for values in &self.values {
             match values {
-                Values::Rows => {}
+                Values::Rows | Values::Ordered => {}
                 Values::Accumulated(accumulator) => accumulator.save(group, out),
                 Values::Extremum(current) => current.save(group, out),
             }
@@ -57,7 +62,7 @@ impl States {
     pub(super) fn is_zero(&self, group: usize) -> bool {
         self.rows[group] == 0
             && self.values.iter().all(|values| match values {
-                Values::Rows => true,
+                Values::Rows | Values::Ordered => true,
                 Values::Accumulated(accumulator) => accumulator.is_zero(group),
                 Values::Extremum(current) => current.is_zero(group),
             })
