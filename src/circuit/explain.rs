@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::plan::{Aggregate, AggregateFunction, CircuitPlan, Node, NodeKind, Stage};
+use super::plan::{Aggregate, AggregateFunction, CircuitPlan, Node, NodeKind, Ranking, SortColumn, Stage, TopK};
 
 impl fmt::Display for CircuitPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,6 +45,7 @@ impl fmt::Display for Node {
                 write!(f, " by {group:?} [{}]", aggregates.join(", "))?;
             }
             NodeKind::Union => {}
+            NodeKind::TopK(top) => write!(f, " {top}")?,
         }
         let columns: Vec<String> =
             self.schema.fields().iter().map(|c| format!("{} {}", c.name(), c.data_type())).collect();
@@ -76,10 +77,7 @@ impl fmt::Display for Aggregate {
             write!(f, ", {parameter:?}")?;
         }
         for (i, sort) in self.order_by.iter().enumerate() {
-            f.write_str(if i == 0 { " order by " } else { ", " })?;
-            let direction = if sort.options.descending { " desc" } else { "" };
-            let nulls = if sort.options.nulls_first { " nulls first" } else { "" };
-            write!(f, "{}{direction}{nulls}", sort.column)?;
+            write!(f, "{}{sort}", if i == 0 { " order by " } else { ", " })?;
         }
         if self.ignore_nulls {
             f.write_str(" ignore nulls")?;
@@ -99,8 +97,44 @@ impl fmt::Display for AggregateFunction {
     }
 }
 
+impl fmt::Display for TopK {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "by {:?} order {}", self.partition, keys(&self.order))?;
+        if self.skip > 0 {
+            write!(f, " skip {}", self.skip)?;
+        }
+        if let Some(fetch) = self.fetch {
+            write!(f, " {} <= {fetch}", self.ranking)?;
+        }
+        f.write_str(if self.numbered { " numbered" } else { "" })
+    }
+}
+
+fn keys(order: &[SortColumn]) -> String {
+    let keys: Vec<String> = order.iter().map(ToString::to_string).collect();
+    format!("[{}]", keys.join(", "))
+}
+
+impl fmt::Display for SortColumn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = if self.options.descending { " desc" } else { "" };
+        let nulls = if self.options.nulls_first { " nulls first" } else { "" };
+        write!(f, "{}{direction}{nulls}", self.column)
+    }
+}
+
+impl fmt::Display for Ranking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RowNumber => "row_number",
+            Self::Rank => "rank",
+            Self::DenseRank => "dense_rank",
+        })
+    }
+}
+
 impl NodeKind {
-    /// The operator's name: `table`, `linear`, `join`, `aggregate` or `union`.
+    /// The operator's name, e.g. `join`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Table { .. } => "table",
@@ -108,6 +142,7 @@ impl NodeKind {
             Self::Join { .. } => "join",
             Self::Aggregate { .. } => "aggregate",
             Self::Union => "union",
+            Self::TopK(_) => "top",
         }
     }
 }

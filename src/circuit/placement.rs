@@ -65,6 +65,7 @@ fn required(node: &Node, port: usize) -> Option<Vec<usize>> {
     match &node.kind {
         NodeKind::Join { left_keys, right_keys, .. } => Some(if port == 0 { left_keys } else { right_keys }.clone()),
         NodeKind::Aggregate { group, .. } => Some(group.clone()),
+        NodeKind::TopK(top) => Some(top.partition.clone()),
         NodeKind::Table { .. } | NodeKind::Linear(_) | NodeKind::Union => None,
     }
 }
@@ -79,6 +80,7 @@ fn distribution(plan: &CircuitPlan, node: &Node, of: &[Vec<Vec<usize>>]) -> Vec<
             vec![left_keys.clone(), right_keys.iter().map(|i| i + width).collect()]
         }
         NodeKind::Aggregate { group, .. } => vec![(0..group.len()).collect()],
+        NodeKind::TopK(top) => vec![top.partition.clone()],
         NodeKind::Union => {
             let mut inputs = node.inputs.iter().map(|&i| &of[i]);
             let first = inputs.next().cloned().unwrap_or_default();

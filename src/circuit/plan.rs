@@ -13,6 +13,10 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion_common::ScalarValue;
 use datafusion_physical_expr::PhysicalExpr;
 
+mod ordered;
+
+pub use ordered::{Ranking, TopK};
+
 /// Index of a node in [`CircuitPlan::nodes`].
 pub type NodeId = usize;
 
@@ -90,6 +94,8 @@ pub enum NodeKind {
     },
     /// UNION ALL of any number of inputs with the same column types.
     Union,
+    /// ORDER BY with LIMIT and OFFSET, and ranks with an upper bound.
+    TopK(TopK),
 }
 
 /// One stage of a linear chain.

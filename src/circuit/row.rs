@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! 1. Equal rows (in SQL's sense of grouping: NULLs equal, NaNs equal, −0.0 = 0.0) are equal bytes; [`normalise`] sees to it.
-//! 2. Bytes compare as the rows do, column by column, NULLs first (unless a codec is [`descending`](RowCodec::descending)).
+//! 2. Bytes compare as the rows do, column by column, NULLs first (unless a codec is [`descending`](RowCodec::descending) or
+//!    [`ordered`](RowCodec::ordered)).
 //! 3. Bytes are decoded only by a codec of the same types; storage has verified their checksums before.
 //!
 //! Known limit: a codec given bytes of other types may panic, as arrow-row does; the spine's name and format keep that out.

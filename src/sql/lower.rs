@@ -24,6 +24,7 @@ use crate::circuit::plan::{Node, NodeId, NodeKind, Stage};
 
 mod aggregate;
 mod join;
+mod limit;
 mod nodes;
 mod output;
 mod project;
@@ -78,6 +79,9 @@ impl Lowering<'_> {
             LogicalPlan::SubqueryAlias(alias) => self.plan(&alias.input),
             LogicalPlan::Projection(projection) => self.projection(projection),
             LogicalPlan::Filter(filter) => {
+                if let Some(ranked) = self.ranked(filter, None)? {
+                    return Ok(ranked);
+                }
                 let stream = self.plan(&filter.input)?;
                 self.filter(stream, &filter.predicate, filter.input.schema())
             }
@@ -90,7 +94,14 @@ impl Lowering<'_> {
                 Ok(self.push(NodeKind::Aggregate { group, aggregates: Vec::new() }, vec![stream], schema, "distinct"))
             }
             LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::Limit(limit) => self.limit(limit),
+            // A relation has no order.
+            LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.plan(&sort.input),
             LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => self.nothing(&empty.schema),
+            LogicalPlan::Window(_) => Err(Refusal {
+                message: "a window function is supported only if its rank has an upper bound".to_owned(),
+                help: Some("filter it in the query around: WHERE row_number <= 10; or QUALIFY"),
+            }),
             other => Err(Refusal::new(format!("{} is not supported yet", construct(other)))),
         }
     }
@@ -119,7 +130,17 @@ impl Lowering<'_> {
     }
 
     fn projection(&mut self, projection: &logical_plan::Projection) -> Result<Stream> {
+        if let LogicalPlan::Filter(filter) = projection.input.as_ref() {
+            if let Some(ranked) = self.ranked(filter, Some(&projection.expr))? {
+                return self.project_plan(projection, ranked);
+            }
+        }
         let stream = self.plan(&projection.input)?;
+        self.project_plan(projection, stream)
+    }
+
+    /// A projection of the stream that its input became.
+    fn project_plan(&self, projection: &logical_plan::Projection, stream: Stream) -> Result<Stream> {
         let names = projection.schema.fields().iter().map(|f| f.name());
         let computed = projection
             .expr
@@ -227,12 +248,8 @@ fn nullable(schema: &Schema) -> SchemaRef {
 /// What a user calls a plan node that is not supported.
 fn construct(plan: &LogicalPlan) -> &'static str {
     match plan {
-        LogicalPlan::Window(_) => "a window function",
-        LogicalPlan::Sort(_) => "ORDER BY",
-        LogicalPlan::Limit(_) => "LIMIT",
         LogicalPlan::Subquery(_) => "a sub-query in an expression",
         LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => "a query that reads no table",
-        LogicalPlan::Distinct(_) => "DISTINCT ON",
         LogicalPlan::Unnest(_) => "UNNEST",
         LogicalPlan::RecursiveQuery(_) => "WITH RECURSIVE",
         _ => "this kind of query",

@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use datafusion_common::tree_node::TransformedResult;
 use datafusion_common::{Column, DataFusionError, SchemaError};
 use datafusion_expr::LogicalPlan;
 use datafusion_expr::planner::ContextProvider;
@@ -30,6 +31,8 @@ use super::catalog::Catalog;
 use super::ddl::normalized;
 use super::error::{Mistake, suggestion};
 use crate::suggest::nearest;
+
+mod rewrite;
 
 /// Why a query cannot be planned.
 #[derive(Debug)]
@@ -57,7 +60,8 @@ pub(super) fn plan(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, Prob
 fn optimized(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, DataFusionError> {
     let options = ParserOptions::new().with_map_string_types_to_utf8view(false).with_collect_spans(true);
     let planner = SqlToRel::new_with_options(catalog, options);
-    let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(query.clone())))?;
+    let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(rewrite::fetch_as_limit(query))))?;
+    let plan = plan.transform_up_with_subqueries(rewrite::distinct_on).data()?;
     let plan = Analyzer::new().execute_and_check(plan, &catalog.options, |_, _| {})?;
     // Fresh names for each view (their generator is the context's), and no clock.
     let settings =

@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 use datafusion_expr::Volatility;
 use datafusion_expr::planner::ContextProvider;
 use datafusion_sql::sqlparser::ast::{
-    Distinct, DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join,
-    JoinConstraint, JoinOperator, LimitClause, ObjectName, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
-    TableFactor, Value, ValueWithSpan, Visit, Visitor,
+    DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join, JoinConstraint,
+    JoinOperator, LimitClause, ObjectName, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor,
+    Value, ValueWithSpan, Visit, Visitor,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
@@ -17,6 +17,10 @@ use super::catalog::Catalog;
 use super::error::Mistake;
 use crate::circuit::plan::AggregateFunction;
 use crate::suggest::nearest;
+
+/// The window functions that can be bounded.
+const RANKS: [&str; 3] = ["row_number", "rank", "dense_rank"];
+const RANKS_HELP: &str = "the window functions are ROW_NUMBER, RANK and DENSE_RANK, with an upper bound";
 
 /// The deepest expression: the planner's time grows faster than its depth.
 const MAX_DEPTH: usize = 200;
@@ -52,17 +56,17 @@ impl Visitor for Walk<'_> {
         {
             self.refuse(with.with_token.0.span, "WITH RECURSIVE", None);
         }
-        if let Some(order) = &query.order_by {
-            let span = self.keyword(order.span().start, &["ORDER"]);
-            self.refuse(span, "ORDER BY", Some("a view is a set of rows without order; leave it out"));
+        if let Some(LimitClause::LimitOffset { limit_by, .. }) = &query.limit_clause
+            && let Some(by) = limit_by.first()
+        {
+            let help = "number the rows: QUALIFY row_number() OVER (PARTITION BY …) <= n";
+            self.refuse(self.keyword(by.span().start, &["BY"]), "LIMIT … BY", Some(help));
         }
-        if let Some(limit) = &query.limit_clause {
-            let has_limit = !matches!(limit, LimitClause::LimitOffset { limit: None, .. });
-            let word = if has_limit { "LIMIT" } else { "OFFSET" };
-            self.refuse(self.keyword(limit.span().start, &[word]), word, None);
-        }
-        if query.fetch.is_some() {
-            self.refuse(query.body.span(), "FETCH", None);
+        if let Some(fetch) = &query.fetch
+            && (fetch.with_ties || fetch.percent)
+        {
+            let span = self.keyword_behind(query.body.span().end, "FETCH");
+            self.refuse(span, "FETCH with PERCENT or WITH TIES", Some("QUALIFY rank() OVER (…) <= n has the ties"));
         }
         let clauses = !query.locks.is_empty()
             || query.for_clause.is_some()
@@ -78,9 +82,6 @@ impl Visitor for Walk<'_> {
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
         let span = select.select_token.0.span;
-        if let Some(Distinct::On(_)) = select.distinct {
-            self.refuse(span, "DISTINCT ON", None);
-        }
         if select.from.is_empty() {
             self.refuse(span, "a SELECT without FROM", Some("a view reads at least one table or view"));
         }
@@ -96,8 +97,6 @@ impl Visitor for Walk<'_> {
             (!select.cluster_by.is_empty(), "CLUSTER BY"),
             (!select.distribute_by.is_empty(), "DISTRIBUTE BY"),
             (!select.sort_by.is_empty(), "SORT BY"),
-            (!select.named_window.is_empty(), "WINDOW"),
-            (select.qualify.is_some(), "QUALIFY"),
             (select.value_table_mode.is_some(), "SELECT AS"),
         ];
         for (_, clause) in clauses.into_iter().filter(|(given, _)| *given) {
@@ -219,6 +218,16 @@ impl Walk<'_> {
         before.filter(|t| is_wanted(t)).last().map_or(Span::empty(), |t| t.span)
     }
 
+    /// The first place of this word at or behind `start`.
+    fn keyword_behind(&self, start: Location, word: &str) -> Span {
+        let is_wanted = |t: &&TokenWithSpan| match &t.token {
+            Token::Word(w) => w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word),
+            _ => false,
+        };
+        let mut behind = self.tokens.iter().skip_while(|t| t.span.start < start);
+        behind.find(is_wanted).map_or(Span::empty(), |t| t.span)
+    }
+
     fn set_expr(&mut self, body: &SetExpr) {
         match body {
             SetExpr::SetOperation { left, op, set_quantifier, right } => {
@@ -270,8 +279,8 @@ impl Walk<'_> {
         let span = function.name.span();
         let name = function.name.to_string().to_lowercase();
         let upper = name.to_uppercase();
-        if function.over.is_some() {
-            return self.refuse(span, &format!("the window function {upper} … OVER"), None);
+        if function.over.is_some() && !RANKS.contains(&name.as_str()) {
+            return self.refuse(span, &format!("the window function {upper} … OVER"), Some(RANKS_HELP));
         }
         let aggregate = self.catalog.get_aggregate_meta(&name).is_some();
         if let FunctionArguments::List(list) = &function.args {
@@ -327,7 +336,9 @@ impl Walk<'_> {
                 self.refuse(span, &format!("the aggregate {upper}"), Some(help));
             }
         } else if self.catalog.get_window_meta(name).is_some() {
-            self.refuse(span, &format!("the window function {upper}"), None);
+            if !RANKS.contains(&name) {
+                self.refuse(span, &format!("the window function {upper}"), Some(RANKS_HELP));
+            }
         } else if self.catalog.get_higher_order_meta(name).is_none() {
             let names = self.catalog.functions().names();
             let mut mistake = Mistake::new(span, format!("there is no function `{name}`")).or_at(self.place);

@@ -11,6 +11,8 @@ pub mod aggregate;
 mod extrema;
 pub mod join;
 pub mod linear;
+mod ordered;
+pub mod top;
 pub mod upsert;
 
 use arrow::array::ArrayRef;
@@ -111,6 +113,7 @@ pub fn build(
         NodeKind::Table { primary_key } => Some(Box::new(upsert::Upsert::new(node, primary_key, open)?)),
         NodeKind::Linear(stages) => Some(Box::new(linear::Linear::new(node, stages.clone()))),
         NodeKind::Join { .. } => Some(Box::new(join::Join::new(node, &input(0), &input(1), open)?)),
+        NodeKind::TopK(top) => Some(Box::new(top::TopKOperator::new(node, &input(0), top, open)?)),
         NodeKind::Aggregate { group, aggregates } => {
             Some(Box::new(aggregate::AggregateOperator::new(node, &input(0), group, aggregates, owns_global, open)?))
         }

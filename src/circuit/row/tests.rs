@@ -102,6 +102,28 @@ fn bytes_compare_as_values_do() {
     assert_eq!(back[0].as_primitive::<Int32Type>().value(0), 5);
 }
 
+/// What sorted state is stored in: a change of these bytes is a change of format.
+#[test]
+fn every_direction_has_its_golden_bytes() {
+    let types = [DataType::Int16, DataType::Utf8];
+    let columns: [ArrayRef; 2] =
+        [Arc::new(Int16Array::from(vec![Some(-2), None])), Arc::new(StringArray::from(vec![Some("ab"), None]))];
+    let golden = [
+        (false, true, "017ffe02616200000000000002", "00000000"),
+        (false, false, "017ffe02616200000000000002", "ff0000ff"),
+        (true, true, "018001fd9e9dfffffffffffffd", "00000000"),
+        (true, false, "018001fd9e9dfffffffffffffd", "ff0000ff"),
+    ];
+    for (descending, nulls_first, value, null) in golden {
+        let codec = RowCodec::ordered(&types.clone().map(|t| (t, SortOptions { descending, nulls_first }))).unwrap();
+        let rows = codec.encode(&columns, 2).unwrap();
+        assert_eq!((hex(rows.get(0)).as_str(), hex(rows.get(1)).as_str()), (value, null), "{descending} {nulls_first}");
+        let back = codec.decode([rows.get(1), rows.get(0)]).unwrap();
+        assert!(back.iter().all(|c| c.is_null(0) && c.is_valid(1)));
+        assert_eq!(back[1].as_string::<i32>().value(1), "ab");
+    }
+}
+
 #[test]
 fn floats_are_normalised_inside_lists_and_structs() {
     let odd_nan = f64::from_bits(f64::NAN.to_bits() | 0x8000_0000_0000_0001);

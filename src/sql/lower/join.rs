@@ -59,7 +59,7 @@ impl Lowering<'_> {
     }
 
     /// The stream with a column for each key expression, and these columns.
-    fn keyed(&self, stream: Stream, on: &[&Expr], schema: &DFSchema) -> Result<(Stream, Vec<usize>)> {
+    pub(super) fn keyed(&self, stream: Stream, on: &[&Expr], schema: &DFSchema) -> Result<(Stream, Vec<usize>)> {
         let mut columns: Vec<Computed> = (0..stream.schema.fields().len()).map(|i| column(&stream.schema, i)).collect();
         let mut keys = Vec::with_capacity(on.len());
         for e in on {

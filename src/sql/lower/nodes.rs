@@ -45,6 +45,7 @@ fn same_kind(a: &NodeKind, b: &NodeKind) -> bool {
             g1 == g2 && a1 == a2
         }
         (NodeKind::Union, NodeKind::Union) => true,
+        (NodeKind::TopK(a), NodeKind::TopK(b)) => a == b,
         // Tables have no inputs and may look alike.
         _ => false,
     }

@@ -168,6 +168,38 @@ view v = 5"
 }
 
 #[test]
+fn limits_and_bounded_ranks() {
+    assert_eq!(view("SELECT a, x FROM u ORDER BY x DESC"), "view v = 1");
+    let top = |query: &str| {
+        let plan = view(query);
+        let line = plan.lines().find(|line| line.contains("= top(")).unwrap_or_else(|| panic!("no top-k:\n{plan}"));
+        line.trim_start_matches(|c: char| c != 't').split(" -> ").next().unwrap().to_owned()
+    };
+    let rank = "SELECT a, x, n FROM (SELECT a, x, rank() OVER (PARTITION BY x ORDER BY a) AS n FROM u) w WHERE n < 3 AND a > 0";
+    let unread = "SELECT a, x FROM (SELECT a, x, row_number() OVER (ORDER BY a, a DESC) AS n FROM u) w WHERE n = 1";
+    assert_eq!(
+        [
+            top("SELECT a, x FROM u ORDER BY x DESC, a LIMIT 3 OFFSET 2"),
+            top("SELECT a, x FROM u LIMIT 3"),
+            top("SELECT a, x FROM u OFFSET 3 ROWS FETCH FIRST ROW ONLY"),
+            top("SELECT a, x FROM u OFFSET 3"),
+            top(rank),
+            top(unread),
+            top("SELECT DISTINCT ON (x) x, a FROM u ORDER BY x, a DESC"),
+        ],
+        [
+            "top(1) by [] order [1 desc nulls first, 0] skip 2 row_number <= 3",
+            "top(1) by [] order [] row_number <= 3",
+            "top(1) by [] order [] skip 3 row_number <= 1",
+            "top(1) by [] order [] skip 3",
+            "top(1) by [1] order [0] rank <= 2 numbered",
+            "top(1) by [] order [0] row_number <= 1",
+            "top(1) by [1] order [1, 0 desc nulls first] row_number <= 1",
+        ]
+    );
+}
+
+#[test]
 fn times_are_microseconds() {
     assert_eq!(
         view(

@@ -3,6 +3,7 @@
 //! - `tables`: random tables, and values of a column; `expressions`, `queries`: random views over them;
 //! - `changes`: what happens to the tables, cut into steps;
 //! - `circuit`: a program run in process; `oracle`: the batch answer, and the comparison with it;
+//! - `windows`: limits and ranks, random and written;
 //! - `programs`: programs that somebody wrote down, one line a construct: **add yours there**; `aggregates`: those about aggregates.
 //!
 //! `BACKSTAY_SQL_PROGRAMS` is how many random programs are run (default 100), `BACKSTAY_SQL_SEED=<n>` runs one of them, whose number a
@@ -23,6 +24,7 @@ mod oracle;
 mod programs;
 mod queries;
 mod tables;
+mod windows;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

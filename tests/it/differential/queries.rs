@@ -5,10 +5,12 @@
 
 use std::fmt::Write;
 
+use arrow::datatypes::SchemaRef;
 use backstay::sql::Program;
 
 use super::aggregates::aggregate;
 use super::expressions::{KINDS, Kind, Scope, leaf, predicate, scalar};
+use super::windows;
 use crate::rng::Rng;
 
 /// Makes the query of one view.
@@ -23,9 +25,13 @@ pub(super) fn query(rng: &mut Rng, program: &Program) -> String {
     Maker { rng, program, aliases: 0 }.query()
 }
 
-impl Maker<'_> {
+impl<'a> Maker<'a> {
     fn query(&mut self) -> String {
-        match self.rng.below(6) {
+        match self.rng.below(7) {
+            6 => {
+                let (name, schema) = self.one_relation();
+                windows::ordered(self.rng, name, schema)
+            }
             0 => self.set_operation(),
             1 | 2 => self.grouped(),
             3 => {
@@ -133,12 +139,17 @@ impl Maker<'_> {
         (format!("FROM {sql}"), scope)
     }
 
-    /// A table, a view or a sub-query, with its alias.
-    fn relation(&mut self) -> (String, Scope) {
-        let relations: Vec<(&str, _)> = (self.program.tables.iter().map(|t| (t.name.as_str(), &t.schema)))
+    /// A table or a view.
+    fn one_relation(&mut self) -> (&'a str, &'a SchemaRef) {
+        let relations: Vec<_> = (self.program.tables.iter().map(|t| (t.name.as_str(), &t.schema)))
             .chain(self.program.views.iter().map(|v| (v.name.as_str(), &v.schema)))
             .collect();
-        let (name, schema) = relations[self.rng.below(relations.len() as u64) as usize];
+        relations[self.rng.below(relations.len() as u64) as usize]
+    }
+
+    /// A table, a view or a sub-query, with its alias.
+    fn relation(&mut self) -> (String, Scope) {
+        let (name, schema) = self.one_relation();
         let alias = format!("r{}", self.aliases);
         self.aliases += 1;
         let mut scope = Scope::default();

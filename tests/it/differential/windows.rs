@@ -1,0 +1,162 @@
+//! Orders: LIMIT, ranks and window functions, in written programs and at random.
+//!
+//! Where rows tie, DataFusion takes whichever comes first, and we the smallest as a whole. So orders name every column, or the
+//! programs carry a reference that does. The random queries order by all columns and read them all.
+
+use std::fmt::Write;
+
+use arrow::datatypes::SchemaRef;
+
+use super::{check, check_as};
+use crate::rng::Rng;
+
+const TABLES: &str = "
+CREATE TABLE t (a INT, b VARCHAR, c DOUBLE, d DECIMAL(10, 2), ts TIMESTAMP);
+CREATE TABLE u (a BIGINT, b VARCHAR, c DOUBLE);
+CREATE TABLE k (id BIGINT PRIMARY KEY, a INT, b VARCHAR NOT NULL);
+";
+/// Runs of each program.
+const SEEDS: u64 = 4;
+
+/// Each query as a view of its own over [`TABLES`].
+fn views(queries: &[&str]) {
+    for query in queries {
+        for seed in 0..SEEDS {
+            check(&format!("{TABLES}CREATE VIEW v AS {query}"), seed);
+        }
+    }
+}
+
+/// Queries, each with one that gives DataFusion the same answer.
+fn views_as(queries: &[(&str, &str)]) {
+    for (query, reference) in queries {
+        for seed in 0..SEEDS {
+            check_as(&format!("{TABLES}CREATE VIEW v AS {query}"), &[("v", reference)], seed);
+        }
+    }
+}
+
+/// An order by all columns of a relation, each in a direction of its own.
+fn total_order(rng: &mut Rng, alias: &str, schema: &SchemaRef) -> String {
+    let mut columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+    for i in (1..columns.len()).rev() {
+        columns.swap(i, rng.below(i as u64 + 1) as usize);
+    }
+    let mut order = String::new();
+    for (i, column) in columns.into_iter().enumerate() {
+        let direction = rng.one_of(&["", " ASC", " DESC"]);
+        let nulls = rng.one_of(&["", " NULLS FIRST", " NULLS LAST"]);
+        write!(order, "{}{alias}.{column}{direction}{nulls}", if i > 0 { ", " } else { "" }).unwrap();
+    }
+    order
+}
+
+/// A query that keeps some rows of a relation for their place in an order.
+pub(super) fn ordered(rng: &mut Rng, name: &str, schema: &SchemaRef) -> String {
+    let fields = schema.fields();
+    let columns = |rng: &mut Rng| format!("r.{}", fields[rng.below(fields.len() as u64) as usize].name());
+    let order = total_order(rng, "r", schema);
+    let bound = rng.below(5);
+    let all: Vec<String> = fields.iter().enumerate().map(|(i, f)| format!("r.{} AS c{i}", f.name())).collect();
+    let all = all.join(", ");
+    match rng.below(4) {
+        0 => format!("SELECT {all} FROM {name} AS r ORDER BY {order} LIMIT {bound}"),
+        1 => format!("SELECT {all} FROM {name} AS r ORDER BY {order} LIMIT {bound} OFFSET {}", rng.below(4)),
+        2 => format!("SELECT {all} FROM {name} AS r ORDER BY {order} OFFSET {bound}"),
+        _ => {
+            let partition = if rng.once_in(4) { String::new() } else { format!("PARTITION BY {} ", columns(rng)) };
+            let (rank, order) = match rng.below(3) {
+                0 => ("row_number", order),
+                // Ties have the same rank.
+                1 => ("rank", columns(rng)),
+                _ => ("dense_rank", columns(rng)),
+            };
+            let condition = rng.one_of(&["<=", "<", "="]);
+            let number = if rng.once_in(2) { ", n AS n" } else { "" };
+            let outer: Vec<String> = (0..fields.len()).map(|i| format!("c{i}")).collect();
+            format!(
+                "SELECT {}{number} FROM (SELECT {all}, {rank}() OVER ({partition}ORDER BY {order}) AS n \
+                 FROM {name} AS r) AS w WHERE n {condition} {bound}",
+                outer.join(", ")
+            )
+        }
+    }
+}
+
+#[test]
+fn limits() {
+    views(&[
+        "SELECT a, b FROM t ORDER BY a DESC, b LIMIT 3",
+        "SELECT a, b, c FROM u ORDER BY c DESC NULLS LAST, a NULLS FIRST, b LIMIT 4 OFFSET 1",
+        "SELECT a, b FROM t ORDER BY a, b OFFSET 2",
+        "SELECT id FROM k ORDER BY a + 1 DESC, id LIMIT 2",
+        "SELECT a FROM t ORDER BY a LIMIT 0",
+        "SELECT a, b FROM t ORDER BY a, b",
+        "SELECT b, sum(a) AS s FROM t GROUP BY b ORDER BY s DESC, b LIMIT 2",
+        "SELECT x.a, k.id FROM (SELECT a, b FROM t ORDER BY a DESC, b DESC LIMIT 3) x JOIN k ON x.a = k.a",
+        "WITH x AS (SELECT a FROM t ORDER BY a LIMIT 2) SELECT sum(a) AS s, count(*) AS n FROM x",
+        "(SELECT a FROM t ORDER BY a LIMIT 2) UNION ALL (SELECT a FROM u ORDER BY a DESC LIMIT 1)",
+    ]);
+    views_as(&[
+        ("SELECT a, b FROM u LIMIT 3", "SELECT a, b FROM u ORDER BY a NULLS FIRST, b NULLS FIRST LIMIT 3"),
+        (
+            "SELECT a, b FROM u ORDER BY b DESC OFFSET 1 ROWS FETCH FIRST 2 ROWS ONLY",
+            "SELECT a, b FROM u ORDER BY b DESC, a NULLS FIRST LIMIT 2 OFFSET 1",
+        ),
+        ("SELECT b FROM u ORDER BY c FETCH FIRST ROW ONLY", "SELECT b FROM u ORDER BY c, b NULLS FIRST LIMIT 1"),
+    ]);
+}
+
+#[test]
+fn bounded_ranks() {
+    views(&[
+        "SELECT a, b, n FROM (SELECT a, b, row_number() OVER (PARTITION BY b ORDER BY a DESC) AS n FROM t) w WHERE n <= 2",
+        "SELECT a, b FROM (SELECT a, b, row_number() OVER (PARTITION BY b ORDER BY a) AS n FROM t) w WHERE n = 1",
+        "SELECT a, b FROM (SELECT a, b, row_number() OVER (ORDER BY a, b) AS n FROM t) w WHERE n = 2 AND a > 0",
+        "SELECT a, b, n FROM (SELECT a, b, row_number() OVER (ORDER BY a, b) AS n FROM t) w WHERE 3 > n AND b > 'a'",
+        "SELECT a, n FROM (SELECT a, row_number() OVER (ORDER BY a) AS n FROM t) w WHERE n BETWEEN 2 AND 3",
+        "SELECT a, n FROM (SELECT a, row_number() OVER (ORDER BY a) AS n FROM t) w WHERE n = 3 AND n <= 1",
+        "SELECT a, c, n FROM (SELECT a, c, rank() OVER (PARTITION BY b ORDER BY c DESC) AS n FROM u) w WHERE n <= 2",
+        "SELECT a, c FROM (SELECT a, c, dense_rank() OVER (PARTITION BY b ORDER BY c) AS n FROM u) w WHERE n < 3",
+        "SELECT a, b FROM t QUALIFY rank() OVER (PARTITION BY b ORDER BY a) = 1",
+        "SELECT b, sum(a) AS s FROM t GROUP BY b QUALIFY rank() OVER (ORDER BY sum(a) DESC) <= 2",
+        "SELECT a, b, n FROM (SELECT a, b, rank() OVER w AS n FROM t WINDOW w AS (PARTITION BY b ORDER BY a)) w WHERE n <= 1",
+    ]);
+}
+
+#[test]
+fn distinct_on() {
+    views(&[
+        "SELECT DISTINCT ON (b) b, a FROM u ORDER BY b, a DESC",
+        "SELECT DISTINCT ON (a, b) a, b, c + 1 AS d FROM u ORDER BY a, b, c",
+    ]);
+    views_as(&[(
+        "SELECT DISTINCT ON (b) b, c, a FROM u",
+        "SELECT DISTINCT ON (b) b, c, a FROM u ORDER BY b, a NULLS FIRST, c NULLS FIRST",
+    )]);
+}
+
+/// Nexmark's tables with the columns that the queries below read.
+const NEXMARK: &str = "
+CREATE TABLE auction (id BIGINT, item VARCHAR, seller BIGINT, category INT, ts TIMESTAMP, expires TIMESTAMP);
+CREATE TABLE bid (auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, ts TIMESTAMP);
+";
+
+#[test]
+fn nexmark() {
+    // 18: the last bid of each bidder in each auction; 19: the ten highest bids of each auction; 9: the winning bid.
+    let queries = [
+        "SELECT auction, bidder, price, channel, ts FROM (SELECT *, row_number() OVER (PARTITION BY bidder, auction \
+         ORDER BY ts DESC, price, channel) AS n FROM bid) WHERE n <= 1",
+        "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC, bidder, channel, ts) AS n \
+         FROM bid) WHERE n <= 10",
+        "SELECT id, item, seller, auction, bidder, price, bid_ts FROM (SELECT A.id, A.item, A.seller, B.auction, B.bidder, \
+         B.price, B.ts AS bid_ts, row_number() OVER (PARTITION BY A.id ORDER BY B.price DESC, B.ts, B.bidder, A.item, \
+         A.seller) AS n FROM auction A, bid B WHERE A.id = B.auction AND B.ts BETWEEN A.ts AND A.expires) WHERE n <= 1",
+    ];
+    for query in queries {
+        for seed in 0..SEEDS {
+            check(&format!("{NEXMARK}CREATE VIEW v AS {query}"), seed);
+        }
+    }
+}
