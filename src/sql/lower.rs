@@ -130,10 +130,10 @@ impl Lowering<'_> {
     }
 
     fn projection(&mut self, projection: &logical_plan::Projection) -> Result<Stream> {
-        if let LogicalPlan::Filter(filter) = projection.input.as_ref() {
-            if let Some(ranked) = self.ranked(filter, Some(&projection.expr))? {
-                return self.project_plan(projection, ranked);
-            }
+        if let LogicalPlan::Filter(filter) = projection.input.as_ref()
+            && let Some(ranked) = self.ranked(filter, Some(&projection.expr))?
+        {
+            return self.project_plan(projection, ranked);
         }
         let stream = self.plan(&projection.input)?;
         self.project_plan(projection, stream)
