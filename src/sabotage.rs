@@ -24,6 +24,8 @@ pub enum Check {
     MessageOrder,
     /// State moves to the worker that owns it when their number changes.
     Reshard,
+    /// A step that runs again has the clock of its record.
+    RecordedClock,
     /// A savepoint's copy lets go of the sinks of its original.
     CopySinks,
     /// A savepoint's copy begins a new incarnation.
@@ -31,7 +33,7 @@ pub enum Check {
 }
 
 impl Check {
-    /// All of them but those of copies.
+    /// All of them but the clock, which not every program sees, and those of copies.
     pub const ALL: [Check; 8] = [
         Check::WriteAhead,
         Check::ReplayStep,

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::plan::{Aggregate, AggregateFunction, CircuitPlan, Node, NodeKind, Ranking, SortColumn, Stage, TopK};
+use super::plan::{
+    Aggregate, AggregateFunction, CircuitPlan, Edge, Grain, Node, NodeKind, Ranking, SortColumn, Stage, TimeBound, TopK,
+};
 
 impl fmt::Display for CircuitPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,12 +46,36 @@ impl fmt::Display for Node {
                 let aggregates: Vec<String> = aggregates.iter().map(ToString::to_string).collect();
                 write!(f, " by {group:?} [{}]", aggregates.join(", "))?;
             }
-            NodeKind::Union => {}
+            NodeKind::Temporal { bounds } => {
+                for bound in bounds {
+                    write!(f, " while {bound}")?;
+                }
+            }
+            NodeKind::Union | NodeKind::Clock => {}
             NodeKind::TopK(top) => write!(f, " {top}")?,
         }
         let columns: Vec<String> =
             self.schema.fields().iter().map(|c| format!("{} {}", c.name(), c.data_type())).collect();
         write!(f, " -> ({})  -- {}", columns.join(", "), self.label)
+    }
+}
+
+impl fmt::Display for TimeBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match (self.edge, self.is_inclusive) {
+            (Edge::Enter, true) => "<=",
+            (Edge::Enter, false) => "<",
+            (Edge::Leave, true) => ">=",
+            (Edge::Leave, false) => ">",
+        };
+        let clock = match self.grain {
+            Grain::Millisecond => "now",
+            Grain::Day => "today",
+        };
+        match self.offset_us {
+            0 => write!(f, "{} {sign} {clock}", self.column),
+            offset => write!(f, "{} {offset:+} us {sign} {clock}", self.column),
+        }
     }
 }
 
@@ -141,6 +167,8 @@ impl NodeKind {
             Self::Linear(_) => "linear",
             Self::Join { .. } => "join",
             Self::Aggregate { .. } => "aggregate",
+            Self::Temporal { .. } => "temporal",
+            Self::Clock => "clock",
             Self::Union => "union",
             Self::TopK(_) => "top",
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column;
 
-use super::plan::{CircuitPlan, Node, NodeId, NodeKind, Stage};
+use super::plan::{CircuitPlan, Node, NodeId, NodeKind, Stage, TimeBound};
 
 /// What one input of a node needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,8 @@ fn required(node: &Node, port: usize) -> Option<Vec<usize>> {
         NodeKind::Join { left_keys, right_keys, .. } => Some(if port == 0 { left_keys } else { right_keys }.clone()),
         NodeKind::Aggregate { group, .. } => Some(group.clone()),
         NodeKind::TopK(top) => Some(top.partition.clone()),
-        NodeKind::Table { .. } | NodeKind::Linear(_) | NodeKind::Union => None,
+        NodeKind::Temporal { bounds } => Some(TimeBound::columns(bounds)),
+        NodeKind::Table { .. } | NodeKind::Linear(_) | NodeKind::Union | NodeKind::Clock => None,
     }
 }
 
@@ -81,6 +82,9 @@ fn distribution(plan: &CircuitPlan, node: &Node, of: &[Vec<Vec<usize>>]) -> Vec<
         }
         NodeKind::Aggregate { group, .. } => vec![(0..group.len()).collect()],
         NodeKind::TopK(top) => vec![top.partition.clone()],
+        NodeKind::Temporal { bounds } => vec![TimeBound::columns(bounds)],
+        // Its row lies with the owner of the empty key.
+        NodeKind::Clock => vec![Vec::new()],
         NodeKind::Union => {
             let mut inputs = node.inputs.iter().map(|&i| &of[i]);
             let first = inputs.next().cloned().unwrap_or_default();

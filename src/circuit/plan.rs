@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion_common::ScalarValue;
 use datafusion_physical_expr::PhysicalExpr;
 
@@ -92,10 +92,76 @@ pub enum NodeKind {
         /// What is computed for each group.
         aggregates: Vec<Aggregate>,
     },
+    /// Keeps the rows of which all bounds hold at the step's clock. They change without input, when time passes.
+    Temporal {
+        /// At least one.
+        bounds: Vec<TimeBound>,
+    },
+    /// The step's clock: one row of one TIMESTAMP, from step 1 on. No inputs.
+    Clock,
     /// UNION ALL of any number of inputs with the same column types.
     Union,
     /// ORDER BY with LIMIT and OFFSET, and ranks with an upper bound.
     TopK(TopK),
+}
+
+/// A comparison of the clock with a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeBound {
+    /// A column of type [`TimeBound::TYPE`].
+    pub column: usize,
+    /// What is added to it, in microseconds.
+    pub offset_us: i64,
+    /// Which side of it the clock must be on.
+    pub edge: Edge,
+    /// Whether the comparison also holds for equal times.
+    pub is_inclusive: bool,
+    /// What the clock is rounded down to before it is compared.
+    pub grain: Grain,
+}
+
+/// Whether a row comes or goes at its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// The clock is after the column: the row comes.
+    Enter,
+    /// The clock is before the column: the row goes.
+    Leave,
+}
+
+/// The steps that a clock goes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grain {
+    /// `NOW()`.
+    Millisecond,
+    /// `CURRENT_DATE`.
+    Day,
+}
+
+impl TimeBound {
+    /// The type of the columns that the clock is compared with.
+    pub const TYPE: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
+
+    /// The columns of these bounds, each once.
+    pub fn columns(bounds: &[Self]) -> Vec<usize> {
+        let mut columns: Vec<usize> = bounds.iter().map(|b| b.column).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+
+    /// The first clock, in ms, at which a row with this time has come or gone.
+    pub fn clock(&self, time_us: i64) -> i64 {
+        let time = time_us.saturating_add(self.offset_us);
+        let (grain_us, grain_ms) = match self.grain {
+            Grain::Millisecond => (1_000, 1),
+            Grain::Day => (86_400_000_000, 86_400_000),
+        };
+        let whole = time.div_euclid(grain_us);
+        let is_on = time.rem_euclid(grain_us) == 0;
+        let comes_after = (self.edge == Edge::Enter) != self.is_inclusive;
+        (if is_on && !comes_after { whole } else { whole + 1 }) * grain_ms
+    }
 }
 
 /// One stage of a linear chain.

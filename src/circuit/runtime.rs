@@ -213,6 +213,7 @@ impl Runtime {
                 parts.push(part);
             }
             eval_errors.merge(output.eval_errors);
+            merged.next_due_ms = merged.next_due_ms.into_iter().chain(output.next_due).min();
         }
         for (view, (parts, codec)) in parts.into_iter().zip(&self.view_codecs).enumerate() {
             let schema = &self.plan.nodes[self.plan.views[view].node].schema;

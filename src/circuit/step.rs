@@ -59,4 +59,6 @@ pub struct StepOutput {
     pub view_hashes: Vec<ViewHash>,
     /// Rows that were left out because an expression failed on them; sorted. Empty with [`OnEvalError::Stop`].
     pub eval_errors: Vec<EvalError>,
+    /// The first clock, in ms, at which time alone changes a view; it may be too early, never too late.
+    pub next_due_ms: Option<i64>,
 }

@@ -39,6 +39,7 @@ pub(super) struct TableChunk {
 pub(super) struct WorkerOutput {
     pub(super) views: Vec<(Delta, ViewHash)>,
     pub(super) eval_errors: EvalErrors,
+    pub(super) next_due: Option<i64>,
 }
 
 /// One worker.
@@ -207,8 +208,11 @@ impl Worker {
 
     /// Ends a step: the changes of the views, as far as this worker has them.
     pub(super) fn finish(&mut self) -> Result<WorkerOutput> {
-        let mut output =
-            WorkerOutput { eval_errors: std::mem::take(&mut self.context.eval_errors), ..Default::default() };
+        let mut output = WorkerOutput {
+            eval_errors: std::mem::take(&mut self.context.eval_errors),
+            next_due: self.nodes.iter().filter_map(|n| n.operator.as_ref()?.next_due()).min(),
+            ..Default::default()
+        };
         for (view, codec) in self.view_codecs.iter().enumerate() {
             let schema = &self.plan.nodes[self.plan.views[view].node].schema;
             let chunks = std::mem::take(&mut self.views[view]);

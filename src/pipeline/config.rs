@@ -23,6 +23,7 @@ pub const KEYS: &[&str] = &[
     "on_evaluation_error",
     "on_parse_error",
     "max_pending_output_bytes",
+    "clock_resolution_usecs",
 ];
 
 const STORAGE_KEYS: &[&str] = &["cache_mib", "max_log_bytes", "max_memtable_bytes", "quota_bytes"];
@@ -62,6 +63,8 @@ pub struct PipelineConfig {
     pub on_parse_error: OnError,
     /// Inputs wait while the outputs' undelivered deltas take more than this many bytes. Default 256 MiB.
     pub max_pending_output_bytes: u64,
+    /// The least time between a step and the next one that is made only because time has passed. Default 1 s.
+    pub clock_resolution: Duration,
 }
 
 /// How state is kept.
@@ -114,6 +117,7 @@ impl Default for PipelineConfig {
             on_evaluation_error: OnError::Stop,
             on_parse_error: OnError::Skip,
             max_pending_output_bytes: 256 << 20,
+            clock_resolution: Duration::from_secs(1),
         }
     }
 }
@@ -165,6 +169,9 @@ impl PipelineConfig {
         }
         if let Some(micros) = keys.number("max_buffering_delay_usecs")? {
             config.max_buffering_delay = Duration::from_micros(micros);
+        }
+        if let Some(micros) = keys.positive("clock_resolution_usecs")? {
+            config.clock_resolution = Duration::from_micros(micros);
         }
         config.rows_per_step = keys.positive("rows_per_step")?;
         if let Some(rows) = keys.positive("max_rows_per_step")? {

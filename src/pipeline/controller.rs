@@ -120,6 +120,8 @@ pub(crate) struct Pipeline {
     pub(super) semantics_outdated: bool,
     /// Since when rows wait for a larger batch.
     pub(super) waiting_since: Option<Duration>,
+    /// When this process made a new step last.
+    pub(super) last_step_at: Option<Duration>,
 }
 
 /// Runs a pipeline until it is asked to stop, fails, or (with `until_end`) has nothing more to do.
@@ -233,6 +235,14 @@ impl Pipeline {
                 self.checkpoint_if_due()?;
                 continue;
             }
+            // With an end, time stands still once nothing more can come, and before anything has: a finished pipeline that is started
+            // again changes nothing.
+            let is_open = !until_end || self.last_step_at.is_some() && !self.inputs.iter().all(InputEndpoint::is_done);
+            if !full && is_open && self.is_clock_due() {
+                self.step(0)?;
+                self.checkpoint_if_due()?;
+                continue;
+            }
             self.checkpoint_if_due()?;
             if self.inputs.iter().all(|i| i.is_done() || (until_end && !i.is_finite())) {
                 self.outputs.iter_mut().for_each(OutputEndpoint::settle);
@@ -244,8 +254,15 @@ impl Pipeline {
                 }
             }
             self.report();
-            self.env.scheduler.wait(&self.parker, TURN);
+            self.env.scheduler.wait(&self.parker, TURN.min(self.config.clock_resolution));
         }
+    }
+
+    /// Whether time alone has changed a view, and the last step is long enough ago.
+    fn is_clock_due(&self) -> bool {
+        let now = self.env.clock.elapsed();
+        let rested = self.last_step_at.is_none_or(|at| now.saturating_sub(at) >= self.config.clock_resolution);
+        rested && self.state.next_due_ms.is_some_and(|due| self.env.clock.wall_ms() >= due)
     }
 
     /// Whether there is a step to make now.
@@ -268,7 +285,7 @@ impl Pipeline {
         now.saturating_sub(*self.waiting_since.get_or_insert(now)) >= self.config.max_buffering_delay
     }
 
-    /// One new step.
+    /// One new step, of at most so many rows of each input; none if it is made only because time has passed.
     fn step(&mut self, rows: u64) -> Result<()> {
         let step = self.state.step + 1;
         let clock_ms = self.env.clock.wall_ms().max(self.state.clock_ms);
@@ -307,6 +324,7 @@ impl Pipeline {
             store.log().submit()?;
         }
         self.run_step(step, clock_ms, tables)?;
+        self.last_step_at = Some(self.env.clock.elapsed());
         self.control.update(|s| s.new_rows += new_rows);
         Ok(())
     }
@@ -322,6 +340,7 @@ impl Pipeline {
         }
         self.state.step = step;
         self.state.clock_ms = clock_ms;
+        self.state.next_due_ms = done.next_due_ms;
         self.state.views = done.view_hashes;
         let failed = done.eval_errors.len() as u64;
         for error in done.eval_errors.into_iter().take(SHOWN_ERRORS as usize) {

@@ -174,6 +174,7 @@ impl Pipeline {
             log_from,
             semantics_outdated,
             waiting_since: None,
+            last_step_at: None,
         };
         if (new_sinks || fresh || copy) && pipeline.store.is_some() {
             pipeline.checkpoint_now(log_from)?;
@@ -345,6 +346,7 @@ fn fresh_state(program: &Program, options: &Options, env: &Environment, semantic
         incarnation: env.new_id,
         step: 0,
         clock_ms: 0,
+        next_due_ms: None,
         workers: 0,
         generation: 1,
         semantics,

@@ -83,7 +83,8 @@ impl Pipeline {
         if !checked(Check::ReplayStep) {
             tables.iter_mut().for_each(Vec::clear);
         }
-        self.run_step(record.step, record.clock_ms, tables)?;
+        let clock_ms = if checked(Check::RecordedClock) { record.clock_ms } else { self.env.clock.wall_ms() };
+        self.run_step(record.step, clock_ms, tables)?;
         self.control.update(|s| s.replayed_rows += rows);
         self.wait_for_outputs()
     }

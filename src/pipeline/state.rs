@@ -29,6 +29,9 @@ pub struct PipelineState {
     pub step: u64,
     /// That step's clock.
     pub clock_ms: i64,
+    /// The clock, in ms, at which time alone changes a view next; it may be too early, never too late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_due_ms: Option<i64>,
     /// Worker threads whose spines the checkpoint has.
     pub workers: usize,
     /// Generation of the configuration.
@@ -131,6 +134,7 @@ mod tests {
             incarnation: uuid::Uuid::from_u128(1),
             step: 3,
             clock_ms: 9,
+            next_due_ms: None,
             workers: 2,
             generation: 1,
             semantics: Semantics { on_evaluation_error: OnError::Stop },

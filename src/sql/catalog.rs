@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{Result, TableReference, plan_err};
-use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
 use datafusion_functions::core::planner::CoreFunctionPlanner;
 use datafusion_functions::datetime::planner::DatetimeFunctionPlanner;
@@ -18,6 +18,8 @@ use datafusion_functions::unicode::planner::UnicodeFunctionPlanner;
 use datafusion_functions_aggregate::planner::AggregateFunctionPlanner;
 use datafusion_functions_nested::planner::{FieldAccessPlanner, NestedFunctionPlanner};
 
+use super::clock;
+use super::table_functions::WindowFunctions;
 use super::types::Types;
 use crate::circuit::plan::NodeId;
 
@@ -53,6 +55,11 @@ impl Functions {
         };
         let scalar = datafusion_functions::all_default_functions();
         for f in scalar.into_iter().chain(datafusion_functions_nested::all_default_nested_functions()) {
+            for name in names(f.name(), f.aliases()) {
+                functions.scalar.insert(name, Arc::clone(&f));
+            }
+        }
+        for f in clock::functions().map(Arc::new) {
             for name in names(f.name(), f.aliases()) {
                 functions.scalar.insert(name, Arc::clone(&f));
             }
@@ -94,6 +101,7 @@ pub(super) struct Catalog {
     pub options: Arc<ConfigOptions>,
     functions: Functions,
     planners: Vec<Arc<dyn ExprPlanner>>,
+    relation_planners: [Arc<dyn RelationPlanner>; 1],
     /// The relation that was asked for last and is not there.
     missing: RefCell<Option<String>>,
 }
@@ -115,6 +123,7 @@ impl Catalog {
                 // It writes count(*) as count(1).
                 Arc::new(AggregateFunctionPlanner),
             ],
+            relation_planners: [Arc::new(WindowFunctions)],
             missing: RefCell::new(None),
         }
     }
@@ -142,6 +151,10 @@ impl ContextProvider for Catalog {
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
         &self.planners
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &self.relation_planners
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {

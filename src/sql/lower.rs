@@ -20,6 +20,7 @@ use datafusion_physical_expr::expressions::Literal;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::catalog::Catalog;
+use super::clock::uses_now;
 use crate::circuit::plan::{Node, NodeId, NodeKind, Stage};
 
 mod aggregate;
@@ -28,9 +29,11 @@ mod limit;
 mod nodes;
 mod output;
 mod project;
+mod temporal;
 
 pub(super) use nodes::Nodes;
 use project::{Computed, column, project};
+use temporal::with_clock_column;
 
 /// Rows on their way: a node's output and what is done to it next.
 #[derive(Clone, Debug)]
@@ -140,22 +143,16 @@ impl Lowering<'_> {
     }
 
     /// A projection of the stream that its input became.
-    fn project_plan(&self, projection: &logical_plan::Projection, stream: Stream) -> Result<Stream> {
+    fn project_plan(&mut self, projection: &logical_plan::Projection, stream: Stream) -> Result<Stream> {
+        let (stream, schema) = self.clocked(stream, projection.input.schema(), projection.expr.iter())?;
         let names = projection.schema.fields().iter().map(|f| f.name());
         let computed = projection
             .expr
             .iter()
             .zip(names)
-            .map(|(e, name)| Ok(Computed { expr: self.physical(e, projection.input.schema())?, name: name.clone() }))
+            .map(|(e, name)| Ok(Computed { expr: self.physical(e, &schema)?, name: name.clone() }))
             .collect::<Result<_>>()?;
         project(stream, computed)
-    }
-
-    fn filter(&self, mut stream: Stream, predicate: &Expr, schema: &DFSchema) -> Result<Stream> {
-        if !matches!(predicate, Expr::Literal(ScalarValue::Boolean(Some(true)), _)) {
-            stream.stages.push(Stage::Filter(self.physical(predicate, schema)?));
-        }
-        Ok(stream)
     }
 
     fn union(&mut self, union: &logical_plan::Union) -> Result<Stream> {
@@ -189,6 +186,14 @@ impl Lowering<'_> {
 
     /// The expression over batches of `schema`.
     fn physical(&self, e: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+        let replaced = match uses_now(e) {
+            true => Some(with_clock_column(e, schema)?.ok_or_else(|| Refusal {
+                message: format!("the clock in `{e}` is not supported here"),
+                help: Some("compute it as a column of a sub-query, or compare it in WHERE"),
+            })?),
+            false => None,
+        };
+        let e = replaced.as_ref().unwrap_or(e);
         let mut props = ExecutionProps::new();
         props.config_options = Some(Arc::clone(&self.catalog.options));
         let physical = create_physical_expr(e, schema, &props, &PhysicalPlanningContext::default())?;

@@ -14,6 +14,7 @@
 //! 5. What expressions give is what DataFusion says: integers divide to integers, `avg` of integers is a DOUBLE.
 
 mod catalog;
+mod clock;
 mod compile;
 mod ddl;
 mod error;
@@ -22,6 +23,7 @@ mod options;
 mod parse;
 mod planner;
 mod program;
+mod table_functions;
 #[cfg(test)]
 mod tests;
 mod types;

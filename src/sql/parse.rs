@@ -9,6 +9,7 @@ use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word};
 
 use super::error::{Mistake, Source};
+use super::table_functions::without_table;
 
 /// A statement and where it stands.
 #[derive(Debug)]
@@ -80,7 +81,7 @@ fn defined_name(tokens: &[TokenWithSpan]) -> Option<String> {
 
 /// The mistake has an empty span where the statement ended too early.
 fn parse_one(tokens: &[TokenWithSpan]) -> Result<Statement, Mistake> {
-    let mut parser = Parser::new(&GenericDialect).with_tokens_with_locations(tokens.to_vec());
+    let mut parser = Parser::new(&GenericDialect).with_tokens_with_locations(without_table(tokens));
     let statement = parser.parse_statement().map_err(|e| syntax_error(e, tokens))?;
     let next = parser.peek_token();
     match next.token {

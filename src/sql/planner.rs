@@ -1,8 +1,7 @@
 //! A query → DataFusion's optimized logical plan, and its errors → mistakes with a place.
 //!
 //! Only rules that keep to what a circuit has are run: those that make limits or joins out of sub-queries are
-//! left out, and so is the one that turns DISTINCT aggregates into groupings. `now()` is refused before, so nothing is folded by
-//! the clock.
+//! left out, and so is the one that turns DISTINCT aggregates into groupings. There is no clock that anything could be folded by.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -22,12 +21,13 @@ use datafusion_optimizer::optimize_unions::OptimizeUnions;
 use datafusion_optimizer::push_down_filter::PushDownFilter;
 use datafusion_optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
-use datafusion_optimizer::{Optimizer, OptimizerContext};
+use datafusion_optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
 use datafusion_sql::sqlparser::ast::{Expr, Query, Spanned, Statement, visit_expressions, visit_relations};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 
 use super::catalog::Catalog;
+use super::clock::plan_uses_now;
 use super::ddl::normalized;
 use super::error::{Mistake, suggestion};
 use crate::suggest::nearest;
@@ -66,7 +66,9 @@ fn optimized(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, DataFusion
     // Fresh names for each view (their generator is the context's), and no clock.
     let settings =
         OptimizerContext::new_with_config_options(Arc::clone(&catalog.options)).without_query_execution_start_time();
-    Optimizer::with_rules(vec![
+    // What several conditions have in common would hide the clock from those that are temporal filters.
+    let shares_expressions = !plan_uses_now(&plan);
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ReplaceDistinctWithAggregate::new()),
@@ -76,10 +78,12 @@ fn optimized(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, DataFusion
         Arc::new(EliminateFilter::new()),
         Arc::new(EliminateCrossJoin::new()),
         Arc::new(PushDownFilter::new()),
-        Arc::new(CommonSubexprEliminate::new()),
-        Arc::new(OptimizeProjections::new()),
-    ])
-    .optimize(plan, &settings, |_, _| {})
+    ];
+    if shares_expressions {
+        rules.push(Arc::new(CommonSubexprEliminate::new()));
+    }
+    rules.push(Arc::new(OptimizeProjections::new()));
+    Optimizer::with_rules(rules).optimize(plan, &settings, |_, _| {})
 }
 
 fn mistake(error: &DataFusionError, query: &Query, catalog: &Catalog) -> Mistake {
@@ -117,7 +121,9 @@ fn mistake(error: &DataFusionError, query: &Query, catalog: &Catalog) -> Mistake
                     rest.split_once("Candidate functions: ").map(|(_, c)| format!("there is {c}; casts may be needed"));
                 mistake
             } else {
-                Mistake::new(span, text)
+                let mut mistake = Mistake::new(span, text);
+                mistake.help = error.diagnostic().and_then(|d| d.helps.first()).map(|help| help.message.clone());
+                mistake
             }
         }
     }
@@ -154,7 +160,8 @@ fn relation_span(query: &Query, name: &str) -> Span {
         }
         ControlFlow::Continue(())
     });
-    span
+    // The relation of a table function is parsed as an expression.
+    if span == Span::empty() { column_span(query, name.rsplit('.').next().unwrap_or(name)) } else { span }
 }
 
 fn column_span(query: &Query, name: &str) -> Span {

@@ -2,10 +2,12 @@
 
 use super::compile;
 
+mod clock;
 mod errors;
 mod flights;
 mod functions;
 mod plans;
+mod windows;
 
 /// Two tables, one of them keyed, in line 1.
 const TABLES: &str = "CREATE TABLE t (a INT, b VARCHAR, c DOUBLE, d DECIMAL(12, 2), ts TIMESTAMP); \

@@ -14,7 +14,9 @@ use datafusion_sql::sqlparser::ast::{
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
 use super::catalog::Catalog;
+use super::clock::is_clock;
 use super::error::Mistake;
+use super::table_functions::{Call, expression};
 use crate::circuit::plan::AggregateFunction;
 use crate::suggest::nearest;
 
@@ -34,7 +36,7 @@ pub(super) fn check(
     catalog: &Catalog,
     mistakes: &mut Vec<Mistake>,
 ) {
-    let mut walk = Walk { tokens, place, catalog, mistakes, depth: 0 };
+    let mut walk = Walk { tokens, place, catalog, mistakes, depth: 0, arguments: Vec::new() };
     let ControlFlow::Continue(()) = query.visit(&mut walk);
 }
 
@@ -45,6 +47,8 @@ struct Walk<'a> {
     mistakes: &'a mut Vec<Mistake>,
     /// Expressions around the one being visited, and itself.
     depth: usize,
+    /// Arguments of table functions that are no expressions.
+    arguments: Vec<Span>,
 }
 
 impl Visitor for Walk<'_> {
@@ -119,7 +123,12 @@ impl Visitor for Walk<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
         let span = factor.span();
+        let call = Call::of(factor);
+        if let Some(call) = &call {
+            self.arguments.extend(call.relation_and_descriptor().map(Spanned::span));
+        }
         match factor {
+            TableFactor::TableFunction { expr, .. } if call.is_some() => self.arguments.push(expr.span()),
             TableFactor::Table {
                 name,
                 args,
@@ -132,8 +141,9 @@ impl Visitor for Walk<'_> {
                 index_hints,
                 ..
             } => {
-                if args.is_some() {
-                    self.refuse(name.span(), &format!("the table function {name}"), None);
+                if let (Some(args), None) = (args, &call) {
+                    self.arguments.extend(args.args.iter().filter_map(expression).map(Spanned::span));
+                    self.refuse(name.span(), &format!("the table function {name}"), Some("there are TUMBLE and HOP"));
                 }
                 let plain = with_hints.is_empty()
                     && version.is_none()
@@ -174,6 +184,7 @@ impl Visitor for Walk<'_> {
             self.mistakes.push(mistake.or_at(self.place).help(help));
         }
         match expr {
+            Expr::Function(_) | Expr::Subquery(_) if self.arguments.contains(&expr.span()) => {}
             Expr::Function(function) => self.function(function),
             Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => {
                 self.refuse(
@@ -315,8 +326,8 @@ impl Walk<'_> {
         } else if let Some(scalar) = self.catalog.get_function_meta(name) {
             match scalar.signature().volatility {
                 Volatility::Immutable => {}
-                // The clock's functions: they would change a view's rows without any input.
-                Volatility::Stable => self.refuse(span, &upper, Some("take the time from a column")),
+                Volatility::Stable if is_clock(&scalar) => {}
+                Volatility::Stable => self.refuse(span, &upper, Some("take it from NOW()")),
                 Volatility::Volatile => {
                     self.refuse(
                         span,

@@ -260,3 +260,34 @@ fn every_break_is_noticed() {
     }
     assert!(unnoticed.is_empty(), "not noticed: {unnoticed:?}");
 }
+
+/// Plays games of the timed program; gives the steps that were replayed.
+fn timed_games(games: u64, off: Option<Check>) -> Result<u64, String> {
+    let subjects = subjects();
+    let mut replayed = 0;
+    for n in 0..games {
+        let game = Game::timed(mix(seed() ^ n.rotate_left(20)), &subjects);
+        let reference = reference(&game)?;
+        for run in reference.runs().skip(n as usize).step_by(19) {
+            let played = match off {
+                Some(check) => without(check, || play(&game, &reference, &run)),
+                None => play(&game, &reference, &run),
+            };
+            let at = |e| format!("BACKSTAY_SEED={}, game {}, {run:?}: {e}", self::seed(), game.seed);
+            replayed += played.map_err(at)?.replayed_steps;
+        }
+    }
+    Ok(replayed)
+}
+
+#[test]
+fn time_goes_on_over_crashes() {
+    let replayed = timed_games(8, None).unwrap_or_else(|e| panic!("{e}"));
+    assert!(replayed > 100, "{replayed} steps were replayed");
+}
+
+#[test]
+fn a_replay_that_looks_at_the_wall_clock_is_noticed() {
+    let why = timed_games(8, Some(Check::RecordedClock)).expect_err("nothing is noticed");
+    println!("{}", why.lines().next().unwrap_or_default());
+}

@@ -8,10 +8,12 @@
 
 mod accumulator;
 pub mod aggregate;
+pub mod clock;
 mod extrema;
 pub mod join;
 pub mod linear;
 mod ordered;
+pub mod temporal;
 pub mod top;
 pub mod upsert;
 
@@ -85,6 +87,11 @@ pub trait Operator: Send {
         false
     }
 
+    /// The first clock, in ms, at which time alone changes its relation; it may say too early a one, never too late.
+    fn next_due(&self) -> Option<i64> {
+        None
+    }
+
     /// Its state, in a fixed order.
     fn spines(&mut self) -> Vec<&mut Spine> {
         Vec::new()
@@ -112,6 +119,8 @@ pub fn build(
         NodeKind::Table { primary_key } if primary_key.is_empty() => None,
         NodeKind::Table { primary_key } => Some(Box::new(upsert::Upsert::new(node, primary_key, open)?)),
         NodeKind::Linear(stages) => Some(Box::new(linear::Linear::new(node, stages.clone()))),
+        NodeKind::Clock => Some(Box::new(clock::Clock::new(node, owns_global, open)?)),
+        NodeKind::Temporal { bounds } => Some(Box::new(temporal::Temporal::new(node, bounds, open)?)),
         NodeKind::Join { .. } => Some(Box::new(join::Join::new(node, &input(0), &input(1), open)?)),
         NodeKind::TopK(top) => Some(Box::new(top::TopKOperator::new(node, &input(0), top, open)?)),
         NodeKind::Aggregate { group, aggregates } => {
@@ -141,6 +150,11 @@ impl StateKeys {
     /// The distribution key of row `i`.
     pub(super) fn distribution(&self, i: usize) -> &[u8] {
         self.rows.get(i)
+    }
+
+    /// The vnode of row `i`.
+    pub(super) fn vnode(&self, i: usize) -> u8 {
+        vnode(self.rows.get(i))
     }
 
     /// The state key of row `i`, valid until the next call.

@@ -42,7 +42,9 @@ impl Needed {
 impl Lowering<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &logical_plan::Aggregate) -> Result<Stream> {
         let stream = self.plan(&aggregate.input)?;
-        let input = aggregate.input.schema();
+        let exprs = aggregate.group_expr.iter().chain(&aggregate.aggr_expr);
+        let (stream, input) = self.clocked(stream, aggregate.input.schema(), exprs)?;
+        let input = &input;
         let mut needed = Needed::default();
         let (group_exprs, sets) = grouping_sets(&aggregate.group_expr)?;
         let mut group = Vec::with_capacity(group_exprs.len());

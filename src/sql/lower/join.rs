@@ -5,12 +5,14 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema};
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_common::{DFSchema, JoinType, NullEquality};
+use datafusion_expr::utils::{conjunction, split_conjunction};
 use datafusion_expr::{Expr, logical_plan};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column;
 
 use super::{Computed, Lowering, Refusal, Result, Stream, column, project};
 use crate::circuit::plan::NodeKind;
+use crate::sql::clock::uses_now;
 
 impl Lowering<'_> {
     pub(super) fn join(&mut self, join: &logical_plan::Join) -> Result<Stream> {
@@ -38,7 +40,10 @@ impl Lowering<'_> {
             }
         }
         let extra = left.schema.fields().len() - left_width;
-        let filter = match &join.filter {
+        // The clock changes what is joined, not how.
+        let (timed, fixed): (Vec<&Expr>, Vec<&Expr>) =
+            join.filter.iter().flat_map(split_conjunction).partition(|e| uses_now(e));
+        let filter = match &conjunction(fixed.into_iter().cloned()) {
             None => None,
             Some(filter) => Some(shift(self.physical(filter, &join.schema)?, left_width, extra)?),
         };
@@ -55,7 +60,11 @@ impl Lowering<'_> {
         let null_equals_null = join.null_equality == NullEquality::NullEqualsNull;
         let kind = NodeKind::Join { left_keys, right_keys, null_equals_null, filter };
         let joined = self.push(kind, vec![left, right], schema, "join");
-        project(joined, kept)
+        let mut joined = project(joined, kept)?;
+        for condition in timed {
+            joined = self.filter(joined, condition, &join.schema)?;
+        }
+        Ok(joined)
     }
 
     /// The stream with a column for each key expression, and these columns.

@@ -44,8 +44,9 @@ fn same_kind(a: &NodeKind, b: &NodeKind) -> bool {
         (NodeKind::Aggregate { group: g1, aggregates: a1 }, NodeKind::Aggregate { group: g2, aggregates: a2 }) => {
             g1 == g2 && a1 == a2
         }
-        (NodeKind::Union, NodeKind::Union) => true,
         (NodeKind::TopK(a), NodeKind::TopK(b)) => a == b,
+        (NodeKind::Temporal { bounds: a }, NodeKind::Temporal { bounds: b }) => a == b,
+        (NodeKind::Union, NodeKind::Union) | (NodeKind::Clock, NodeKind::Clock) => true,
         // Tables have no inputs and may look alike.
         _ => false,
     }

@@ -37,10 +37,10 @@ impl Circuit {
         }
     }
 
-    pub(super) fn step(&mut self, tables: &Step) -> Result<(), String> {
+    pub(super) fn step(&mut self, clock_ms: i64, tables: &Step) -> Result<(), String> {
         self.last_step += 1;
         let step = self.last_step;
-        let input = StepInput { step, clock_ms: 0, tables: tables.clone() };
+        let input = StepInput { step, clock_ms, tables: tables.clone() };
         let output = self.runtime.submit(input).and_then(|()| self.runtime.complete());
         let output = output.map_err(|e| format!("{} worker(s), step {step}: {e}", self.workers))?;
         for ((delta, codec), (_, total)) in output.views.iter().zip(&self.codecs).zip(&mut self.views) {

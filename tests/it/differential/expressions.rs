@@ -132,6 +132,11 @@ pub(super) fn predicate(rng: &mut Rng, scope: &Scope, depth: u32) -> String {
     }
     let kind = scope.kind(rng);
     let deeper = depth.saturating_sub(1);
+    if rng.once_in(6)
+        && let Some(condition) = super::time::condition(rng, scope)
+    {
+        return condition;
+    }
     match rng.below(8) {
         0 => format!("{} IS {}NULL", leaf(rng, scope, kind), rng.one_of(&["", "NOT "])),
         // In parentheses, since the parser takes what stands behind FROM as far as it goes.

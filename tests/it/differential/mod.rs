@@ -4,6 +4,7 @@
 //! - `changes`: what happens to the tables, cut into steps;
 //! - `circuit`: a program run in process; `oracle`: the batch answer, and the comparison with it;
 //! - `windows`: limits and ranks, random and written;
+//! - `time`: windows of time, and the clock, which goes on between steps;
 //! - `programs`: programs that somebody wrote down, one line a construct: **add yours there**; `aggregates`: those about aggregates.
 //!
 //! `BACKSTAY_SQL_PROGRAMS` is how many random programs are run (default 100), `BACKSTAY_SQL_SEED=<n>` runs one of them, whose number a
@@ -24,6 +25,7 @@ mod oracle;
 mod programs;
 mod queries;
 mod tables;
+mod time;
 mod windows;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -62,14 +64,16 @@ fn run(sql: &str, references: &[(&str, &str)], oracle: &Oracle, rng: &mut Rng) -
     }
     let mut circuits = [1, 2 + rng.below(3) as usize].map(|workers| Circuit::start(&program, workers, rng.next()));
     let mut contents = Contents::new(&program);
+    let mut clock_ms = time::START_MS;
     for phase in 0..PHASES {
         let steps = contents.phase(&program, rng, phase == 0);
-        for circuit in &mut circuits {
-            for step in &steps {
-                circuit.step(step)?;
+        for step in &steps {
+            clock_ms += time::pause_ms(rng);
+            for circuit in &mut circuits {
+                circuit.step(clock_ms, step)?;
             }
         }
-        let answers = oracle.answers(&program, references, &contents)?;
+        let answers = oracle.answers(&program, references, &contents, clock_ms)?;
         for circuit in &circuits {
             for (view, answer) in program.views.iter().zip(&answers) {
                 let got = circuit.view(&view.name);

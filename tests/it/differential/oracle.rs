@@ -41,6 +41,7 @@ impl Oracle {
         program: &Program,
         references: &[(&str, &str)],
         contents: &Contents,
+        clock_ms: i64,
     ) -> Result<Vec<RecordBatch>, String> {
         for (i, table) in program.tables.iter().enumerate() {
             self.register(&table.name, contents.batch(i));
@@ -49,7 +50,7 @@ impl Oracle {
         for view in &program.views {
             let reference = references.iter().find(|(name, _)| *name == view.name).map(|(_, sql)| *sql);
             let answer = self
-                .answer(reference.unwrap_or(&view.sql), &view.schema)
+                .answer(&super::time::standard(reference.unwrap_or(&view.sql), clock_ms), &view.schema)
                 .map_err(|e| format!("the oracle's view {}: {e}", view.name))?;
             self.register(&view.name, answer.clone());
             answers.push(answer);

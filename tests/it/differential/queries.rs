@@ -159,6 +159,14 @@ impl<'a> Maker<'a> {
         if !self.rng.once_in(8) {
             return (format!("{name} AS {alias}"), scope);
         }
+        if self.rng.once_in(2)
+            && let Some(windows) = super::time::windows(self.rng, name, schema)
+        {
+            for column in ["window_start", "window_end"] {
+                scope.0.push((format!("{alias}.{column}"), Kind::Timestamp));
+            }
+            return (format!("{windows} AS {alias}"), scope);
+        }
         // Its columns keep their names.
         let filter = predicate(self.rng, &scope, 1);
         (format!("(SELECT * FROM {name} AS {alias} WHERE {filter}) AS {alias}"), scope)

@@ -108,6 +108,18 @@ impl Game {
         Self { seed, subject, config, sources, sinks, lie: None }
     }
 
+    /// A game of the program whose views change when time passes.
+    pub(super) fn timed(seed: u64, subjects: &[Arc<Subject>; COUNT]) -> Self {
+        let mut game = Self::of_model(seed, Level::ExactlyOnce, subjects, &mut Rng::new(seed));
+        let subject = Arc::new(Subject::timed());
+        let sources = subject.sources(&mut Rng::new(mix(seed))).into_iter();
+        game.sources = sources.map(|(name, p)| (name, SourceState::new(Level::ExactlyOnce, p, false))).collect();
+        game.sinks = subject.sinks();
+        game.config.rows_per_step = None;
+        game.config.clock_resolution = Duration::from_millis(20);
+        Self { subject, ..game }
+    }
+
     pub(super) fn model(&self) -> Level {
         self.config.fault_tolerance.model
     }

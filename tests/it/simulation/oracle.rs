@@ -52,7 +52,10 @@ pub(super) fn compare_after(game: &Game, reference: &World, world: &World, step:
                     same(&text(&expected), &text(&once)).map_err(|e| at("once", e))?;
                 } else {
                     ascending(&once).map_err(|e| at("once", e))?;
-                    let (expected, got) = (integrated(&expected), integrated(&once));
+                    let (expected, got) = match game.subject.is_timed {
+                        true => (timed(reference, view, &expected)?, timed(world, view, &once)?),
+                        false => (integrated(&expected), integrated(&once)),
+                    };
                     same(&format!("{expected:#?}"), &format!("{got:#?}")).map_err(|e| at("once", e))?;
                 }
                 repeats_only(&once, &least).map_err(|e| at("least", e))?;
@@ -162,4 +165,34 @@ fn last_life(world: &World, expected: &[Entry], got: &[Entry]) -> Check {
 fn id_of(row: &str) -> i64 {
     let digits = row.trim_start_matches("{\"id\":");
     digits.split([',', '}']).next().and_then(|d| d.parse().ok()).unwrap_or_else(|| panic!("no id: {row}"))
+}
+
+/// What a view of the timed program adds up to, apart from the time of its last step: the rows of `stamped`, which must all have the same
+/// clock; of the others how they differ from what that clock makes of these.
+fn timed(world: &World, view: &str, entries: &[Entry]) -> Result<BTreeMap<String, i64>, String> {
+    let parse = |rows: BTreeMap<String, i64>| -> Vec<(serde_json::Value, i64)> {
+        rows.into_iter().map(|(row, weight)| (serde_json::from_str(&row[..row.len() - 1]).unwrap(), weight)).collect()
+    };
+    let stamped = parse(integrated(&world.state().sinks["stamped.once"].entries));
+    let clocks: BTreeSet<i64> = stamped.iter().filter_map(|(row, _)| row["at"].as_i64()).collect();
+    if clocks.len() > 1 || stamped.iter().any(|(_, weight)| *weight < 0) {
+        return Err(format!("rows of several steps' clocks: {stamped:?}"));
+    }
+    let Some(&clock) = clocks.first() else { return Ok(integrated(entries)) };
+    let mut rows: BTreeMap<String, i64> = BTreeMap::new();
+    let name = |row: &serde_json::Value| format!("{} {}", row["id"], row["v"]);
+    let time = |row: &serde_json::Value| row["v"].as_i64().map(|v| (1_700_000_000 + v) * 1_000_000);
+    for (row, weight) in &stamped {
+        let is_there = match view {
+            "come" => time(row).is_some_and(|t| t <= clock),
+            "recent" => time(row).is_some_and(|t| t > clock - 2_000_000),
+            _ => continue,
+        };
+        *rows.entry(name(row)).or_default() -= weight * i64::from(is_there);
+    }
+    for (row, weight) in parse(integrated(entries)) {
+        *rows.entry(name(&row)).or_default() += weight;
+    }
+    rows.retain(|_, weight| *weight != 0);
+    Ok(rows)
 }

@@ -69,6 +69,16 @@ const PROGRAMS: &[(&[Table], &[View])] = &[
     ),
 ];
 
+/// What changes when time passes: the rows with the clock, and two temporal filters over times around the beginning of the simulation.
+const TIMED: (&[Table], &[View]) = (
+    &[("t", "id BIGINT NOT NULL, g VARCHAR, v BIGINT", Kind::Change, &["a", "b"])],
+    &[
+        ("stamped", "SELECT id, v, CAST(now() AS BIGINT) AS at FROM t"),
+        ("come", "SELECT id, v FROM t WHERE to_timestamp_seconds(1700000000 + v) <= now()"),
+        ("recent", "SELECT id, v FROM t WHERE to_timestamp_seconds(1700000000 + v) > now() - INTERVAL '2' SECOND"),
+    ],
+);
+
 /// Number of programs.
 pub(super) const COUNT: usize = PROGRAMS.len();
 /// The program whose views are rows of their table, one by one.
@@ -78,13 +88,23 @@ pub(super) const LINEAR: usize = 0;
 #[derive(Debug)]
 pub(super) struct Subject {
     pub(super) program: Arc<Program>,
+    /// Whether its views depend on the clock, which differs between two lives.
+    pub(super) is_timed: bool,
     tables: &'static [Table],
     views: &'static [View],
 }
 
 impl Subject {
     pub(super) fn new(number: usize) -> Self {
-        let (tables, views) = PROGRAMS[number];
+        Self::of(PROGRAMS[number])
+    }
+
+    /// The program whose views change when time passes.
+    pub(super) fn timed() -> Self {
+        Self { is_timed: true, ..Self::of(TIMED) }
+    }
+
+    fn of((tables, views): (&'static [Table], &'static [View])) -> Self {
         let mut sql = String::new();
         for (name, columns, _, connectors) in tables {
             let one = |c: &&str| format!(r#"{{"name": "{c}", "transport": {{"name": "sim_input"}}}}"#);
@@ -103,7 +123,7 @@ impl Subject {
             .unwrap();
         }
         let program = compile(&sql, "simulation.sql").unwrap_or_else(|e| panic!("{e:?}\n{sql}"));
-        Self { program: Arc::new(program), tables, views }
+        Self { program: Arc::new(program), tables, views, is_timed: false }
     }
 
     pub(super) fn views(&self) -> impl Iterator<Item = &'static str> {
