@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::plan::{
-    Aggregate, AggregateFunction, CircuitPlan, Edge, Grain, Node, NodeKind, Ranking, SortColumn, Stage, TimeBound, TopK,
+    Aggregate, AggregateFunction, CircuitPlan, Edge, Frame, FrameBound, FrameUnits, Grain, Node, NodeKind, Ranking,
+    SortColumn, Stage, TimeBound, TopK, Window, WindowFunction, WindowKind,
 };
 
 impl fmt::Display for CircuitPlan {
@@ -53,6 +54,7 @@ impl fmt::Display for Node {
             }
             NodeKind::Union | NodeKind::Clock => {}
             NodeKind::TopK(top) => write!(f, " {top}")?,
+            NodeKind::Window(window) => write!(f, " {window}")?,
         }
         let columns: Vec<String> =
             self.schema.fields().iter().map(|c| format!("{} {}", c.name(), c.data_type())).collect();
@@ -141,6 +143,58 @@ fn keys(order: &[SortColumn]) -> String {
     format!("[{}]", keys.join(", "))
 }
 
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let functions: Vec<String> = self.functions.iter().map(ToString::to_string).collect();
+        write!(f, "by {:?} order {} [{}]", self.partition, keys(&self.order), functions.join(", "))
+    }
+}
+
+impl fmt::Display for WindowFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}(", self.kind)?;
+        if let Some(column) = self.argument {
+            write!(f, "{column}")?;
+        }
+        f.write_str(")")?;
+        match self.kind {
+            WindowKind::Nth(_) | WindowKind::Aggregate(_) => write!(f, " {}", self.frame),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for WindowKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RowNumber => f.write_str("row_number"),
+            Self::Rank => f.write_str("rank"),
+            Self::DenseRank => f.write_str("dense_rank"),
+            Self::PercentRank => f.write_str("percent_rank"),
+            Self::CumeDist => f.write_str("cume_dist"),
+            Self::Ntile(buckets) => write!(f, "ntile {buckets} "),
+            Self::Shift { offset, default: None } => write!(f, "shift {offset:+} "),
+            Self::Shift { offset, default: Some(column) } => write!(f, "shift {offset:+} or {column} "),
+            Self::Nth(n) => write!(f, "nth {n} "),
+            Self::Aggregate(function) => write!(f, "{function}"),
+        }
+    }
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bound = |bound: FrameBound| match bound {
+            FrameBound::Unbounded => String::new(),
+            FrameBound::Offset(offset) => offset.to_string(),
+        };
+        let units = match self.units {
+            FrameUnits::Rows => "rows",
+            FrameUnits::Groups => "groups",
+        };
+        write!(f, "{units} {}..={}", bound(self.start), bound(self.end))
+    }
+}
+
 impl fmt::Display for SortColumn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let direction = if self.options.descending { " desc" } else { "" };
@@ -171,6 +225,7 @@ impl NodeKind {
             Self::Clock => "clock",
             Self::Union => "union",
             Self::TopK(_) => "top",
+            Self::Window(_) => "window",
         }
     }
 }

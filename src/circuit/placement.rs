@@ -12,7 +12,7 @@ use std::sync::Arc;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column;
 
-use super::plan::{CircuitPlan, Node, NodeId, NodeKind, Stage, TimeBound};
+use super::plan::{CircuitPlan, Node, NodeId, NodeKind, Stage, TimeBound, TopK, Window};
 
 /// What one input of a node needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ fn required(node: &Node, port: usize) -> Option<Vec<usize>> {
     match &node.kind {
         NodeKind::Join { left_keys, right_keys, .. } => Some(if port == 0 { left_keys } else { right_keys }.clone()),
         NodeKind::Aggregate { group, .. } => Some(group.clone()),
-        NodeKind::TopK(top) => Some(top.partition.clone()),
+        NodeKind::TopK(TopK { partition, .. }) | NodeKind::Window(Window { partition, .. }) => Some(partition.clone()),
         NodeKind::Temporal { bounds } => Some(TimeBound::columns(bounds)),
         NodeKind::Table { .. } | NodeKind::Linear(_) | NodeKind::Union | NodeKind::Clock => None,
     }
@@ -81,7 +81,7 @@ fn distribution(plan: &CircuitPlan, node: &Node, of: &[Vec<Vec<usize>>]) -> Vec<
             vec![left_keys.clone(), right_keys.iter().map(|i| i + width).collect()]
         }
         NodeKind::Aggregate { group, .. } => vec![(0..group.len()).collect()],
-        NodeKind::TopK(top) => vec![top.partition.clone()],
+        NodeKind::TopK(TopK { partition, .. }) | NodeKind::Window(Window { partition, .. }) => vec![partition.clone()],
         NodeKind::Temporal { bounds } => vec![TimeBound::columns(bounds)],
         // Its row lies with the owner of the empty key.
         NodeKind::Clock => vec![Vec::new()],

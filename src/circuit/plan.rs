@@ -15,7 +15,7 @@ use datafusion_physical_expr::PhysicalExpr;
 
 mod ordered;
 
-pub use ordered::{Ranking, TopK};
+pub use ordered::{Frame, FrameBound, FrameUnits, Ranking, TopK, Window, WindowFunction, WindowKind};
 
 /// Index of a node in [`CircuitPlan::nodes`].
 pub type NodeId = usize;
@@ -103,6 +103,8 @@ pub enum NodeKind {
     Union,
     /// ORDER BY with LIMIT and OFFSET, and ranks with an upper bound.
     TopK(TopK),
+    /// Functions with OVER.
+    Window(Window),
 }
 
 /// A comparison of the clock with a column.

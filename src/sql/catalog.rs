@@ -17,6 +17,7 @@ use datafusion_functions::datetime::planner::DatetimeFunctionPlanner;
 use datafusion_functions::unicode::planner::UnicodeFunctionPlanner;
 use datafusion_functions_aggregate::planner::AggregateFunctionPlanner;
 use datafusion_functions_nested::planner::{FieldAccessPlanner, NestedFunctionPlanner};
+use datafusion_functions_window::planner::WindowFunctionPlanner;
 
 use super::clock;
 use super::table_functions::WindowFunctions;
@@ -74,7 +75,6 @@ impl Functions {
                 functions.aggregate.insert(name, Arc::clone(&f));
             }
         }
-        // Only to be told apart from unknown functions: window functions are refused.
         for f in datafusion_functions_window::all_default_window_functions() {
             for name in names(f.name(), f.aliases()) {
                 functions.window.insert(name, Arc::clone(&f));
@@ -120,8 +120,9 @@ impl Catalog {
                 Arc::new(FieldAccessPlanner),
                 Arc::new(DatetimeFunctionPlanner),
                 Arc::new(UnicodeFunctionPlanner),
-                // It writes count(*) as count(1).
+                // They write count(*) as count(1).
                 Arc::new(AggregateFunctionPlanner),
+                Arc::new(WindowFunctionPlanner),
             ],
             relation_planners: [Arc::new(WindowFunctions)],
             missing: RefCell::new(None),

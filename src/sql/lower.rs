@@ -30,6 +30,7 @@ mod nodes;
 mod output;
 mod project;
 mod temporal;
+mod window;
 
 pub(super) use nodes::Nodes;
 use project::{Computed, column, project};
@@ -101,10 +102,7 @@ impl Lowering<'_> {
             // A relation has no order.
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.plan(&sort.input),
             LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => self.nothing(&empty.schema),
-            LogicalPlan::Window(_) => Err(Refusal {
-                message: "a window function is supported only if its rank has an upper bound".to_owned(),
-                help: Some("filter it in the query around: WHERE row_number <= 10; or QUALIFY"),
-            }),
+            LogicalPlan::Window(window) => self.window(window),
             other => Err(Refusal::new(format!("{} is not supported yet", construct(other)))),
         }
     }

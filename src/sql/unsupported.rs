@@ -20,9 +20,24 @@ use super::table_functions::{Call, expression};
 use crate::circuit::plan::AggregateFunction;
 use crate::suggest::nearest;
 
-/// The window functions that can be bounded.
-const RANKS: [&str; 3] = ["row_number", "rank", "dense_rank"];
-const RANKS_HELP: &str = "the window functions are ROW_NUMBER, RANK and DENSE_RANK, with an upper bound";
+/// The aggregates that take OVER.
+const FRAMED_AGGREGATES: [&str; 5] = ["count", "sum", "avg", "min", "max"];
+/// The functions that need OVER.
+const WINDOW_FUNCTIONS: [&str; 11] = [
+    "row_number",
+    "rank",
+    "dense_rank",
+    "percent_rank",
+    "cume_dist",
+    "ntile",
+    "lag",
+    "lead",
+    "first_value",
+    "last_value",
+    "nth_value",
+];
+const WINDOW_FUNCTIONS_HELP: &str = "with OVER there are COUNT, SUM, AVG, MIN, MAX, ROW_NUMBER, RANK, DENSE_RANK, PERCENT_RANK, \
+                                     CUME_DIST, NTILE, LAG, LEAD, FIRST_VALUE, LAST_VALUE and NTH_VALUE";
 
 /// The deepest expression: the planner's time grows faster than its depth.
 const MAX_DEPTH: usize = 200;
@@ -290,8 +305,9 @@ impl Walk<'_> {
         let span = function.name.span();
         let name = function.name.to_string().to_lowercase();
         let upper = name.to_uppercase();
-        if function.over.is_some() && !RANKS.contains(&name.as_str()) {
-            return self.refuse(span, &format!("the window function {upper} … OVER"), Some(RANKS_HELP));
+        let is_window = function.over.is_some();
+        if is_window && !WINDOW_FUNCTIONS.contains(&name.as_str()) && !FRAMED_AGGREGATES.contains(&name.as_str()) {
+            return self.refuse(span, &format!("the window function {upper} … OVER"), Some(WINDOW_FUNCTIONS_HELP));
         }
         let aggregate = self.catalog.get_aggregate_meta(&name).is_some();
         if let FunctionArguments::List(list) = &function.args {
@@ -315,7 +331,9 @@ impl Walk<'_> {
         if function.null_treatment.is_some() && !aggregate {
             self.refuse(span, &format!("IGNORE NULLS or RESPECT NULLS behind {upper}(…)"), None);
         }
-        self.function_name(&function.name, &name);
+        if !(is_window && WINDOW_FUNCTIONS.contains(&name.as_str())) {
+            self.function_name(&function.name, &name);
+        }
     }
 
     fn function_name(&mut self, object: &ObjectName, name: &str) {
@@ -347,9 +365,7 @@ impl Walk<'_> {
                 self.refuse(span, &format!("the aggregate {upper}"), Some(help));
             }
         } else if self.catalog.get_window_meta(name).is_some() {
-            if !RANKS.contains(&name) {
-                self.refuse(span, &format!("the window function {upper}"), Some(RANKS_HELP));
-            }
+            self.refuse(span, &format!("the window function {upper} without OVER"), None);
         } else if self.catalog.get_higher_order_meta(name).is_none() {
             let names = self.catalog.functions().names();
             let mut mistake = Mistake::new(span, format!("there is no function `{name}`")).or_at(self.place);

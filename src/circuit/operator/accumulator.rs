@@ -3,6 +3,7 @@
 //! Invariants: what is saved depends on the multiset of values alone, never on their order; a value taken away leaves
 //! no trace. Integers wrap as DataFusion's do, decimals are exact in 256 bits, floats are [exact](ExactSum).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -99,6 +100,56 @@ impl Accumulator {
             _ => return Err(format!("{function:?} of {argument:?} with result {result} is not supported")),
         };
         Ok(Self { average, result: result.clone(), counts: Vec::new(), sums })
+    }
+
+    /// The results over stretches of rows, whose ends only move forward from one to the next.
+    pub(super) fn over_frames(
+        mut self,
+        column: Option<&ArrayRef>,
+        frames: &[Range<usize>],
+    ) -> Result<Finished, ArrowError> {
+        let Some(column) = column else {
+            self.counts = frames.iter().map(|f| f.len() as i64).collect();
+            return self.finish();
+        };
+        if let Sums::Float(_) = self.sums {
+            return self.floats_over_frames(column, frames);
+        }
+        // Each row as a group, then sums of the groups before a row: they wrap, so that differences are right.
+        let rows = column.len();
+        (0..rows).for_each(|_| self.push_empty());
+        self.update(std::slice::from_ref(column), &vec![1; rows], &(0..rows as u32).collect::<Vec<_>>())?;
+        self.counts = differences(&self.counts, frames, 0, i64::wrapping_add, i64::wrapping_sub);
+        match &mut self.sums {
+            Sums::Int(sums) => *sums = differences(sums, frames, 0, i64::wrapping_add, i64::wrapping_sub),
+            Sums::Decimal(_, sums) => {
+                *sums = differences(sums, frames, i256::ZERO, i256::wrapping_add, i256::wrapping_sub);
+            }
+            Sums::None | Sums::Float(_) => {}
+        }
+        self.finish()
+    }
+
+    fn floats_over_frames(&self, column: &ArrayRef, frames: &[Range<usize>]) -> Result<Finished, ArrowError> {
+        let column = cast(column, &DataType::Float64)?;
+        let values = column.as_primitive::<Float64Type>();
+        let (mut sum, mut count, mut summed) = (ExactSum::default(), 0i64, 0..0);
+        let mut results = Vec::with_capacity(frames.len());
+        for frame in frames {
+            if frame.start >= summed.end {
+                (sum, count, summed) = (ExactSum::default(), 0, frame.start..frame.start);
+            }
+            for (rows, weight) in [(summed.end..frame.end, 1), (summed.start..frame.start, -1)] {
+                for row in rows.filter(|&row| values.is_valid(row)) {
+                    sum.add(values.value(row), weight);
+                    count += weight;
+                }
+            }
+            summed = frame.clone();
+            let value = || if self.average { sum.value() / count as f64 } else { sum.value() };
+            results.push((count != 0).then(value));
+        }
+        Ok(Finished { column: Arc::new(Float64Array::from(results)), overflowed: Vec::new() })
     }
 
     fn finish_decimal(&self, scale: i8, sums: &[i256]) -> Result<Finished, ArrowError> {
@@ -268,6 +319,23 @@ pub(super) fn split<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (head, rest) = bytes.split_first_chunk::<N>()?;
     *bytes = rest;
     Some(*head)
+}
+
+/// The sums over stretches of values.
+fn differences<T: Copy>(
+    values: &[T],
+    frames: &[Range<usize>],
+    zero: T,
+    add: impl Fn(T, T) -> T,
+    subtract: impl Fn(T, T) -> T,
+) -> Vec<T> {
+    let mut before = Vec::with_capacity(values.len() + 1);
+    before.push(zero);
+    before.extend(values.iter().scan(zero, |sum, &value| {
+        *sum = add(*sum, value);
+        Some(*sum)
+    }));
+    frames.iter().map(|frame| subtract(before[frame.end], before[frame.start])).collect()
 }
 
 #[cfg(test)]

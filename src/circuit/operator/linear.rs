@@ -140,7 +140,7 @@ fn mask(predicate: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<Boolean
 }
 
 /// The first row as `column: value, …`.
-fn render(row: &RecordBatch) -> String {
+pub(super) fn render(row: &RecordBatch) -> String {
     let fields = row.schema();
     let values = fields.fields().iter().zip(row.columns()).map(|(field, column)| {
         let value = match column.is_null(0) {

@@ -16,6 +16,7 @@ mod ordered;
 pub mod temporal;
 pub mod top;
 pub mod upsert;
+pub mod window;
 
 use arrow::array::ArrayRef;
 use backstay_storage::spine::{Discipline, Spine};
@@ -123,6 +124,7 @@ pub fn build(
         NodeKind::Temporal { bounds } => Some(Box::new(temporal::Temporal::new(node, bounds, open)?)),
         NodeKind::Join { .. } => Some(Box::new(join::Join::new(node, &input(0), &input(1), open)?)),
         NodeKind::TopK(top) => Some(Box::new(top::TopKOperator::new(node, &input(0), top, open)?)),
+        NodeKind::Window(window) => Some(Box::new(window::WindowOperator::new(node, &input(0), window, open)?)),
         NodeKind::Aggregate { group, aggregates } => {
             Some(Box::new(aggregate::AggregateOperator::new(node, &input(0), group, aggregates, owns_global, open)?))
         }

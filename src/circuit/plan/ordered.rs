@@ -2,7 +2,9 @@
 //!
 //! Invariant: rows of equal order keys stand in the order of their other columns, so that nothing depends on how they came in.
 
-use super::SortColumn;
+use arrow::datatypes::DataType;
+
+use super::{AggregateFunction, SortColumn};
 
 /// The first rows of each partition, or those behind them. Output columns are the input's, with the rank behind them if it is
 /// [`numbered`](Self::numbered).
@@ -31,4 +33,85 @@ pub enum Ranking {
     Rank,
     /// One more than the smaller order keys.
     DenseRank,
+}
+
+/// Window functions over one order. Output columns are the input's, with one for each function behind them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Columns of the partition key; without any, all rows are one partition.
+    pub partition: Vec<usize>,
+    /// The order, each column once. Without any, all rows of a partition are peers.
+    pub order: Vec<SortColumn>,
+    /// The functions.
+    pub functions: Vec<WindowFunction>,
+}
+
+/// One window function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WindowFunction {
+    /// Which one.
+    pub kind: WindowKind,
+    /// The argument's column.
+    pub argument: Option<usize>,
+    /// The rows that [`WindowKind::Nth`] and [`WindowKind::Aggregate`] look at.
+    pub frame: Frame,
+    /// The result's type (as DataFusion's planner says).
+    pub result: DataType,
+}
+
+/// What a window function computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowKind {
+    /// A row's number in its partition, from 1.
+    RowNumber,
+    /// One more than the rows of smaller order keys.
+    Rank,
+    /// One more than the smaller order keys.
+    DenseRank,
+    /// The rows of smaller order keys, by the number of other rows.
+    PercentRank,
+    /// The rows of order keys up to this row's, by the number of rows.
+    CumeDist,
+    /// The number of the row's bucket, of so many (at least 1) as equal as can be, the longer ones first.
+    Ntile(u64),
+    /// The argument of the row so many places on (LEAD) or, negative, back (LAG).
+    Shift {
+        /// Places.
+        offset: i64,
+        /// The column to take where there is no such row; NULL without one.
+        default: Option<usize>,
+    },
+    /// The argument of the frame's row of this number from 1, or, negative, from the last row: FIRST_VALUE is 1, LAST_VALUE −1.
+    Nth(i64),
+    /// An aggregate of the frame.
+    Aggregate(AggregateFunction),
+}
+
+/// The rows around a row that a function looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// What offsets count.
+    pub units: FrameUnits,
+    /// The first row.
+    pub start: FrameBound,
+    /// The last row.
+    pub end: FrameBound,
+}
+
+/// What a frame's offsets count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameUnits {
+    /// Rows.
+    Rows,
+    /// Groups of peers; also RANGE, as far as it has no offset but CURRENT ROW.
+    Groups,
+}
+
+/// An end of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameBound {
+    /// The partition's end on that side.
+    Unbounded,
+    /// So many units on or, negative, back; 0 is CURRENT ROW.
+    Offset(i64),
 }

@@ -45,6 +45,7 @@ fn same_kind(a: &NodeKind, b: &NodeKind) -> bool {
             g1 == g2 && a1 == a2
         }
         (NodeKind::TopK(a), NodeKind::TopK(b)) => a == b,
+        (NodeKind::Window(a), NodeKind::Window(b)) => a == b,
         (NodeKind::Temporal { bounds: a }, NodeKind::Temporal { bounds: b }) => a == b,
         (NodeKind::Union, NodeKind::Union) | (NodeKind::Clock, NodeKind::Clock) => true,
         // Tables have no inputs and may look alike.

@@ -250,23 +250,34 @@ p.sql:2:74: error: a sub-query in an expression is not supported yet
 #[test]
 fn functions() {
     assert_eq!(
-        view("SELECT row_number() OVER (ORDER BY a) AS r FROM t"),
-        r"p.sql:2:13: error: the view v: a window function is supported only if its rank has an upper bound
-  CREATE VIEW v AS SELECT row_number() OVER (ORDER BY a) AS r FROM t
-              ^
-  help: filter it in the query around: WHERE row_number <= 10; or QUALIFY"
+        view("SELECT stddev(c) OVER (ORDER BY a) AS r FROM t"),
+        r"p.sql:2:25: error: the window function STDDEV … OVER is not supported yet
+  CREATE VIEW v AS SELECT stddev(c) OVER (ORDER BY a) AS r FROM t
+                          ^^^^^^
+  help: with OVER there are COUNT, SUM, AVG, MIN, MAX, ROW_NUMBER, RANK, DENSE_RANK, PERCENT_RANK, CUME_DIST, NTILE, LAG, LEAD, FIRST_VALUE, LAST_VALUE and NTH_VALUE"
     );
     assert_eq!(
-        view("SELECT lag(a) OVER (ORDER BY a) AS r, sum(a) OVER () AS s FROM t"),
-        r"p.sql:2:25: error: the window function LAG … OVER is not supported yet
-  CREATE VIEW v AS SELECT lag(a) OVER (ORDER BY a) AS r, sum(a) OVER () AS s FROM t
-                          ^^^
-  help: the window functions are ROW_NUMBER, RANK and DENSE_RANK, with an upper bound
+        view("SELECT rank(), lag(a) IGNORE NULLS OVER (ORDER BY a) AS r FROM t"),
+        r"p.sql:2:25: error: the window function RANK without OVER is not supported yet
+  CREATE VIEW v AS SELECT rank(), lag(a) IGNORE NULLS OVER (ORDER BY a) AS r FROM t
+                          ^^^^
 
-p.sql:2:56: error: the window function SUM … OVER is not supported yet
-  CREATE VIEW v AS SELECT lag(a) OVER (ORDER BY a) AS r, sum(a) OVER () AS s FROM t
-                                                         ^^^
-  help: the window functions are ROW_NUMBER, RANK and DENSE_RANK, with an upper bound"
+p.sql:2:33: error: IGNORE NULLS or RESPECT NULLS behind LAG(…) is not supported yet
+  CREATE VIEW v AS SELECT rank(), lag(a) IGNORE NULLS OVER (ORDER BY a) AS r FROM t
+                                  ^^^"
+    );
+    assert_eq!(
+        view("SELECT sum(a) OVER (ORDER BY a RANGE BETWEEN 1 PRECEDING AND CURRENT ROW) AS r FROM t"),
+        r"p.sql:2:13: error: the view v: the frame RANGE BETWEEN 1 PRECEDING AND CURRENT ROW is not supported yet
+  CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a RANGE BETWEEN 1 PRECEDING AND CURRENT ROW) AS r FROM t
+              ^
+  help: ROWS and GROUPS take a number; RANGE takes UNBOUNDED and CURRENT ROW"
+    );
+    assert_eq!(
+        view("SELECT lag(a, a) OVER (ORDER BY a) AS r FROM t"),
+        r"p.sql:2:13: error: the view v: LAG takes a whole number, not `t.a`
+  CREATE VIEW v AS SELECT lag(a, a) OVER (ORDER BY a) AS r FROM t
+              ^"
     );
     assert_eq!(
         view("SELECT length(DISTINCT b), upper(b) FILTER (WHERE b > 'x') FROM t"),

@@ -3,7 +3,7 @@
 //! - `tables`: random tables, and values of a column; `expressions`, `queries`: random views over them;
 //! - `changes`: what happens to the tables, cut into steps;
 //! - `circuit`: a program run in process; `oracle`: the batch answer, and the comparison with it;
-//! - `windows`: limits and ranks, random and written;
+//! - `windows`: limits and window functions, random and written;
 //! - `time`: windows of time, and the clock, which goes on between steps;
 //! - `programs`: programs that somebody wrote down, one line a construct: **add yours there**; `aggregates`: those about aggregates.
 //!

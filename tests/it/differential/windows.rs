@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 
 use super::{check, check_as};
 use crate::rng::Rng;
@@ -59,7 +59,12 @@ pub(super) fn ordered(rng: &mut Rng, name: &str, schema: &SchemaRef) -> String {
     let bound = rng.below(5);
     let all: Vec<String> = fields.iter().enumerate().map(|(i, f)| format!("r.{} AS c{i}", f.name())).collect();
     let all = all.join(", ");
-    match rng.below(4) {
+    match rng.below(6) {
+        4 | 5 => {
+            let functions: Vec<String> =
+                (0..1 + rng.below(3)).map(|i| format!("{} AS w{i}", window_function(rng, "r", schema))).collect();
+            format!("SELECT {all}, {} FROM {name} AS r", functions.join(", "))
+        }
         0 => format!("SELECT {all} FROM {name} AS r ORDER BY {order} LIMIT {bound}"),
         1 => format!("SELECT {all} FROM {name} AS r ORDER BY {order} LIMIT {bound} OFFSET {}", rng.below(4)),
         2 => format!("SELECT {all} FROM {name} AS r ORDER BY {order} OFFSET {bound}"),
@@ -81,6 +86,52 @@ pub(super) fn ordered(rng: &mut Rng, name: &str, schema: &SchemaRef) -> String {
             )
         }
     }
+}
+
+/// A call of a window function. Sums and averages whose frame moves on from the first row are of whole numbers alone: taking NaN or a
+/// large number away from a float leaves a trace in DataFusion.
+fn window_function(rng: &mut Rng, alias: &str, schema: &SchemaRef) -> String {
+    let fields = schema.fields();
+    let any = fields[rng.below(fields.len() as u64) as usize].name();
+    let numbers: Vec<&str> = (fields.iter())
+        .filter(|f| f.data_type().is_signed_integer() && *f.data_type() != DataType::Int64)
+        .map(|f| f.name().as_str())
+        .collect();
+    let partition = match rng.once_in(3) {
+        true => String::new(),
+        false => format!("PARTITION BY {alias}.{} ", fields[rng.below(fields.len() as u64) as usize].name()),
+    };
+    let order = total_order(rng, alias, schema);
+    let column = format!("{alias}.{any}");
+    let unbounded = rng.once_in(2);
+    let call = match rng.below(if numbers.is_empty() { 9 } else { 11 }) {
+        0 => "row_number()".to_owned(),
+        1 => rng.one_of(&["rank()", "dense_rank()", "percent_rank()", "cume_dist()"]).to_owned(),
+        2 => format!("ntile({})", 1 + rng.below(4)),
+        3 => format!("lag({column}, {})", rng.below(3)),
+        4 => format!("lead({column})"),
+        5 => format!("first_value({column})"),
+        6 => format!("last_value({column})"),
+        7 => format!("nth_value({column}, {})", 1 + rng.below(3)),
+        8 => format!("count({column})"),
+        n => {
+            let number = rng.one_of(&numbers);
+            let function = if unbounded { "avg" } else { "max" };
+            format!("{}({alias}.{number})", if n == 9 { "sum" } else { function })
+        }
+    };
+    let start = if unbounded { "UNBOUNDED PRECEDING".to_owned() } else { format!("{} PRECEDING", rng.below(3)) };
+    let end = rng.one_of(&["CURRENT ROW", "1 FOLLOWING", "UNBOUNDED FOLLOWING"]);
+    let framed = rng.once_in(2) && !call.ends_with("()") && !call.starts_with("ntile") && !call.starts_with('l');
+    let frame = match (framed, unbounded) {
+        (true, _) => format!(" {} BETWEEN {start} AND {end}", rng.one_of(&["ROWS", "GROUPS"])),
+        (false, true) => String::new(),
+        (false, false) if call.starts_with("max") || call.starts_with("sum") => {
+            format!(" ROWS BETWEEN {start} AND {end}")
+        }
+        (false, false) => String::new(),
+    };
+    format!("{call} OVER ({partition}ORDER BY {order}{frame})")
 }
 
 #[test]
@@ -125,6 +176,30 @@ fn bounded_ranks() {
 }
 
 #[test]
+fn window_functions() {
+    views(&[
+        "SELECT a, b, row_number() OVER (PARTITION BY b ORDER BY a) AS n FROM t",
+        "SELECT a, b, rank() OVER w AS r, dense_rank() OVER w AS d, percent_rank() OVER w AS p, cume_dist() OVER w AS c FROM t \
+         WINDOW w AS (PARTITION BY b ORDER BY a DESC)",
+        "SELECT a, ntile(3) OVER (ORDER BY a) AS n FROM t",
+        "SELECT a, b, lag(a) OVER w AS l, lead(a, 2) OVER w AS m, lag(a, 1, 7) OVER w AS d FROM u WINDOW w AS (PARTITION BY b ORDER BY a)",
+        "SELECT a, b, lead(b, 1, 'none') OVER (ORDER BY a, b) AS m FROM t",
+        "SELECT a, b, first_value(a) OVER w AS f, last_value(a) OVER w AS l FROM u WINDOW w AS (PARTITION BY b ORDER BY a)",
+        "SELECT a, nth_value(a, 2) OVER (ORDER BY a ROWS BETWEEN 1 PRECEDING AND 2 FOLLOWING) AS s FROM t",
+        "SELECT a, b, sum(a) OVER (PARTITION BY b ORDER BY a) AS s, avg(d) OVER (PARTITION BY b ORDER BY a) AS m, count(*) OVER (PARTITION BY a) AS n FROM t",
+        "SELECT a, b, sum(a) OVER (PARTITION BY b ORDER BY a ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS s FROM u",
+        "SELECT a, min(a) OVER w AS l, max(a) OVER w AS h FROM t WINDOW w AS (ORDER BY a DESC GROUPS BETWEEN 1 PRECEDING AND 1 FOLLOWING)",
+        "SELECT c, sum(c) OVER () AS s, avg(c) OVER (PARTITION BY b) AS m, count(c) OVER () AS n FROM u",
+        "SELECT c, sum(c) OVER (ORDER BY c) AS s FROM u",
+        "SELECT d, max(d) OVER (ORDER BY d ROWS BETWEEN 2 PRECEDING AND 1 PRECEDING) AS m, sum(d) OVER (ORDER BY d ROWS 1 PRECEDING) AS s FROM t",
+        "SELECT b, sum(a) AS s, rank() OVER (ORDER BY sum(a)) AS r, sum(sum(a)) OVER () AS total FROM t GROUP BY b",
+        "SELECT a, n FROM (SELECT a, row_number() OVER (ORDER BY a) AS n FROM t) w WHERE n >= 2",
+        "SELECT a, b FROM t QUALIFY row_number() OVER (PARTITION BY b ORDER BY a) <= 2 AND count(*) OVER (PARTITION BY a) > 1",
+        "SELECT x.a, x.s, k.id FROM (SELECT a, sum(a) OVER (PARTITION BY b) AS s FROM t) x JOIN k ON x.s = k.a",
+    ]);
+}
+
+#[test]
 fn distinct_on() {
     views(&[
         "SELECT DISTINCT ON (b) b, a FROM u ORDER BY b, a DESC",
@@ -150,6 +225,10 @@ fn nexmark() {
          ORDER BY ts DESC, price, channel) AS n FROM bid) WHERE n <= 1",
         "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC, bidder, channel, ts) AS n \
          FROM bid) WHERE n <= 10",
+        // 6: the average price of the last ten auctions that a seller closed.
+        "SELECT seller, avg(price) OVER (PARTITION BY seller ORDER BY ts, price, id ROWS BETWEEN 10 PRECEDING AND CURRENT ROW) AS m \
+         FROM (SELECT a.seller, a.id, max(b.price) AS price, max(b.ts) AS ts FROM auction a JOIN bid b ON a.id = b.auction \
+         GROUP BY a.seller, a.id) AS closed",
         "SELECT id, item, seller, auction, bidder, price, bid_ts FROM (SELECT A.id, A.item, A.seller, B.auction, B.bidder, \
          B.price, B.ts AS bid_ts, row_number() OVER (PARTITION BY A.id ORDER BY B.price DESC, B.ts, B.bidder, A.item, \
          A.seller) AS n FROM auction A, bid B WHERE A.id = B.auction AND B.ts BETWEEN A.ts AND A.expires) WHERE n <= 1",

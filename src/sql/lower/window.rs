@@ -1,0 +1,207 @@
+//! Window functions: partition, order, arguments and defaults become columns, and are dropped behind the node.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion_common::{DFSchema, ScalarValue};
+use datafusion_expr::expr::{self, Sort};
+use datafusion_expr::{Expr, ExprSchemable, WindowFrame, WindowFrameBound, WindowFrameUnits, logical_plan};
+use datafusion_physical_expr::expressions::cast;
+
+use super::limit::Sorted;
+use super::project::push_project;
+use super::{Computed, Lowering, Refusal, Result, Stream, column, project};
+use crate::circuit::plan::{
+    AggregateFunction, Frame, FrameBound, FrameUnits, NodeKind, Window, WindowFunction, WindowKind,
+};
+use crate::sql::types::is_summable;
+
+/// The functions of one partition and order.
+struct Group<'a> {
+    partition: &'a [Expr],
+    order: &'a [Sort],
+    /// With their places in the plan's list.
+    functions: Vec<(usize, &'a expr::WindowFunction)>,
+}
+
+impl Lowering<'_> {
+    pub(super) fn window(&mut self, window: &logical_plan::Window) -> Result<Stream> {
+        let mut groups: Vec<Group<'_>> = Vec::new();
+        for (i, e) in window.window_expr.iter().enumerate() {
+            let function = call(e)?;
+            let (partition, order) = (&function.params.partition_by[..], &function.params.order_by[..]);
+            match groups.iter_mut().find(|g| g.partition == partition && g.order == order) {
+                Some(group) => group.functions.push((i, function)),
+                None => groups.push(Group { partition, order, functions: vec![(i, function)] }),
+            }
+        }
+        let mut stream = self.plan(&window.input)?;
+        let width = stream.schema.fields().len();
+        let mut places = vec![0; window.window_expr.len()];
+        let mut next = width;
+        for group in groups {
+            for (i, _) in &group.functions {
+                places[*i] = next;
+                next += 1;
+            }
+            stream = self.window_group(stream, &group, window)?;
+        }
+        let kept = (0..width).chain(places).map(|i| column(&stream.schema, i)).collect();
+        project(stream, kept)
+    }
+
+    /// Adds a column for each function of a group.
+    fn window_group(&mut self, stream: Stream, group: &Group<'_>, window: &logical_plan::Window) -> Result<Stream> {
+        let input = window.input.schema();
+        let width = stream.schema.fields().len();
+        let Sorted { stream, partition, order } = self.sorted(stream, group.partition, group.order, input)?;
+        let mut columns: Vec<Computed> = (0..stream.schema.fields().len()).map(|i| column(&stream.schema, i)).collect();
+        let mut functions = Vec::with_capacity(group.functions.len());
+        for (i, function) in &group.functions {
+            let field = window.schema.field(input.fields().len() + i);
+            functions.push(self.window_function(function, input, &mut columns, field.data_type())?);
+        }
+        let stream =
+            if columns.len() == stream.schema.fields().len() { stream } else { push_project(stream, columns)? };
+        let keyed_width = stream.schema.fields().len();
+        let names = group.functions.iter().map(|(i, _)| window.schema.field(input.fields().len() + i));
+        let fields: Vec<Field> = (stream.schema.fields().iter().map(AsRef::as_ref))
+            .chain(names.map(AsRef::as_ref))
+            .map(|f| Field::new(f.name(), f.data_type().clone(), true))
+            .collect();
+        let schema = Arc::new(Schema::new(fields));
+        let kept = (0..width).chain(keyed_width..schema.fields().len()).map(|i| column(&schema, i)).collect();
+        let kind = NodeKind::Window(Window { partition, order, functions });
+        let node = self.push(kind, vec![stream], schema, "window");
+        project(node, kept)
+    }
+
+    fn window_function(
+        &self,
+        function: &expr::WindowFunction,
+        input: &DFSchema,
+        columns: &mut Vec<Computed>,
+        result: &DataType,
+    ) -> Result<WindowFunction> {
+        let name = function.fun.name();
+        let params = &function.params;
+        if params.distinct || params.filter.is_some() || params.null_treatment == Some(expr::NullTreatment::IgnoreNulls)
+        {
+            return Err(Refusal::new(format!(
+                "DISTINCT, FILTER or IGNORE NULLS in {name} … OVER is not supported yet"
+            )));
+        }
+        let mut need = |e: &Expr, to: Option<&DataType>| -> Result<usize> {
+            let mut expr = self.physical(e, input)?;
+            if let Some(to) = to {
+                expr = cast(expr, input.as_arrow(), to.clone())?;
+            }
+            Ok(columns.iter().position(|c| c.expr.eq(&expr)).unwrap_or_else(|| {
+                columns.push(Computed { expr, name: e.schema_name().to_string() });
+                columns.len() - 1
+            }))
+        };
+        let args = &params.args;
+        let whole = |i: usize, default: i64| args.get(i).map_or(Ok(default), |e| integer(name, e));
+        let mut argument = None;
+        let kind = match name {
+            "row_number" => WindowKind::RowNumber,
+            "rank" => WindowKind::Rank,
+            "dense_rank" => WindowKind::DenseRank,
+            "percent_rank" => WindowKind::PercentRank,
+            "cume_dist" => WindowKind::CumeDist,
+            "ntile" => match u64::try_from(whole(0, 0)?) {
+                Ok(buckets) if buckets > 0 => WindowKind::Ntile(buckets),
+                _ => return Err(Refusal::new("NTILE takes a number of buckets, at least 1")),
+            },
+            "lag" | "lead" => {
+                let offset = whole(1, 1)?;
+                let default = match args.get(2) {
+                    None | Some(Expr::Literal(ScalarValue::Null, _)) => None,
+                    Some(default) => Some(need(default, Some(result))?),
+                };
+                let offset = if name == "lag" { offset.checked_neg() } else { Some(offset) };
+                WindowKind::Shift { offset: offset.unwrap_or(i64::MAX), default }
+            }
+            "first_value" => WindowKind::Nth(1),
+            "last_value" => WindowKind::Nth(-1),
+            "nth_value" => WindowKind::Nth(whole(1, 1)?),
+            aggregate => match AggregateFunction::from_name(aggregate) {
+                Some(function) if is_framed(function) => WindowKind::Aggregate(function),
+                _ => {
+                    let message = format!("the window function {} is not supported yet", aggregate.to_uppercase());
+                    return Err(Refusal::new(message));
+                }
+            },
+        };
+        let counts_rows = match (kind, args.first()) {
+            (WindowKind::Aggregate(AggregateFunction::Count), Some(Expr::Literal(value, _))) => !value.is_null(),
+            _ => false,
+        };
+        let takes_argument = matches!(kind, WindowKind::Shift { .. } | WindowKind::Nth(_) | WindowKind::Aggregate(_));
+        if let Some(e) = args.first().filter(|_| takes_argument && !counts_rows) {
+            let to = matches!(kind, WindowKind::Shift { .. } | WindowKind::Nth(_)).then_some(result);
+            let place = need(e, to)?;
+            let data_type = e.to_field(input)?.1.data_type().clone();
+            if matches!(kind, WindowKind::Aggregate(AggregateFunction::Sum | AggregateFunction::Avg))
+                && !is_summable(&data_type)
+            {
+                return Err(Refusal::new(format!("{name} over {data_type} is not supported yet")));
+            }
+            argument = Some(place);
+        }
+        let frame = frame(&params.window_frame)?;
+        Ok(WindowFunction { kind, argument, frame, result: result.clone() })
+    }
+}
+
+/// The aggregates that are computed over frames.
+fn is_framed(function: AggregateFunction) -> bool {
+    use AggregateFunction as A;
+    matches!(function, A::Count | A::Sum | A::Avg | A::Min | A::Max)
+}
+
+fn call(e: &Expr) -> Result<&expr::WindowFunction> {
+    match e {
+        Expr::Alias(alias) => call(&alias.expr),
+        Expr::WindowFunction(function) => Ok(function),
+        other => Err(Refusal::new(format!("`{other}` is not a window function"))),
+    }
+}
+
+fn integer(function: &str, e: &Expr) -> Result<i64> {
+    if let Expr::Literal(value, _) = e
+        && value.data_type().is_integer()
+        && let Ok(ScalarValue::Int64(Some(n))) = value.cast_to(&DataType::Int64)
+    {
+        return Ok(n);
+    }
+    Err(Refusal::new(format!("{} takes a whole number, not `{e}`", function.to_uppercase())))
+}
+
+fn frame(frame: &WindowFrame) -> Result<Frame> {
+    let units = match frame.units {
+        WindowFrameUnits::Rows => FrameUnits::Rows,
+        WindowFrameUnits::Range | WindowFrameUnits::Groups => FrameUnits::Groups,
+    };
+    let bound = |bound: &WindowFrameBound| {
+        let (value, sign) = match bound {
+            WindowFrameBound::CurrentRow => return Ok(FrameBound::Offset(0)),
+            WindowFrameBound::Preceding(value) => (value, -1),
+            WindowFrameBound::Following(value) => (value, 1),
+        };
+        if value.is_null() {
+            return Ok(FrameBound::Unbounded);
+        }
+        if frame.units == WindowFrameUnits::Range {
+            let help = Some("ROWS and GROUPS take a number; RANGE takes UNBOUNDED and CURRENT ROW");
+            return Err(Refusal { message: format!("the frame {frame} is not supported yet"), help });
+        }
+        let places = value.cast_to(&DataType::Int64)?;
+        match places {
+            ScalarValue::Int64(Some(places)) => Ok(FrameBound::Offset(places.saturating_mul(sign))),
+            other => Err(Refusal::new(format!("the frame {frame} has an offset that is no number: {other}"))),
+        }
+    };
+    Ok(Frame { units, start: bound(&frame.start_bound)?, end: bound(&frame.end_bound)? })
+}
