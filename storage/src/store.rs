@@ -17,6 +17,7 @@ mod fence;
 mod layout;
 mod open;
 mod options;
+mod reader;
 mod savepoint;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,7 @@ use fence::Fence;
 pub(crate) use fence::is_absent;
 pub(crate) use layout::Layout;
 pub use options::{StoreOptions, StoreStats};
+pub use reader::StoreReader;
 pub use savepoint::SavepointInfo;
 use savepoint::Savepoints;
 

@@ -13,6 +13,7 @@ mod lives;
 mod misdirect;
 mod model;
 mod open;
+mod reader;
 mod sabotage;
 mod savepoint;
 mod savepoint_copy;
