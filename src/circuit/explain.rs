@@ -52,7 +52,7 @@ impl fmt::Display for Node {
                     write!(f, " while {bound}")?;
                 }
             }
-            NodeKind::Union | NodeKind::Clock => {}
+            NodeKind::Materialize | NodeKind::Union | NodeKind::Clock => {}
             NodeKind::TopK(top) => write!(f, " {top}")?,
             NodeKind::Window(window) => write!(f, " {window}")?,
         }
@@ -223,6 +223,7 @@ impl NodeKind {
             Self::Aggregate { .. } => "aggregate",
             Self::Temporal { .. } => "temporal",
             Self::Clock => "clock",
+            Self::Materialize => "materialize",
             Self::Union => "union",
             Self::TopK(_) => "top",
             Self::Window(_) => "window",

@@ -68,6 +68,7 @@ fn required(node: &Node, port: usize) -> Option<Vec<usize>> {
         NodeKind::TopK(TopK { partition, .. }) | NodeKind::Window(Window { partition, .. }) => Some(partition.clone()),
         NodeKind::Temporal { bounds } => Some(TimeBound::columns(bounds)),
         NodeKind::Table { .. } | NodeKind::Linear(_) | NodeKind::Union | NodeKind::Clock => None,
+        NodeKind::Materialize => Some((0..node.schema.fields().len()).collect()),
     }
 }
 
@@ -85,6 +86,8 @@ fn distribution(plan: &CircuitPlan, node: &Node, of: &[Vec<Vec<usize>>]) -> Vec<
         NodeKind::Temporal { bounds } => vec![TimeBound::columns(bounds)],
         // Its row lies with the owner of the empty key.
         NodeKind::Clock => vec![Vec::new()],
+        // It puts out nothing.
+        NodeKind::Materialize => Vec::new(),
         NodeKind::Union => {
             let mut inputs = node.inputs.iter().map(|&i| &of[i]);
             let first = inputs.next().cloned().unwrap_or_default();

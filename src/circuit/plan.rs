@@ -31,6 +31,27 @@ pub struct CircuitPlan {
     pub views: Vec<ViewNode>,
 }
 
+/// Where the rows of a relation are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The node whose spines `rows` have them, one a worker.
+    pub node: NodeId,
+    /// Whether a spine has the row as the value of its primary key. Otherwise it has it as the key, behind the vnode.
+    pub by_key: bool,
+}
+
+impl CircuitPlan {
+    /// Where the rows that `node` has put out are kept: by a table with a primary key itself, by a [`NodeKind::Materialize`] node behind it.
+    pub fn kept(&self, node: NodeId) -> Option<Kept> {
+        let is_keyed = |kind: &NodeKind| matches!(kind, NodeKind::Table { primary_key, .. } if !primary_key.is_empty());
+        if self.nodes.get(node).is_some_and(|n| is_keyed(&n.kind)) {
+            return Some(Kept { node, by_key: true });
+        }
+        let keeps = |n: &Node| matches!(n.kind, NodeKind::Materialize) && n.inputs == [node];
+        self.nodes.iter().position(keeps).map(|node| Kept { node, by_key: false })
+    }
+}
+
 /// A table's place in the circuit.
 #[derive(Clone, Debug)]
 pub struct TableNode {
@@ -99,6 +120,8 @@ pub enum NodeKind {
     },
     /// The step's clock: one row of one TIMESTAMP, from step 1 on. No inputs.
     Clock,
+    /// Keeps the rows of its input, for ad-hoc queries. Nobody reads what it puts out.
+    Materialize,
     /// UNION ALL of any number of inputs with the same column types.
     Union,
     /// ORDER BY with LIMIT and OFFSET, and ranks with an upper bound.

@@ -3,9 +3,11 @@
 //! Exit codes: 0 done; 1 the pipeline failed; 2 wrong usage, configuration or SQL; 3 damage, or a replay that differs; 4 the directory is
 //! in use; 5 no space left; 130 a second signal.
 
+mod check;
 mod demo;
 mod inspect;
 mod progress;
+mod query;
 mod run;
 mod savepoint;
 
@@ -34,6 +36,10 @@ enum Command {
     Demo(demo::Args),
     /// Show what a pipeline's data directory holds. Never writes.
     Inspect(inspect::Args),
+    /// Ask a pipeline's state: any SELECT over its materialized tables and views.
+    Query(query::Args),
+    /// Tell what is wrong with a SQL program, or which circuit it is compiled to. Runs nothing.
+    Check(check::Args),
     /// Keep a stopped pipeline's state by name, and make directories of it in which a pipeline goes on.
     Savepoint(savepoint::Args),
 }
@@ -69,6 +75,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::demo(args),
         Command::Inspect(args) => inspect::inspect(args),
+        Command::Query(args) => query::query(args),
+        Command::Check(args) => check::check(args),
         Command::Savepoint(args) => savepoint::savepoint(args),
     };
     match result {

@@ -25,6 +25,7 @@ pub mod input;
 mod open;
 pub mod output;
 mod pending;
+pub mod query;
 pub mod record;
 mod replay;
 pub mod schedule;

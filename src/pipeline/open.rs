@@ -28,7 +28,7 @@ use crate::pipeline::hash::RowHasher;
 use crate::pipeline::input::InputEndpoint;
 use crate::pipeline::output::OutputEndpoint;
 use crate::pipeline::pending;
-use crate::pipeline::state::{InputState, OutputState, PipelineState, Semantics};
+use crate::pipeline::state::{InputState, OutputState, PipelineState, RelationState, Semantics, spine_name};
 use crate::pipeline::status::{Control, Phase};
 use crate::sabotage::{Check, checked};
 use crate::sql::Program;
@@ -355,6 +355,7 @@ fn fresh_state(program: &Program, options: &Options, env: &Environment, semantic
         row_format: ROW_FORMAT,
         program: program.state_identity(),
         fingerprint: program.fingerprint(),
+        relations: RelationState::of(program),
         inputs: BTreeMap::new(),
         outputs: BTreeMap::new(),
         views: Vec::new(),
@@ -449,9 +450,4 @@ fn start_runtime(
     };
     let shards = |base: &String| (0..old_workers).map(|w| spine_name(base, w, old_workers)).collect::<Vec<_>>();
     Ok((runtime, moved.keys().flat_map(shards).collect()))
-}
-
-/// The number of workers is part of a shard's name, so that the shards of two numbers can stand side by side while rows move.
-fn spine_name(base: &str, worker: usize, workers: usize) -> String {
-    format!("{base}#{worker}/{workers}")
 }

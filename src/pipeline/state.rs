@@ -7,13 +7,17 @@
 //! the steps that it has.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 use crate::circuit::ViewHash;
+use crate::circuit::plan::NodeId;
 use crate::connector::{Level, Position, SinkPosition};
 use crate::pipeline::config::OnError;
 use crate::pipeline::error::{PipelineError, Result};
+use crate::sql::Program;
 
 /// The format of blobs that this build writes and reads.
 pub const FORMAT: u8 = 1;
@@ -49,12 +53,76 @@ pub struct PipelineState {
     pub program: BTreeMap<String, String>,
     /// The layout of the circuit that the program was compiled to.
     pub fingerprint: u64,
+    /// What queries can read, and what they cannot, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub relations: BTreeMap<String, RelationState>,
     /// By connector: how far it has been taken.
     pub inputs: BTreeMap<String, InputState>,
     /// By connector: where the sink stands.
     pub outputs: BTreeMap<String, OutputState>,
     /// Counts and hashes of step `step`'s deltas, by view in the program's order.
     pub views: Vec<ViewHash>,
+}
+
+/// A table or view as queries see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelationState {
+    /// Its columns.
+    pub columns: Vec<ColumnState>,
+    /// Where its rows are; `None` if they are not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptState>,
+}
+
+/// A column of a relation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnState {
+    /// Its name.
+    pub name: String,
+    /// Its type, as Arrow writes it.
+    #[serde(rename = "type")]
+    pub data_type: String,
+}
+
+/// Spines with the rows of a relation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptState {
+    /// The spines' name, to which worker and number of workers are added.
+    pub spine: String,
+    /// Whether a row is the value of its primary key. Otherwise it is the key, behind the vnode.
+    pub by_key: bool,
+}
+
+impl RelationState {
+    /// The relations of a program.
+    pub fn of(program: &Program) -> BTreeMap<String, Self> {
+        let tables = program.tables.iter().zip(&program.plan.tables).map(|(t, n)| (&t.name, &t.schema, n.node));
+        let views = program.views.iter().zip(&program.plan.views).map(|(v, n)| (&v.name, &v.schema, n.node));
+        let relation = |(name, schema, node): (&String, &SchemaRef, NodeId)| {
+            let column = |f: &FieldRef| ColumnState { name: f.name().clone(), data_type: f.data_type().to_string() };
+            let kept = program.plan.kept(node);
+            let kept = kept.map(|k| KeptState { spine: format!("{}.rows", k.node), by_key: k.by_key });
+            (name.clone(), Self { columns: schema.fields().iter().map(column).collect(), kept })
+        };
+        tables.chain(views).map(relation).collect()
+    }
+
+    /// Its columns, all nullable.
+    pub fn schema(&self) -> Result<SchemaRef> {
+        let field = |c: &ColumnState| {
+            let data_type = c.data_type.parse::<DataType>().map_err(|e| {
+                PipelineError::State(format!("the checkpoint has a column {} of type {}: {e}", c.name, c.data_type))
+            })?;
+            Ok(Field::new(&c.name, data_type, true))
+        };
+        Ok(Arc::new(Schema::new(self.columns.iter().map(field).collect::<Result<Vec<_>>>()?)))
+    }
+}
+
+/// The name of a worker's spine in the store. The number of workers is part of it, so that the shards of two numbers can stand side by
+/// side while rows move.
+pub(super) fn spine_name(base: &str, worker: usize, workers: usize) -> String {
+    format!("{base}#{worker}/{workers}")
 }
 
 /// The part of a configuration that reaches deltas: replay uses the one that the steps were made under.
@@ -126,7 +194,14 @@ impl PipelineState {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::{IntervalUnit, TimeUnit};
+
     use super::*;
+
+    fn relation() -> RelationState {
+        let columns = vec![ColumnState { name: "n".into(), data_type: "Int64".into() }];
+        RelationState { columns, kept: Some(KeptState { spine: "5.rows".into(), by_key: false }) }
+    }
 
     fn state() -> PipelineState {
         PipelineState {
@@ -143,6 +218,7 @@ mod tests {
             row_format: 1,
             program: BTreeMap::from([("view v".into(), "SELECT 1".into()), ("table t".into(), "(a INT)".into())]),
             fingerprint: 4,
+            relations: BTreeMap::from([("v".into(), relation())]),
             inputs: BTreeMap::new(),
             outputs: BTreeMap::from([("v.f".into(), OutputState::default())]),
             views: vec![ViewHash { rows: 1, hash: 2 }],
@@ -151,11 +227,41 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let golden = r#"{"name":"p","incarnation":"00000000-0000-0000-0000-000000000001","step":3,"clock_ms":9,"workers":2,"generation":1,"semantics":{"on_evaluation_error":"stop"},"model":"exactly_once","engine":"0.1.0","row_format":1,"program":{"table t":"(a INT)","view v":"SELECT 1"},"fingerprint":4,"inputs":{},"outputs":{"v.f":{"sink":{"step":0,"detail":{}}}},"views":[{"rows":1,"hash":2}]}"#;
+        let golden = r#"{"name":"p","incarnation":"00000000-0000-0000-0000-000000000001","step":3,"clock_ms":9,"workers":2,"generation":1,"semantics":{"on_evaluation_error":"stop"},"model":"exactly_once","engine":"0.1.0","row_format":1,"program":{"table t":"(a INT)","view v":"SELECT 1"},"fingerprint":4,"relations":{"v":{"columns":[{"name":"n","type":"Int64"}],"kept":{"spine":"5.rows","by_key":false}}},"inputs":{},"outputs":{"v.f":{"sink":{"step":0,"detail":{}}}},"views":[{"rows":1,"hash":2}]}"#;
         let bytes = state().encode().unwrap();
         assert_eq!(String::from_utf8(bytes[1..].to_vec()).unwrap(), golden);
         assert_eq!(bytes[0], 1);
         assert_eq!(PipelineState::decode(&bytes).unwrap(), state());
+    }
+
+    /// Every type that a column can have.
+    #[test]
+    fn types_are_read_as_they_are_written() {
+        let list = |t| DataType::List(Arc::new(Field::new_list_field(t, true)));
+        let fields = vec![Field::new("a b", DataType::Int32, true), Field::new("c", list(DataType::Utf8), true)];
+        let types = [
+            DataType::Boolean,
+            DataType::Int8,
+            DataType::UInt64,
+            DataType::Float32,
+            DataType::Float64,
+            DataType::Utf8,
+            DataType::Binary,
+            DataType::Date32,
+            DataType::Time64(TimeUnit::Microsecond),
+            DataType::Timestamp(TimeUnit::Microsecond, None),
+            DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())),
+            DataType::Interval(IntervalUnit::MonthDayNano),
+            DataType::Duration(TimeUnit::Millisecond),
+            DataType::Decimal128(38, 10),
+            DataType::Decimal256(76, 0),
+            list(DataType::Int64),
+            list(list(DataType::Decimal128(10, 2))),
+            DataType::Struct(fields.into()),
+        ];
+        let columns = types.iter().map(|t| ColumnState { name: t.to_string(), data_type: t.to_string() }).collect();
+        let schema = RelationState { columns, kept: None }.schema().unwrap();
+        assert_eq!(schema.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>(), types);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion_sql::sqlparser::tokenizer::Span;
 
 use super::catalog::{Catalog, Relation};
@@ -12,7 +13,7 @@ use super::lower::{Lowering, Nodes};
 use super::program::{Program, Table, View};
 use super::{parse, planner, unsupported};
 use crate::circuit::CircuitPlan;
-use crate::circuit::plan::{Node, NodeKind, TableNode, ViewNode};
+use crate::circuit::plan::{Node, NodeId, NodeKind, TableNode, ViewNode};
 
 /// Compiles a program. `source_name` is the name of the text in errors: a file's path, as the user gave it.
 ///
@@ -30,10 +31,18 @@ use crate::circuit::plan::{Node, NodeKind, TableNode, ViewNode};
 /// Everything that is wrong with the text, in its order: at least one error, each with its place.
 pub fn compile(sql: &str, source_name: &str) -> Result<Program, SqlErrors> {
     let source = Source { name: source_name, text: sql };
+    on_a_large_stack(source, || compile_here(source))
+}
+
+/// Runs a compilation where there is room for it.
+pub(super) fn on_a_large_stack<T: Send>(
+    source: Source<'_>,
+    compile: impl FnOnce() -> Result<T, SqlErrors> + Send,
+) -> Result<T, SqlErrors> {
     // The planner recurses over expressions, and a chain of a thousand ORs is as deep as it is long. The stack is reserved, not
     // used, and the thread ends before this returns.
     let thread = std::thread::Builder::new().name("sql".to_owned()).stack_size(STACK_BYTES);
-    std::thread::scope(|scope| match thread.spawn_scoped(scope, || compile_here(source)) {
+    std::thread::scope(|scope| match thread.spawn_scoped(scope, compile) {
         Ok(handle) => handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
         Err(e) => {
             let mistake = Mistake::new(Span::empty(), format!("no thread to compile on: {e}"));
@@ -116,6 +125,9 @@ impl Compiler {
             label: format!("table {}", table.name),
         });
         self.catalog.relations.insert(table.name.clone(), Relation { schema: Arc::clone(&table.schema), node });
+        if table.is_kept() && table.primary_key.is_empty() {
+            self.materialize(node, &table.schema, &table.name);
+        }
         let name = table.name.clone();
         self.tables.push((table, TableNode { name, node }));
     }
@@ -155,6 +167,9 @@ impl Compiler {
             }
         };
         self.catalog.relations.insert(view.name.clone(), Relation { schema: Arc::clone(&schema), node });
+        if view.materialized {
+            self.materialize(node, &schema, &view.name);
+        }
         let compiled = View {
             name: view.name.clone(),
             schema,
@@ -166,6 +181,12 @@ impl Compiler {
         };
         self.views.push((compiled, ViewNode { name: view.name, node }));
         Some(())
+    }
+
+    /// Keeps what `node` puts out.
+    fn materialize(&mut self, node: NodeId, schema: &SchemaRef, name: &str) {
+        let (kind, label) = (NodeKind::Materialize, format!("{name}: materialize"));
+        self.nodes.intern(Node { kind, inputs: vec![node], schema: Arc::clone(schema), label });
     }
 
     /// What a planner's problem is in the light of the whole text; nothing, if it only follows from another mistake.

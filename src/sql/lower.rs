@@ -183,7 +183,7 @@ impl Lowering<'_> {
     }
 
     /// The expression over batches of `schema`.
-    fn physical(&self, e: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+    pub(super) fn physical(&self, e: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
         let replaced = match uses_now(e) {
             true => Some(with_clock_column(e, schema)?.ok_or_else(|| Refusal {
                 message: format!("the clock in `{e}` is not supported here"),

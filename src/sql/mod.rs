@@ -23,6 +23,7 @@ mod options;
 mod parse;
 mod planner;
 mod program;
+mod query;
 mod table_functions;
 #[cfg(test)]
 mod tests;
@@ -32,3 +33,4 @@ mod unsupported;
 pub use compile::compile;
 pub use error::{SqlError, SqlErrors};
 pub use program::{Place, Program, Table, View};
+pub use query::{Order, Query, compile_query};

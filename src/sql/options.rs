@@ -64,6 +64,10 @@ pub(super) fn read(
                 Err(mistake) => mistakes.push(mistake),
             }
         } else if known.contains(&name) {
+            // All there are for now.
+            if !["true", "false"].contains(&text) {
+                mistakes.push(Mistake::new(literal.span, format!("`{name}` is 'true' or 'false', not '{text}'")));
+            }
             result.properties.insert(name.to_owned(), text.to_owned());
         } else {
             let names: Vec<String> = ["connectors"].iter().chain(known).map(ToString::to_string).collect();

@@ -65,6 +65,11 @@ pub struct View {
 }
 
 impl Table {
+    /// Whether its rows are to be kept for ad-hoc queries: `WITH ('materialized' = 'true')`. Those of one with a primary key are anyway.
+    pub fn is_kept(&self) -> bool {
+        self.properties.get("materialized").is_some_and(|value| value == "true")
+    }
+
     /// The definition as normalised text, without connectors: `table (a Int32 NOT NULL, b Utf8, PRIMARY KEY (a))`.
     pub fn definition(&self) -> String {
         let mut parts: Vec<String> = self
@@ -81,7 +86,8 @@ impl Table {
                 self.primary_key.iter().map(|&i| format!("{:?}", self.schema.field(i).name())).collect();
             parts.push(format!("PRIMARY KEY ({})", names.join(", ")));
         }
-        format!("table ({})", parts.join(", "))
+        let kept = if self.is_kept() { "materialized " } else { "" };
+        format!("{kept}table ({})", parts.join(", "))
     }
 }
 
@@ -90,7 +96,8 @@ impl View {
     pub fn definition(&self) -> String {
         let columns: Vec<String> =
             self.schema.fields().iter().map(|f| format!("{:?} {}", f.name(), f.data_type())).collect();
-        format!("view ({}) as {}", columns.join(", "), self.sql)
+        let kept = if self.materialized { "materialized " } else { "" };
+        format!("{kept}view ({}) as {}", columns.join(", "), self.sql)
     }
 }
 

@@ -15,6 +15,7 @@ mod flights;
 mod full_disk;
 mod kill;
 mod process;
+mod query;
 mod rng;
 mod savepoint;
 mod simulation;

@@ -12,6 +12,7 @@ pub mod clock;
 mod extrema;
 pub mod join;
 pub mod linear;
+pub mod materialize;
 mod ordered;
 pub mod temporal;
 pub mod top;
@@ -122,6 +123,7 @@ pub fn build(
         NodeKind::Linear(stages) => Some(Box::new(linear::Linear::new(node, stages.clone()))),
         NodeKind::Clock => Some(Box::new(clock::Clock::new(node, owns_global, open)?)),
         NodeKind::Temporal { bounds } => Some(Box::new(temporal::Temporal::new(node, bounds, open)?)),
+        NodeKind::Materialize => Some(Box::new(materialize::Materialize::new(node, open)?)),
         NodeKind::Join { .. } => Some(Box::new(join::Join::new(node, &input(0), &input(1), open)?)),
         NodeKind::TopK(top) => Some(Box::new(top::TopKOperator::new(node, &input(0), top, open)?)),
         NodeKind::Window(window) => Some(Box::new(window::WindowOperator::new(node, &input(0), window, open)?)),

@@ -47,7 +47,9 @@ fn same_kind(a: &NodeKind, b: &NodeKind) -> bool {
         (NodeKind::TopK(a), NodeKind::TopK(b)) => a == b,
         (NodeKind::Window(a), NodeKind::Window(b)) => a == b,
         (NodeKind::Temporal { bounds: a }, NodeKind::Temporal { bounds: b }) => a == b,
-        (NodeKind::Union, NodeKind::Union) | (NodeKind::Clock, NodeKind::Clock) => true,
+        (NodeKind::Union, NodeKind::Union)
+        | (NodeKind::Clock, NodeKind::Clock)
+        | (NodeKind::Materialize, NodeKind::Materialize) => true,
         // Tables have no inputs and may look alike.
         _ => false,
     }

@@ -1,0 +1,33 @@
+//! `backstay check`: whether a SQL program compiles, and to what circuit.
+
+use std::path::PathBuf;
+
+use super::{Failure, read_text};
+use crate::sql;
+
+/// What `check` takes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The SQL program.
+    sql: PathBuf,
+    /// Show the circuit too: a line for each operator, with its id.
+    #[arg(long)]
+    explain: bool,
+}
+
+/// Runs the command.
+pub(super) fn check(args: Args) -> Result<(), Failure> {
+    let text = read_text(&args.sql, "SQL file")?;
+    let program = sql::compile(&text, &args.sql.display().to_string()).map_err(Failure::usage)?;
+    if args.explain {
+        print!("{}", program.plan);
+    }
+    println!(
+        "{}: {} tables, {} views, {} operators",
+        args.sql.display(),
+        program.tables.len(),
+        program.views.len(),
+        program.plan.nodes.len()
+    );
+    Ok(())
+}
