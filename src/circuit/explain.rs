@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::plan::{
     Aggregate, AggregateFunction, CircuitPlan, Edge, Frame, FrameBound, FrameUnits, Grain, Node, NodeKind, Ranking,
-    SortColumn, Stage, TimeBound, TopK, Window, WindowFunction, WindowKind,
+    SemiOutput, SortColumn, Stage, TimeBound, TopK, Window, WindowFunction, WindowKind,
 };
 
 impl fmt::Display for CircuitPlan {
@@ -43,6 +43,12 @@ impl fmt::Display for Node {
                     write!(f, " filter {filter}")?;
                 }
             }
+            NodeKind::Semi { left_keys, right_keys, null_equals_null, output: _ } => {
+                write!(f, " on {left_keys:?} = {right_keys:?}")?;
+                if *null_equals_null {
+                    f.write_str(" nulls equal")?;
+                }
+            }
             NodeKind::Aggregate { group, aggregates } => {
                 let aggregates: Vec<String> = aggregates.iter().map(ToString::to_string).collect();
                 write!(f, " by {group:?} [{}]", aggregates.join(", "))?;
@@ -52,7 +58,7 @@ impl fmt::Display for Node {
                     write!(f, " while {bound}")?;
                 }
             }
-            NodeKind::Materialize | NodeKind::Union | NodeKind::Clock => {}
+            NodeKind::Materialize | NodeKind::Union | NodeKind::Clock | NodeKind::SingleRow => {}
             NodeKind::TopK(top) => write!(f, " {top}")?,
             NodeKind::Window(window) => write!(f, " {window}")?,
         }
@@ -220,6 +226,10 @@ impl NodeKind {
             Self::Table { .. } => "table",
             Self::Linear(_) => "linear",
             Self::Join { .. } => "join",
+            Self::Semi { output: SemiOutput::Matched, .. } => "semi",
+            Self::Semi { output: SemiOutput::Unmatched, .. } => "anti",
+            Self::Semi { output: SemiOutput::Marked, .. } => "mark",
+            Self::SingleRow => "single row",
             Self::Aggregate { .. } => "aggregate",
             Self::Temporal { .. } => "temporal",
             Self::Clock => "clock",

@@ -63,9 +63,12 @@ pub fn place(plan: &CircuitPlan, workers: usize) -> Vec<Place> {
 /// The key by which a port's rows must lie together.
 fn required(node: &Node, port: usize) -> Option<Vec<usize>> {
     match &node.kind {
-        NodeKind::Join { left_keys, right_keys, .. } => Some(if port == 0 { left_keys } else { right_keys }.clone()),
+        NodeKind::Join { left_keys, right_keys, .. } | NodeKind::Semi { left_keys, right_keys, .. } => {
+            Some(if port == 0 { left_keys } else { right_keys }.clone())
+        }
         NodeKind::Aggregate { group, .. } => Some(group.clone()),
         NodeKind::TopK(TopK { partition, .. }) | NodeKind::Window(Window { partition, .. }) => Some(partition.clone()),
+        NodeKind::SingleRow => Some(Vec::new()),
         NodeKind::Temporal { bounds } => Some(TimeBound::columns(bounds)),
         NodeKind::Table { .. } | NodeKind::Linear(_) | NodeKind::Union | NodeKind::Clock => None,
         NodeKind::Materialize => Some((0..node.schema.fields().len()).collect()),
@@ -81,6 +84,8 @@ fn distribution(plan: &CircuitPlan, node: &Node, of: &[Vec<Vec<usize>>]) -> Vec<
             let width = node.inputs.first().map_or(0, |&left| plan.nodes[left].schema.fields().len());
             vec![left_keys.clone(), right_keys.iter().map(|i| i + width).collect()]
         }
+        NodeKind::Semi { left_keys, .. } => vec![left_keys.clone()],
+        NodeKind::SingleRow => vec![Vec::new()],
         NodeKind::Aggregate { group, .. } => vec![(0..group.len()).collect()],
         NodeKind::TopK(TopK { partition, .. }) | NodeKind::Window(Window { partition, .. }) => vec![partition.clone()],
         NodeKind::Temporal { bounds } => vec![TimeBound::columns(bounds)],

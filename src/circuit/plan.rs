@@ -105,6 +105,20 @@ pub enum NodeKind {
         /// A condition over the joined row.
         filter: Option<Arc<dyn PhysicalExpr>>,
     },
+    /// The left rows by whether the right side has a row of their key; see [`SemiOutput`].
+    Semi {
+        /// Key columns of the left input.
+        left_keys: Vec<usize>,
+        /// Key columns of the right input, same number and types.
+        right_keys: Vec<usize>,
+        /// Whether NULL keys match each other; otherwise a left row with a NULL in its key has no match.
+        null_equals_null: bool,
+        /// Which rows are put out, with which columns.
+        output: SemiOutput,
+    },
+    /// The one row of the input, or a row of NULLs if it has none: the value of a scalar sub-query. Several rows are an
+    /// evaluation error.
+    SingleRow,
     /// Grouping; output columns are the group columns followed by one for each aggregate. Without aggregates it is DISTINCT.
     /// Without group columns there is exactly one output row from step 1 on, also over no input.
     Aggregate {
@@ -187,6 +201,17 @@ impl TimeBound {
         let comes_after = (self.edge == Edge::Enter) != self.is_inclusive;
         (if is_on && !comes_after { whole } else { whole + 1 }) * grain_ms
     }
+}
+
+/// What a [`NodeKind::Semi`] puts out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SemiOutput {
+    /// The left rows that have a match (a semi join).
+    Matched,
+    /// The left rows that have none (an anti join).
+    Unmatched,
+    /// All left rows, with a BOOLEAN column behind them that says whether they have a match (a mark join).
+    Marked,
 }
 
 /// One stage of a linear chain.

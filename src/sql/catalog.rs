@@ -110,6 +110,8 @@ impl Catalog {
     pub fn new() -> Self {
         let mut options = ConfigOptions::default();
         options.sql_parser.map_string_types_to_utf8view = false;
+        // They become joins like the correlated ones.
+        options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
         Self {
             relations: BTreeMap::new(),
             options: Arc::new(options),

@@ -21,6 +21,7 @@ use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::catalog::Catalog;
 use super::clock::uses_now;
+use super::subquery::SingleRow;
 use crate::circuit::plan::{Node, NodeId, NodeKind, Stage};
 
 mod aggregate;
@@ -101,6 +102,14 @@ impl Lowering<'_> {
             LogicalPlan::Limit(limit) => self.limit(limit),
             // A relation has no order.
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.plan(&sort.input),
+            LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<SingleRow>() {
+                Some(single) => {
+                    let stream = self.plan(&single.input)?;
+                    let schema = nullable(&stream.schema);
+                    Ok(self.push(NodeKind::SingleRow, vec![stream], schema, "scalar sub-query"))
+                }
+                None => Err(Refusal::new(format!("{} is not supported yet", extension.node.name()))),
+            },
             LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => self.nothing(&empty.schema),
             LogicalPlan::Window(window) => self.window(window),
             other => Err(Refusal::new(format!("{} is not supported yet", construct(other)))),

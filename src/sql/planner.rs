@@ -1,7 +1,7 @@
 //! A query → DataFusion's optimized logical plan, and its errors → mistakes with a place.
 //!
-//! Only rules that keep to what a circuit has are run: those that make limits or joins out of sub-queries are
-//! left out, and so is the one that turns DISTINCT aggregates into groupings. There is no clock that anything could be folded by.
+//! Only rules that keep to what a circuit has are run: those that make limits are left out, and so is the one that turns DISTINCT
+//! aggregates into groupings. There is no clock that anything could be folded by. Sub-queries in expressions become joins.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -12,14 +12,18 @@ use datafusion_expr::LogicalPlan;
 use datafusion_expr::planner::ContextProvider;
 use datafusion_optimizer::analyzer::Analyzer;
 use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
+use datafusion_optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion_optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion_optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion_optimizer::eliminate_filter::EliminateFilter;
+use datafusion_optimizer::eliminate_outer_join::EliminateOuterJoin;
 use datafusion_optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion_optimizer::optimize_projections::OptimizeProjections;
 use datafusion_optimizer::optimize_unions::OptimizeUnions;
 use datafusion_optimizer::push_down_filter::PushDownFilter;
 use datafusion_optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
+use datafusion_optimizer::rewrite_set_comparison::RewriteSetComparison;
+use datafusion_optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion_optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
@@ -30,6 +34,7 @@ use super::catalog::Catalog;
 use super::clock::plan_uses_now;
 use super::ddl::normalized;
 use super::error::{Mistake, suggestion};
+use super::subquery::{self, AGGREGATE_OF_NOTHING, NOT_A_JOIN};
 use crate::suggest::nearest;
 
 mod rewrite;
@@ -62,6 +67,7 @@ fn optimized(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, DataFusion
     let planner = SqlToRel::new_with_options(catalog, options);
     let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(rewrite::fetch_as_limit(query))))?;
     let plan = plan.transform_up_with_subqueries(rewrite::distinct_on).data()?;
+    let plan = subquery::normalise(plan)?;
     let plan = Analyzer::new().execute_and_check(plan, &catalog.options, |_, _| {})?;
     // Fresh names for each view (their generator is the context's), and no clock.
     let settings =
@@ -69,21 +75,27 @@ fn optimized(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, DataFusion
     // What several conditions have in common would hide the clock from those that are temporal filters.
     let shares_expressions = !plan_uses_now(&plan);
     let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
+        Arc::new(RewriteSetComparison::new()),
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ReplaceDistinctWithAggregate::new()),
+        Arc::new(DecorrelatePredicateSubquery::new()),
+        Arc::new(ScalarSubqueryToJoin::new()),
         Arc::new(ExtractEquijoinPredicate::new()),
         Arc::new(EliminateDuplicatedExpr::new()),
         // Before filters are pushed down: `false` would pass an aggregate without groups, which has a row of no input.
         Arc::new(EliminateFilter::new()),
         Arc::new(EliminateCrossJoin::new()),
+        Arc::new(EliminateOuterJoin::new()),
         Arc::new(PushDownFilter::new()),
     ];
     if shares_expressions {
         rules.push(Arc::new(CommonSubexprEliminate::new()));
     }
     rules.push(Arc::new(OptimizeProjections::new()));
-    Optimizer::with_rules(rules).optimize(plan, &settings, |_, _| {})
+    let plan = Optimizer::with_rules(rules).optimize(plan, &settings, |_, _| {})?;
+    subquery::check(&plan)?;
+    Ok(plan)
 }
 
 fn mistake(error: &DataFusionError, query: &Query, catalog: &Catalog) -> Mistake {
@@ -120,6 +132,11 @@ fn mistake(error: &DataFusionError, query: &Query, catalog: &Catalog) -> Mistake
                 mistake.help =
                     rest.split_once("Candidate functions: ").map(|(_, c)| format!("there is {c}; casts may be needed"));
                 mistake
+            } else if text == NOT_A_JOIN {
+                Mistake::new(subquery_span(query), text).help("join with the sub-query in FROM instead")
+            } else if text == AGGREGATE_OF_NOTHING {
+                Mistake::new(subquery_span(query), text)
+                    .help("compare with the aggregate as a scalar sub-query instead")
             } else {
                 let mut mistake = Mistake::new(span, text);
                 mistake.help = error.diagnostic().and_then(|d| d.helps.first()).map(|help| help.message.clone());
@@ -199,6 +216,26 @@ fn function_span(query: &Query, text: &str, catalog: &Catalog) -> Span {
         ControlFlow::Continue(())
     });
     span
+}
+
+/// The place of the sub-query in an expression, if there is only one.
+fn subquery_span(query: &Query) -> Span {
+    let mut spans = Vec::new();
+    let _: ControlFlow<()> = visit_expressions(query, |expr| {
+        let is_subquery = match expr {
+            Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => true,
+            Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => matches!(right.as_ref(), Expr::Subquery(_)),
+            _ => false,
+        };
+        if is_subquery {
+            spans.push(expr.span());
+        }
+        ControlFlow::Continue(())
+    });
+    match spans.as_slice() {
+        [span] => *span,
+        _ => Span::empty(),
+    }
 }
 
 /// DataFusion's messages have a prefix for the kind of error, and some have several lines.

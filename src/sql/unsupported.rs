@@ -201,13 +201,6 @@ impl Visitor for Walk<'_> {
         match expr {
             Expr::Function(_) | Expr::Subquery(_) if self.arguments.contains(&expr.span()) => {}
             Expr::Function(function) => self.function(function),
-            Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => {
-                self.refuse(
-                    expr.span(),
-                    "a sub-query in an expression",
-                    Some("join with the sub-query in FROM instead"),
-                );
-            }
             Expr::OuterJoin(_) => self.refuse(expr.span(), "an outer join", None),
             _ => {}
         }
@@ -279,26 +272,42 @@ impl Walk<'_> {
 
     fn join(&mut self, join: &Join) {
         use JoinOperator as Op;
-        let (what, words): (&str, &[&str]) = match &join.join_operator {
-            Op::Join(JoinConstraint::None) | Op::Inner(JoinConstraint::None) => {
-                let span = self.keyword(join.relation.span().start, &["JOIN"]);
-                return self.refuse(span, "a JOIN without ON or USING", Some("add ON left.column = right.column"));
+        let span = |words: &[&str]| self.keyword(join.relation.span().start, words);
+        let (span, what, help) = match &join.join_operator {
+            Op::CrossJoin(JoinConstraint::None) => return,
+            Op::CrossJoin(_) => (span(&["CROSS"]), "CROSS JOIN with a condition", Some("write JOIN … ON")),
+            Op::Right(c) | Op::RightOuter(c) | Op::FullOuter(c)
+                if matches!(c, JoinConstraint::Using(_) | JoinConstraint::Natural) =>
+            {
+                // The planner takes the left column, not the first of both that is not NULL.
+                let what = "RIGHT or FULL JOIN with USING or NATURAL";
+                (span(&["RIGHT", "FULL"]), what, Some("write ON left.column = right.column, and COALESCE of both"))
             }
-            // A cross join that WHERE turns into an equi-join is fine; `lower` sees what is left.
-            Op::Join(_) | Op::Inner(_) | Op::CrossJoin(JoinConstraint::None) => return,
-            Op::Left(_) | Op::LeftOuter(_) => ("LEFT JOIN", &["LEFT"]),
-            Op::Right(_) | Op::RightOuter(_) => ("RIGHT JOIN", &["RIGHT"]),
-            Op::FullOuter(_) => ("FULL JOIN", &["FULL"]),
-            Op::CrossJoin(_) => ("CROSS JOIN with a condition", &["CROSS"]),
-            Op::Semi(_) | Op::LeftSemi(_) | Op::RightSemi(_) => ("SEMI JOIN", &["SEMI"]),
-            Op::Anti(_) | Op::LeftAnti(_) | Op::RightAnti(_) => ("ANTI JOIN", &["ANTI"]),
-            Op::AsOf { .. } => ("ASOF JOIN", &["ASOF"]),
-            Op::CrossApply | Op::OuterApply => ("APPLY", &["APPLY"]),
-            Op::StraightJoin(_) => ("STRAIGHT_JOIN", &["STRAIGHT_JOIN"]),
-            Op::ArrayJoin | Op::LeftArrayJoin | Op::InnerArrayJoin => ("ARRAY JOIN", &["ARRAY"]),
+            Op::Join(c)
+            | Op::Inner(c)
+            | Op::Left(c)
+            | Op::LeftOuter(c)
+            | Op::Right(c)
+            | Op::RightOuter(c)
+            | Op::FullOuter(c)
+            | Op::Semi(c)
+            | Op::LeftSemi(c)
+            | Op::RightSemi(c)
+            | Op::Anti(c)
+            | Op::LeftAnti(c)
+            | Op::RightAnti(c) => match c {
+                JoinConstraint::None => {
+                    let help = "add ON left.column = right.column, or write CROSS JOIN";
+                    (span(&["JOIN"]), "a JOIN without ON or USING", Some(help))
+                }
+                _ => return,
+            },
+            Op::AsOf { .. } => (span(&["ASOF"]), "ASOF JOIN", None),
+            Op::CrossApply | Op::OuterApply => (span(&["APPLY"]), "APPLY", None),
+            Op::StraightJoin(_) => (span(&["STRAIGHT_JOIN"]), "STRAIGHT_JOIN", Some("write JOIN")),
+            Op::ArrayJoin | Op::LeftArrayJoin | Op::InnerArrayJoin => (span(&["ARRAY"]), "ARRAY JOIN", None),
         };
-        let span = self.keyword(join.relation.span().start, words);
-        self.refuse(span, what, Some("inner joins with an equality are"));
+        self.refuse(span, what, help);
     }
 
     fn function(&mut self, function: &Function) {

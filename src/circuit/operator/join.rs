@@ -3,24 +3,23 @@
 //! Invariant: with L and R the sides before the step, the delta is L ⋈ dR + dL ⋈ (R + dR); weights multiply. So the right
 //! delta looks at the left spine before dL goes in, and the left delta at the right spine after dR went in.
 //!
-//! Known limit: all rows of one key go to one worker, so a cross join (no key) runs on one worker.
+//! Known limit: all rows of one key go to one worker, so a join without an equality (no key) runs on one worker.
 
-use arrow::array::{Array, ArrayRef, UInt32Array};
-use arrow::buffer::NullBuffer;
+use arrow::array::{ArrayRef, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use backstay_storage::spine::{Discipline, KeyBatch, RowBatch, Spine};
 
 use super::linear::Evaluator;
-use super::{OpenRole, Operator, StateKeys, StepContext, pick};
+use super::{OpenRole, Operator, StateKeys, StepContext, any_null, pick};
 use crate::circuit::delta::{Delta, take_columns};
 use crate::circuit::error::{CircuitError, Result};
 use crate::circuit::plan::{Node, NodeKind, Stage};
 use crate::circuit::row::{RowCodec, normalise};
 
 /// Keys looked up at a time: bounds the rows held in memory where each key matches many.
-const PROBE_KEYS: usize = 4096;
+pub(super) const PROBE_KEYS: usize = 4096;
 /// Joined rows in one output chunk.
-const OUTPUT_ROWS: usize = 16384;
+pub(super) const OUTPUT_ROWS: usize = 16384;
 
 /// The operator; see the module.
 pub struct Join {
@@ -58,8 +57,7 @@ impl Side {
         for chunk in chunks {
             let columns: Vec<ArrayRef> = chunk.rows.columns().iter().map(normalise).collect();
             let key_columns = pick(&columns, &self.key_columns);
-            let nulls =
-                key_columns.iter().fold(None, |all, c| NullBuffer::union(all.as_ref(), c.logical_nulls().as_ref()));
+            let nulls = any_null(&key_columns);
             let rows = self.row_codec.encode(&columns, chunk.len())?;
             let mut keys = StateKeys::new(&self.key_codec, &key_columns, chunk.len())?;
             for (i, &weight) in chunk.weights.iter().enumerate() {

@@ -14,12 +14,15 @@ pub mod join;
 pub mod linear;
 pub mod materialize;
 mod ordered;
+pub mod semi;
+pub mod single_row;
 pub mod temporal;
 pub mod top;
 pub mod upsert;
 pub mod window;
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef};
+use arrow::buffer::NullBuffer;
 use backstay_storage::spine::{Discipline, Spine};
 
 use super::delta::Delta;
@@ -127,6 +130,8 @@ pub fn build(
         NodeKind::Join { .. } => Some(Box::new(join::Join::new(node, &input(0), &input(1), open)?)),
         NodeKind::TopK(top) => Some(Box::new(top::TopKOperator::new(node, &input(0), top, open)?)),
         NodeKind::Window(window) => Some(Box::new(window::WindowOperator::new(node, &input(0), window, open)?)),
+        NodeKind::Semi { .. } => Some(Box::new(semi::Semi::new(node, &input(0), &input(1), open)?)),
+        NodeKind::SingleRow => Some(Box::new(single_row::SingleRow::new(node, owns_global, open)?)),
         NodeKind::Aggregate { group, aggregates } => {
             Some(Box::new(aggregate::AggregateOperator::new(node, &input(0), group, aggregates, owns_global, open)?))
         }
@@ -136,6 +141,11 @@ pub fn build(
 /// The columns at `indices`.
 pub(super) fn pick(columns: &[ArrayRef], indices: &[usize]) -> Vec<ArrayRef> {
     indices.iter().map(|&i| columns[i].clone()).collect()
+}
+
+/// Where one of the columns is NULL; `None` if nowhere.
+pub(super) fn any_null(columns: &[ArrayRef]) -> Option<NullBuffer> {
+    columns.iter().fold(None, |all, c| NullBuffer::union(all.as_ref(), c.logical_nulls().as_ref()))
 }
 
 /// State keys of a chunk: the vnode of the key columns, followed by their encoding. One buffer for all.

@@ -44,6 +44,11 @@ fn same_kind(a: &NodeKind, b: &NodeKind) -> bool {
         (NodeKind::Aggregate { group: g1, aggregates: a1 }, NodeKind::Aggregate { group: g2, aggregates: a2 }) => {
             g1 == g2 && a1 == a2
         }
+        (
+            NodeKind::Semi { left_keys: l1, right_keys: r1, null_equals_null: n1, output: o1 },
+            NodeKind::Semi { left_keys: l2, right_keys: r2, null_equals_null: n2, output: o2 },
+        ) => l1 == l2 && r1 == r2 && n1 == n2 && o1 == o2,
+        (NodeKind::SingleRow, NodeKind::SingleRow) => true,
         (NodeKind::TopK(a), NodeKind::TopK(b)) => a == b,
         (NodeKind::Window(a), NodeKind::Window(b)) => a == b,
         (NodeKind::Temporal { bounds: a }, NodeKind::Temporal { bounds: b }) => a == b,

@@ -116,6 +116,42 @@ view v = 5"
 }
 
 #[test]
+fn outer_and_semi_joins() {
+    assert_eq!(
+        view("SELECT t.b, u.x FROM t LEFT JOIN u ON t.a = u.a"),
+        r"2 = linear(0) project [a@0, b@1, CAST(a@0 AS Int64)] -> (a Int32, b Utf8, t.a Int64)  -- v: project
+3 = join(2, 1) on [2] = [0] -> (a Int32, b Utf8, t.a Int64, a Int64, x Utf8)  -- v: join
+4 = linear(1) project [a@0] -> (a Int64)  -- v: project
+5 = anti(2, 4) on [2] = [0] -> (a Int32, b Utf8, t.a Int64)  -- v: anti join
+6 = linear(3) project [a@0, b@1, a@3, x@4] -> (a Int32, b Utf8, a Int64, x Utf8)  -- v: project
+7 = linear(5) project [a@0, b@1, NULL, NULL] -> (a Int32, b Utf8, a Int64, x Utf8)  -- v: project
+8 = union(6, 7) -> (a Int32, b Utf8, a Int64, x Utf8)  -- v: outer join
+9 = linear(8) project [b@1, x@3] -> (b Utf8, x Utf8)  -- v: project
+view v = 9"
+    );
+    // A condition is looked at once, by the inner join.
+    let full = view("SELECT t.b, u.x FROM t FULL JOIN u ON t.a = u.a AND t.b > u.x");
+    assert_eq!((full.matches("= join(").count(), full.matches("= anti(").count()), (1, 2), "{full}");
+    let cross = view("SELECT t.b, u.x FROM t, u");
+    assert!(cross.contains(") on [] = [] -> "), "{cross}");
+}
+
+#[test]
+fn sub_queries_in_expressions() {
+    // Both sides may have NULLs: equal rows, NULLs on the right, anything on the right if the left is NULL.
+    let not_in = view("SELECT b FROM t WHERE a NOT IN (SELECT a FROM t x WHERE c > 1)");
+    assert_eq!(not_in.matches("= anti(").count(), 3, "{not_in}");
+    // `u.a` is a key.
+    let not_in = view("SELECT b FROM t WHERE a NOT IN (SELECT a FROM u)");
+    assert_eq!(not_in.matches("= anti(").count(), 2, "{not_in}");
+    let or = view("SELECT b FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.x = t.b) OR c > 1");
+    assert_eq!(or.matches("= mark(").count(), 1, "{or}");
+    // No left row is without a match: no outer join.
+    let scalar = view("SELECT b, (SELECT a FROM u) AS x FROM t");
+    assert!(scalar.contains("= single row(") && !scalar.contains("= anti("), "{scalar}");
+}
+
+#[test]
 fn distinct_and_unions() {
     assert_eq!(
         view("SELECT DISTINCT b FROM t"),

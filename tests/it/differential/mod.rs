@@ -5,7 +5,8 @@
 //! - `circuit`: a program run in process; `oracle`: the batch answer, and the comparison with it;
 //! - `windows`: limits and window functions, random and written;
 //! - `time`: windows of time, and the clock, which goes on between steps;
-//! - `programs`: programs that somebody wrote down, one line a construct: **add yours there**; `aggregates`: those about aggregates.
+//! - `programs`: programs that somebody wrote down, one line a construct: **add yours there**; `aggregates`: those about aggregates;
+//! - `joins`: outer, semi, anti and cross joins, and sub-queries in expressions; `tpch`: the 22 queries of TPC-H.
 //!
 //! `BACKSTAY_SQL_PROGRAMS` is how many random programs are run (default 100), `BACKSTAY_SQL_SEED=<n>` runs one of them, whose number a
 //! failure gives together with the whole program.
@@ -21,11 +22,13 @@ mod aggregates;
 mod changes;
 mod circuit;
 mod expressions;
+mod joins;
 mod oracle;
 mod programs;
 mod queries;
 mod tables;
 mod time;
+mod tpch;
 mod windows;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -73,7 +76,7 @@ fn run(sql: &str, references: &[(&str, &str)], oracle: &Oracle, rng: &mut Rng) -
                 circuit.step(clock_ms, step)?;
             }
         }
-        let answers = oracle.answers(&program, references, &contents, clock_ms)?;
+        let answers = oracle.answers(&program, references, &|table| contents.batch(table), clock_ms)?;
         for circuit in &circuits {
             for (view, answer) in program.views.iter().zip(&answers) {
                 let got = circuit.view(&view.name);

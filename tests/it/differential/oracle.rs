@@ -13,8 +13,6 @@ use datafusion::common::TableReference;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
-use super::changes::Contents;
-
 /// Encoded rows and how often each is there.
 pub(super) type Rows = HashMap<Vec<u8>, i64>;
 
@@ -35,16 +33,16 @@ impl Oracle {
         Self { context: SessionContext::new_with_config(config), runtime }
     }
 
-    /// The rows of each view over these tables. `references` are other queries for some of them.
+    /// The rows of each view over these tables, by their number in the program. `references` are other queries for some of them.
     pub(super) fn answers(
         &self,
         program: &Program,
         references: &[(&str, &str)],
-        contents: &Contents,
+        contents: &dyn Fn(usize) -> RecordBatch,
         clock_ms: i64,
     ) -> Result<Vec<RecordBatch>, String> {
         for (i, table) in program.tables.iter().enumerate() {
-            self.register(&table.name, contents.batch(i));
+            self.register(&table.name, contents(i));
         }
         let mut answers = Vec::new();
         for view in &program.views {

@@ -10,6 +10,7 @@ use backstay::sql::Program;
 
 use super::aggregates::aggregate;
 use super::expressions::{KINDS, Kind, Scope, leaf, predicate, scalar};
+use super::joins;
 use super::windows;
 use crate::rng::Rng;
 
@@ -71,7 +72,15 @@ impl<'a> Maker<'a> {
     }
 
     fn filter(&mut self, scope: &Scope) -> String {
-        if self.rng.once_in(2) { String::new() } else { format!(" WHERE {}", predicate(self.rng, scope, 2)) }
+        let mut conditions = Vec::new();
+        if self.rng.once_in(2) {
+            conditions.push(predicate(self.rng, scope, 2));
+        }
+        if self.rng.once_in(6) {
+            let (relation, inner) = self.relation();
+            conditions.push(joins::condition(self.rng, scope, &relation, &inner));
+        }
+        if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) }
     }
 
     fn set_operation(&mut self) -> String {
@@ -133,8 +142,16 @@ impl<'a> Maker<'a> {
                 let operator = if self.rng.once_in(6) { "IS NOT DISTINCT FROM" } else { "=" };
                 on.push(format!("({l} {operator} {r})"));
             }
-            scope.0.extend(right_scope.0);
-            write!(sql, " JOIN {right} ON {}", on.join(" AND ")).unwrap();
+            let (join, keeps_right) = joins::kind(self.rng);
+            let mut both = scope.clone();
+            both.0.extend(right_scope.0);
+            if self.rng.once_in(6) {
+                on.push(predicate(self.rng, &both, 1));
+            }
+            write!(sql, " {join} {right} ON {}", on.join(" AND ")).unwrap();
+            if keeps_right {
+                scope = both;
+            }
         }
         (format!("FROM {sql}"), scope)
     }
