@@ -75,6 +75,7 @@ const SHAPE: &str = "0 = table() -- table flights
 28 = aggregate(27) by [0, 1] [count(*)] -- busiest: group by
 29 = linear(28) project [carrier@0, count(Int64(1))@2] -- busiest: project
 30 = aggregate(29) by [0] [max(1)] -- busiest: group by
+31 = materialize(30) -- busiest: materialize
 table flights = 0
 table airlines = 1
 table airports = 2

@@ -136,7 +136,7 @@ fn grouping_sets() {
         "SELECT a, b, count(*) AS n FROM t GROUP BY GROUPING SETS ((a, b), (a), (b))",
         "SELECT a, b, sum(c) AS s, grouping(a) AS ga, grouping(b) AS gb FROM u GROUP BY GROUPING SETS ((a, b), (b), (b))",
         "SELECT a, b, c, count(DISTINCT ts) AS n, grouping(a, b, c) AS g FROM t GROUP BY a, GROUPING SETS ((b), (c), (b, c))",
-        "SELECT a, b, max(c) AS m FROM t WHERE c > 0 GROUP BY GROUPING SETS ((a), (b)) HAVING b IS NULL OR b = 'a'",
+        "SELECT a, b, max(d) AS m FROM t WHERE c > 0 GROUP BY GROUPING SETS ((a), (b)) HAVING b IS NULL OR b = 'a'",
     ]);
 }
 

@@ -1,12 +1,15 @@
 //! A program run in process: workers in the test's thread, in an order that a seed picks.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use backstay::circuit::row::{RowCodec, normalise};
+use backstay::circuit::vnode::worker_of;
 use backstay::circuit::{Runtime, RuntimeOptions, StepInput};
 use backstay::sql::Program;
-use backstay_storage::spine::Spine;
+use backstay_storage::disk::PosixDisk;
+use backstay_storage::spine::{Discipline, RowBatch, Snapshot, Spine, SpineContext, SpineMeta, SpineOptions};
 
 use super::changes::Step;
 use super::oracle::Rows;
@@ -23,14 +26,9 @@ pub(super) struct Circuit {
 
 impl Circuit {
     pub(super) fn start(program: &Program, workers: usize, seed: u64) -> Self {
-        let options = RuntimeOptions { workers, ..RuntimeOptions::default() };
-        let mut rng = Rng::new(seed);
-        let order = Box::new(move |n: usize| rng.below(n as u64) as usize);
-        let mut open = |_: usize, _: &str, discipline| Ok(Spine::ephemeral(discipline));
-        let runtime = Runtime::start_inline(Arc::new(program.plan.clone()), options, &mut open, order).unwrap();
         Self {
             workers,
-            runtime,
+            runtime: runtime(program, workers, seed, &[]),
             last_step: 0,
             codecs: program.views.iter().map(|v| RowCodec::of_schema(&v.schema).unwrap()).collect(),
             views: program.views.iter().map(|v| (v.name.clone(), HashMap::new())).collect(),
@@ -57,8 +55,43 @@ impl Circuit {
         Ok(())
     }
 
+    /// Goes on as after a restart, with another number of workers: what the spines hold is all that is left.
+    pub(super) fn restart(&mut self, program: &Program, workers: usize, seed: u64) {
+        let left = self.runtime.freeze().unwrap();
+        self.workers = workers;
+        self.runtime = runtime(program, workers, seed, &left);
+    }
+
     /// The rows of a view now.
     pub(super) fn view(&self, name: &str) -> &Rows {
         self.views.iter().find(|(n, _)| n == name).map(|(_, rows)| rows).unwrap()
     }
+}
+
+/// Workers whose spines hold what is left of others, each row with the owner of its vnode.
+fn runtime(program: &Program, workers: usize, seed: u64, left: &[Snapshot]) -> Runtime {
+    let options = RuntimeOptions { workers, ..RuntimeOptions::default() };
+    let mut rng = Rng::new(seed);
+    let order = Box::new(move |n: usize| rng.below(n as u64) as usize);
+    // Spines with names. All stays in memory: nothing is written where they say that their files are.
+    let context = SpineContext::new(Arc::new(PosixDisk::new()), Path::new("/nonexistent"), 1, SpineOptions::default());
+    let base = |name: &str| name.split('#').next().unwrap().to_owned();
+    let mut open = |worker: usize, name: &str, discipline| {
+        let mut spine = Spine::open(Arc::clone(&context), SpineMeta::empty(name, discipline, 1))?;
+        for snapshot in left.iter().filter(|s| base(s.name()) == base(name)) {
+            assert_eq!(snapshot.discipline(), discipline, "{name}");
+            let mut rows = RowBatch::new();
+            let mut cursor = snapshot.cursor()?;
+            while cursor.valid() {
+                let weight = if discipline == Discipline::Latest { 1 } else { cursor.weight() };
+                if worker_of(cursor.key()[0], workers) == worker {
+                    rows.push(cursor.key(), cursor.value(), weight);
+                }
+                cursor.next()?;
+            }
+            spine.insert_batch(&rows)?;
+        }
+        Ok(spine)
+    };
+    Runtime::start_inline(Arc::new(program.plan.clone()), options, &mut open, order).unwrap()
 }

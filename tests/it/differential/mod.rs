@@ -11,11 +11,14 @@
 //! `BACKSTAY_SQL_PROGRAMS` is how many random programs are run (default 100), `BACKSTAY_SQL_SEED=<n>` runs one of them, whose number a
 //! failure gives together with the whole program.
 //!
+//! After each phase one of the two circuits is restarted: another number of workers goes on with what the spines hold.
+//!
 //! Rules of the generator:
 //! 1. It makes nothing that fails to evaluate (no division but by a positive literal, no narrowing cast), and nothing that is not
 //!    supported: a program of its own that does not compile is a failure.
 //! 2. It leaves out what DataFusion gets wrong (see `expressions` and `queries`). A written program for which the oracle is wrong
 //!    carries another query that has the same answer ([`check_as`]).
+//!    A program that the oracle answers with an internal error of its own counts for nothing; there may be one in twenty.
 //! 3. Tables may have negative weights within a phase, between two comparisons, and never at a comparison.
 
 mod aggregates;
@@ -76,6 +79,9 @@ fn run(sql: &str, references: &[(&str, &str)], oracle: &Oracle, rng: &mut Rng) -
                 circuit.step(clock_ms, step)?;
             }
         }
+        // One of the two goes on as after a restart with another number of workers.
+        let [_, restarted] = &mut circuits;
+        restarted.restart(&program, 1 + rng.below(4) as usize, rng.next());
         let answers = oracle.answers(&program, references, &|table| contents.batch(table), clock_ms)?;
         for circuit in &circuits {
             for (view, answer) in program.views.iter().zip(&answers) {
@@ -113,7 +119,7 @@ fn random_programs() {
     };
     let oracle = Oracle::new();
     let start = std::time::Instant::now();
-    let mut failures = Vec::new();
+    let (mut failures, mut unanswered) = (Vec::new(), 0);
     let count = seeds.end - seeds.start;
     for seed in seeds {
         let mut rng = Rng::new(mix(seed));
@@ -125,9 +131,18 @@ fn random_programs() {
             Ok(Err(e)) => Err(e),
             Err(_) => Err("a panic while the program was made (see above)".to_owned()),
         };
+        // Plans on which the oracle's optimizer stumbles over its own checks.
+        if outcome.as_ref().is_err_and(|e| e.starts_with("the oracle's") && e.contains("Internal error")) {
+            unanswered += 1;
+            continue;
+        }
         failures.extend(outcome.err().map(|e| format!("BACKSTAY_SQL_SEED={seed}: {e}")));
     }
     let seconds = start.elapsed().as_secs_f64();
-    println!("{count} programs in {seconds:.1} s, {:.1} a second", count as f64 / seconds);
+    println!(
+        "{count} programs in {seconds:.1} s, {:.1} a second; {unanswered} without an answer",
+        count as f64 / seconds
+    );
+    assert!(unanswered * 20 <= count, "the oracle did not answer {unanswered} of {count} programs");
     assert!(failures.is_empty(), "{} of {count} programs failed\n{}", failures.len(), failures.join("\n\n"));
 }
