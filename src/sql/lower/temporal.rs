@@ -102,12 +102,17 @@ impl Lowering<'_> {
         };
         let node = self.nodes.intern(node);
         let fields = nullable(&stream.schema).fields().iter().chain(clock.fields()).cloned().collect::<Vec<_>>();
+        let nameless: Vec<_> = stream.schema.fields().iter().map(|f| (None, Arc::clone(f))).collect();
         let kind =
             NodeKind::Join { left_keys: Vec::new(), right_keys: Vec::new(), null_equals_null: false, filter: None };
         let right = Stream { node, stages: Vec::new(), schema: clock };
         let joined = self.push(kind, vec![stream, right], Arc::new(Schema::new(fields)), "join with the clock");
         let mut fields: Vec<(Option<TableReference>, _)> =
             schema.iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field))).collect();
+        if fields.is_empty() {
+            // A plan without columns is a stream of one.
+            fields.extend(nameless);
+        }
         fields.push((None, Arc::new(Field::new(CLOCK, TimeBound::TYPE, true))));
         Ok((joined, DFSchema::new_with_metadata(fields, schema.metadata().clone())?))
     }
