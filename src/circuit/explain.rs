@@ -58,6 +58,7 @@ impl fmt::Display for Node {
                     write!(f, " while {bound}")?;
                 }
             }
+            NodeKind::Constant(rows) => write!(f, " {} rows", rows.num_rows())?,
             NodeKind::Materialize | NodeKind::Union | NodeKind::Clock | NodeKind::SingleRow => {}
             NodeKind::TopK(top) => write!(f, " {top}")?,
             NodeKind::Window(window) => write!(f, " {window}")?,
@@ -91,6 +92,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Filter(expr) => write!(f, "filter {expr}"),
+            Self::Repeat { .. } => f.write_str("repeat"),
             Self::Project { exprs, .. } => {
                 let exprs: Vec<String> = exprs.iter().map(ToString::to_string).collect();
                 write!(f, "project [{}]", exprs.join(", "))
@@ -230,6 +232,7 @@ impl NodeKind {
             Self::Semi { output: SemiOutput::Unmatched, .. } => "anti",
             Self::Semi { output: SemiOutput::Marked, .. } => "mark",
             Self::SingleRow => "single row",
+            Self::Constant(_) => "constant",
             Self::Aggregate { .. } => "aggregate",
             Self::Temporal { .. } => "temporal",
             Self::Clock => "clock",

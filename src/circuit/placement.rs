@@ -70,7 +70,9 @@ fn required(node: &Node, port: usize) -> Option<Vec<usize>> {
         NodeKind::TopK(TopK { partition, .. }) | NodeKind::Window(Window { partition, .. }) => Some(partition.clone()),
         NodeKind::SingleRow => Some(Vec::new()),
         NodeKind::Temporal { bounds } => Some(TimeBound::columns(bounds)),
-        NodeKind::Table { .. } | NodeKind::Linear(_) | NodeKind::Union | NodeKind::Clock => None,
+        NodeKind::Table { .. } | NodeKind::Linear(_) | NodeKind::Constant(_) | NodeKind::Union | NodeKind::Clock => {
+            None
+        }
         NodeKind::Materialize => Some((0..node.schema.fields().len()).collect()),
     }
 }
@@ -85,7 +87,7 @@ fn distribution(plan: &CircuitPlan, node: &Node, of: &[Vec<Vec<usize>>]) -> Vec<
             vec![left_keys.clone(), right_keys.iter().map(|i| i + width).collect()]
         }
         NodeKind::Semi { left_keys, .. } => vec![left_keys.clone()],
-        NodeKind::SingleRow => vec![Vec::new()],
+        NodeKind::SingleRow | NodeKind::Constant(_) => vec![Vec::new()],
         NodeKind::Aggregate { group, .. } => vec![(0..group.len()).collect()],
         NodeKind::TopK(TopK { partition, .. }) | NodeKind::Window(Window { partition, .. }) => vec![partition.clone()],
         NodeKind::Temporal { bounds } => vec![TimeBound::columns(bounds)],
@@ -102,6 +104,10 @@ fn distribution(plan: &CircuitPlan, node: &Node, of: &[Vec<Vec<usize>>]) -> Vec<
             let input = node.inputs.first().map(|&i| of[i].clone()).unwrap_or_default();
             stages.iter().fold(input, |keys, stage| match stage {
                 Stage::Filter(_) => keys,
+                Stage::Repeat { schema } => {
+                    let width = schema.fields().len();
+                    keys.into_iter().filter(|key| key.iter().all(|&column| column < width)).collect()
+                }
                 Stage::Project { exprs, .. } => keys.iter().filter_map(|key| project(key, exprs)).collect(),
             })
         }

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion_common::ScalarValue;
@@ -136,6 +137,8 @@ pub enum NodeKind {
     Clock,
     /// Keeps the rows of its input, for ad-hoc queries. Nobody reads what it puts out.
     Materialize,
+    /// Rows that are there once from step 1 on, whatever the tables hold. It has no inputs.
+    Constant(RecordBatch),
     /// UNION ALL of any number of inputs with the same column types.
     Union,
     /// ORDER BY with LIMIT and OFFSET, and ranks with an upper bound.
@@ -224,6 +227,11 @@ pub enum Stage {
         /// One expression a column.
         exprs: Vec<Arc<dyn PhysicalExpr>>,
         /// The rows after the projection.
+        schema: SchemaRef,
+    },
+    /// Multiplies each row's weight by its last column, a BIGINT, and drops that column. Rows for which it is not positive are dropped.
+    Repeat {
+        /// The rows without the last column.
         schema: SchemaRef,
     },
 }

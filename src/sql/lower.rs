@@ -8,23 +8,25 @@
 //!    starts from that view's node, and is not fused with it.
 //! 4. Fields of computed columns are nullable whatever the planner says, so that no batch is refused for it.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion_common::{DFSchema, DataFusionError, ScalarValue};
+use datafusion_common::{DFSchema, DataFusionError};
 use datafusion_expr::Expr;
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::logical_plan::{self, Distinct, LogicalPlan};
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion_physical_expr::expressions::Literal;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::catalog::Catalog;
 use super::clock::uses_now;
+use super::set_operation::Repeat;
 use super::subquery::SingleRow;
 use crate::circuit::plan::{Node, NodeId, NodeKind, Stage};
 
 mod aggregate;
+mod constant;
 mod join;
 mod limit;
 mod nodes;
@@ -102,15 +104,9 @@ impl Lowering<'_> {
             LogicalPlan::Limit(limit) => self.limit(limit),
             // A relation has no order.
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.plan(&sort.input),
-            LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<SingleRow>() {
-                Some(single) => {
-                    let stream = self.plan(&single.input)?;
-                    let schema = nullable(&stream.schema);
-                    Ok(self.push(NodeKind::SingleRow, vec![stream], schema, "scalar sub-query"))
-                }
-                None => Err(Refusal::new(format!("{} is not supported yet", extension.node.name()))),
-            },
-            LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => self.nothing(&empty.schema),
+            LogicalPlan::Extension(extension) => self.extension(extension.node.as_any(), extension.node.name()),
+            LogicalPlan::EmptyRelation(empty) => self.empty(empty),
+            LogicalPlan::Values(values) => self.values(values),
             LogicalPlan::Window(window) => self.window(window),
             other => Err(Refusal::new(format!("{} is not supported yet", construct(other)))),
         }
@@ -176,19 +172,21 @@ impl Lowering<'_> {
         Ok(self.push(NodeKind::Union, streams, schema, "union"))
     }
 
-    /// No rows ever (`WHERE false`): the program's first table, all filtered out.
-    fn nothing(&self, schema: &DFSchema) -> Result<Stream> {
-        let Some(table) = self.nodes.0.first() else {
-            return Err(Refusal::new("a query that reads no table is not supported yet"));
-        };
-        let never = Arc::new(Literal::new(ScalarValue::Boolean(Some(false))));
-        let stream = Stream { node: 0, stages: vec![Stage::Filter(never)], schema: Arc::clone(&table.schema) };
-        let mut computed = Vec::with_capacity(schema.fields().len());
-        for field in schema.fields() {
-            let null = ScalarValue::try_new_null(field.data_type())?;
-            computed.push(Computed { expr: Arc::new(Literal::new(null)), name: field.name().clone() });
+    fn extension(&mut self, node: &dyn Any, name: &str) -> Result<Stream> {
+        if let Some(single) = node.downcast_ref::<SingleRow>() {
+            let stream = self.plan(&single.input)?;
+            let schema = nullable(&stream.schema);
+            Ok(self.push(NodeKind::SingleRow, vec![stream], schema, "scalar sub-query"))
+        } else if let Some(repeat) = node.downcast_ref::<Repeat>() {
+            let mut stream = self.plan(&repeat.input)?;
+            let width = stream.schema.fields().len().saturating_sub(1);
+            stream.schema =
+                Arc::new(Schema::new(stream.schema.fields().iter().take(width).cloned().collect::<Vec<_>>()));
+            stream.stages.push(Stage::Repeat { schema: Arc::clone(&stream.schema) });
+            Ok(stream)
+        } else {
+            Err(Refusal::new(format!("{name} is not supported yet")))
         }
-        project(stream, computed)
     }
 
     /// The expression over batches of `schema`.
@@ -261,7 +259,6 @@ fn nullable(schema: &Schema) -> SchemaRef {
 fn construct(plan: &LogicalPlan) -> &'static str {
     match plan {
         LogicalPlan::Subquery(_) => "a sub-query in an expression",
-        LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => "a query that reads no table",
         LogicalPlan::Unnest(_) => "UNNEST",
         LogicalPlan::RecursiveQuery(_) => "WITH RECURSIVE",
         _ => "this kind of query",

@@ -2,7 +2,7 @@
 //!
 //! The way: `parse` cuts the text into statements, `ddl` reads tables and views from them, `unsupported` refuses with
 //! its place what a circuit cannot maintain yet, `planner` runs DataFusion's planner, analyzer and optimizer over the
-//! `catalog` (`subquery` first puts sub-queries in expressions into forms that become joins), and `lower` turns the optimized logical plan into circuit nodes.
+//! `catalog` (`subquery` and `set_operation` first put sub-queries in expressions, INTERSECT ALL and EXCEPT ALL into forms that it gets right), and `lower` turns the optimized logical plan into circuit nodes.
 //!
 //! Rules:
 //! 1. Compiling is a function of the text: the same text gives the same plan (invariant 8 of the design).
@@ -24,6 +24,7 @@ mod parse;
 mod planner;
 mod program;
 mod query;
+mod set_operation;
 mod subquery;
 mod table_functions;
 #[cfg(test)]

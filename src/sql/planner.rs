@@ -34,6 +34,7 @@ use super::catalog::Catalog;
 use super::clock::plan_uses_now;
 use super::ddl::normalized;
 use super::error::{Mistake, suggestion};
+use super::set_operation;
 use super::subquery::{self, AGGREGATE_OF_NOTHING, NOT_A_JOIN};
 use crate::suggest::nearest;
 
@@ -67,7 +68,7 @@ fn optimized(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, DataFusion
     let planner = SqlToRel::new_with_options(catalog, options);
     let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(rewrite::fetch_as_limit(query))))?;
     let plan = plan.transform_up_with_subqueries(rewrite::distinct_on).data()?;
-    let plan = subquery::normalise(plan)?;
+    let plan = subquery::normalise(set_operation::normalise(plan)?)?;
     let plan = Analyzer::new().execute_and_check(plan, &catalog.options, |_, _| {})?;
     // Fresh names for each view (their generator is the context's), and no clock.
     let settings =

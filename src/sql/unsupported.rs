@@ -8,8 +8,8 @@ use datafusion_expr::Volatility;
 use datafusion_expr::planner::ContextProvider;
 use datafusion_sql::sqlparser::ast::{
     DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments, GroupByExpr, Join, JoinConstraint,
-    JoinOperator, LimitClause, ObjectName, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor,
-    Value, ValueWithSpan, Visit, Visitor,
+    JoinOperator, LimitClause, ObjectName, Query, Select, SetExpr, SetQuantifier, Spanned, TableFactor, Value,
+    ValueWithSpan, Visit, Visitor,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
@@ -101,9 +101,6 @@ impl Visitor for Walk<'_> {
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Self::Break> {
         let span = select.select_token.0.span;
-        if select.from.is_empty() {
-            self.refuse(span, "a SELECT without FROM", Some("a view reads at least one table or view"));
-        }
         if select.projection.is_empty() {
             self.refuse(span, "a SELECT without columns", None);
         }
@@ -251,18 +248,15 @@ impl Walk<'_> {
         match body {
             SetExpr::SetOperation { left, op, set_quantifier, right } => {
                 let span = self.keyword(right.span().start, &["UNION", "EXCEPT", "INTERSECT", "MINUS"]);
-                match (op, set_quantifier) {
-                    (SetOperator::Union, SetQuantifier::All | SetQuantifier::Distinct | SetQuantifier::None) => {}
-                    (SetOperator::Union, _) => self.refuse(span, "UNION BY NAME", None),
-                    (SetOperator::Except | SetOperator::Minus, _) => self.refuse(span, "EXCEPT", None),
-                    (SetOperator::Intersect, _) => self.refuse(span, "INTERSECT", None),
+                match set_quantifier {
+                    SetQuantifier::All | SetQuantifier::Distinct | SetQuantifier::None => {}
+                    _ => self.refuse(span, &format!("{op} BY NAME"), None),
                 }
                 self.set_expr(left);
                 self.set_expr(right);
             }
             // A query in parentheses is visited as a query.
-            SetExpr::Select(_) | SetExpr::Query(_) => {}
-            SetExpr::Values(values) => self.refuse(values.span(), "VALUES", Some("a view reads tables and views")),
+            SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) => {}
             SetExpr::Table(_) => self.refuse(body.span(), "TABLE", Some("write SELECT * FROM instead")),
             SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
                 self.refuse(body.span(), "a statement that changes data", None);

@@ -61,6 +61,7 @@ fn a_stopped_pipeline_answers() {
         assert_eq!(csv(&place, "SELECT n FROM t ORDER BY n DESC, k"), "n\n4\n3\n2\n2\n1\n");
         assert_eq!(csv(&place, "SELECT k FROM t ORDER BY n DESC LIMIT 2 OFFSET 1"), "k\na\nb\n");
         assert_eq!(csv(&place, "SELECT k, s + c AS x FROM sums ORDER BY -(s + c), k DESC"), "k,x\nb,6\na,6\n,5\n");
+        assert_eq!(csv(&place, "SELECT NOW() > TIMESTAMP '2020-01-01 00:00:00' AS later"), "later\ntrue\n");
         assert_eq!(
             csv(&place, "SELECT DISTINCT NOW() > TIMESTAMP '2020-01-01 00:00:00' AS later FROM sums"),
             "later\ntrue\n"

@@ -1,4 +1,4 @@
-//! Fused chains of filters and projections: no state, no exchange.
+//! Fused chains of filters, projections and repetitions: no state, no exchange.
 //!
 //! DataFusion fails a whole batch when an expression fails on one of its rows. So a batch that fails is halved until the rows
 //! at fault stand alone; each gets the treatment that the config asks for, and no other row is lost.
@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 use datafusion_physical_expr::PhysicalExpr;
 
@@ -99,6 +101,8 @@ impl Evaluator {
                         .map_err(|e| Failure { expression: "projection".to_owned(), message: e.to_string() })?;
                     Delta { rows, weights: delta.weights }
                 }
+                Stage::Repeat { schema } => repeat(schema, &delta)
+                    .map_err(|e| Failure { expression: "repeat".to_owned(), message: e.to_string() })?,
             };
         }
         Ok(delta)
@@ -120,6 +124,18 @@ impl Evaluator {
             }
         }
     }
+}
+
+/// The rows without their last column, as often as it says.
+fn repeat(schema: &SchemaRef, delta: &Delta) -> Result<Delta, ArrowError> {
+    let Some((times, columns)) = delta.rows.columns().split_last() else {
+        return Err(ArrowError::ComputeError("a row without a number".to_owned()));
+    };
+    let times = times.as_primitive_opt::<Int64Type>();
+    let times = times.ok_or_else(|| ArrowError::ComputeError("the number of a row is no BIGINT".to_owned()))?;
+    let weights = delta.weights.iter().zip(times).map(|(w, n)| w.wrapping_mul(n.unwrap_or(0))).collect();
+    let is_there: BooleanArray = times.iter().map(|n| Some(n.is_some_and(|n| n > 0))).collect();
+    Delta::new(schema, columns.to_vec(), weights)?.filter(&is_there)
 }
 
 fn failure(expr: &Arc<dyn PhysicalExpr>, message: impl ToString) -> Failure {

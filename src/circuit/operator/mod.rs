@@ -9,6 +9,7 @@
 mod accumulator;
 pub mod aggregate;
 pub mod clock;
+pub mod constant;
 mod extrema;
 pub mod join;
 pub mod linear;
@@ -131,6 +132,7 @@ pub fn build(
         NodeKind::TopK(top) => Some(Box::new(top::TopKOperator::new(node, &input(0), top, open)?)),
         NodeKind::Window(window) => Some(Box::new(window::WindowOperator::new(node, &input(0), window, open)?)),
         NodeKind::Semi { .. } => Some(Box::new(semi::Semi::new(node, &input(0), &input(1), open)?)),
+        NodeKind::Constant(rows) => Some(Box::new(constant::Constant::new(node, rows, owns_global, open)?)),
         NodeKind::SingleRow => Some(Box::new(single_row::SingleRow::new(node, owns_global, open)?)),
         NodeKind::Aggregate { group, aggregates } => {
             Some(Box::new(aggregate::AggregateOperator::new(node, &input(0), group, aggregates, owns_global, open)?))

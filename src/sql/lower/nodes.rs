@@ -52,6 +52,7 @@ fn same_kind(a: &NodeKind, b: &NodeKind) -> bool {
         (NodeKind::TopK(a), NodeKind::TopK(b)) => a == b,
         (NodeKind::Window(a), NodeKind::Window(b)) => a == b,
         (NodeKind::Temporal { bounds: a }, NodeKind::Temporal { bounds: b }) => a == b,
+        (NodeKind::Constant(a), NodeKind::Constant(b)) => a.columns() == b.columns() && a.num_rows() == b.num_rows(),
         (NodeKind::Union, NodeKind::Union)
         | (NodeKind::Clock, NodeKind::Clock)
         | (NodeKind::Materialize, NodeKind::Materialize) => true,
@@ -64,6 +65,7 @@ fn same_stage(a: &Stage, b: &Stage) -> bool {
     match (a, b) {
         (Stage::Filter(a), Stage::Filter(b)) => a == b,
         (Stage::Project { exprs: a, schema: s }, Stage::Project { exprs: b, schema: t }) => a == b && same_types(s, t),
+        (Stage::Repeat { schema: a }, Stage::Repeat { schema: b }) => same_types(a, b),
         _ => false,
     }
 }

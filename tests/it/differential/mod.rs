@@ -29,6 +29,7 @@ mod joins;
 mod oracle;
 mod programs;
 mod queries;
+mod set_operations;
 mod tables;
 mod time;
 mod tpch;
