@@ -21,7 +21,6 @@ use crate::circuit::delta::{Delta, concat_columns, take_columns};
 use crate::circuit::error::{CircuitError, EvalError, Result};
 use crate::circuit::plan::{Aggregate, AggregateFunction, Node, SortColumn};
 use crate::circuit::row::{RowCodec, normalise};
-use crate::circuit::step::OnEvalError;
 use crate::circuit::vnode::vnode;
 use bits::Bits;
 use distinct::DistinctValues;
@@ -237,20 +236,13 @@ impl AggregateOperator {
         let key = columns.iter().zip(self.schema.fields()).map(|(column, field)| {
             format!("{}: {}", field.name(), array_value_to_string(column, group).unwrap_or_default())
         });
-        let error = EvalError {
+        context.fail(EvalError {
             label: self.label.clone(),
             expression: field.name().clone(),
             message: format!("the result does not fit {}", field.data_type()),
             row: key.collect::<Vec<_>>().join(", "),
             rows: 1,
-        };
-        match context.on_eval_error {
-            OnEvalError::Stop => Err(CircuitError::Eval(Box::new(error))),
-            OnEvalError::Skip => {
-                context.eval_errors.add(error);
-                Ok(())
-            }
-        }
+        })
     }
 
     fn update(&mut self, states: &mut States, columns: &[ArrayRef], weights: &[i64], grouped: &Grouped) -> Result<()> {

@@ -13,9 +13,8 @@ use datafusion_physical_expr::PhysicalExpr;
 
 use super::{Operator, StepContext};
 use crate::circuit::delta::{Delta, batch};
-use crate::circuit::error::{CircuitError, EvalError, Result};
+use crate::circuit::error::{EvalError, Result};
 use crate::circuit::plan::{Node, Stage};
-use crate::circuit::step::OnEvalError;
 
 /// The operator; see the module.
 pub struct Linear {
@@ -109,20 +108,13 @@ impl Evaluator {
     }
 
     fn fail(&self, context: &mut StepContext, row: &RecordBatch, failure: Failure) -> Result<()> {
-        let error = EvalError {
+        context.fail(EvalError {
             label: self.label.clone(),
             expression: failure.expression,
             message: failure.message,
             row: render(row),
             rows: 1,
-        };
-        match context.on_eval_error {
-            OnEvalError::Stop => Err(CircuitError::Eval(Box::new(error))),
-            OnEvalError::Skip => {
-                context.eval_errors.add(error);
-                Ok(())
-            }
-        }
+        })
     }
 }
 

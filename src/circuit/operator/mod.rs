@@ -27,7 +27,7 @@ use arrow::buffer::NullBuffer;
 use backstay_storage::spine::{Discipline, Spine};
 
 use super::delta::Delta;
-use super::error::{EvalError, Result};
+use super::error::{CircuitError, EvalError, Result};
 use super::plan::{CircuitPlan, NodeId, NodeKind};
 use super::row::{EncodedRows, RowCodec};
 use super::step::OnEvalError;
@@ -44,6 +44,19 @@ pub struct StepContext {
     pub on_eval_error: OnEvalError,
     /// Rows left out so far.
     pub eval_errors: EvalErrors,
+}
+
+impl StepContext {
+    /// Stops the step for rows that an expression failed on, or counts them as left out.
+    fn fail(&mut self, error: EvalError) -> Result<()> {
+        match self.on_eval_error {
+            OnEvalError::Stop => Err(CircuitError::Eval(Box::new(error))),
+            OnEvalError::Skip => {
+                self.eval_errors.add(error);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Counts rows left out, one entry for each (node, expression, message).

@@ -17,7 +17,6 @@ use crate::circuit::delta::{Delta, batch};
 use crate::circuit::error::{CircuitError, EvalError, Result};
 use crate::circuit::plan::Node;
 use crate::circuit::row::{RowCodec, normalise};
-use crate::circuit::step::OnEvalError;
 use crate::circuit::vnode::vnode;
 
 /// The operator; see the module.
@@ -80,20 +79,13 @@ impl SingleRow {
 
     fn fail(&self, context: &mut StepContext, row: &[u8]) -> Result<()> {
         let row = batch(&self.schema, self.codec.decode([row])?, 1).map_err(CircuitError::arrow(&self.label))?;
-        let error = EvalError {
+        context.fail(EvalError {
             label: self.label.clone(),
             expression: "the scalar sub-query".to_owned(),
             message: "it has more than one row; this is the smallest".to_owned(),
             row: render(&row),
             rows: 1,
-        };
-        match context.on_eval_error {
-            OnEvalError::Stop => Err(CircuitError::Eval(Box::new(error))),
-            OnEvalError::Skip => {
-                context.eval_errors.add(error);
-                Ok(())
-            }
-        }
+        })
     }
 }
 

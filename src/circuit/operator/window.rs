@@ -24,7 +24,6 @@ use crate::circuit::delta::{Delta, batch, take_columns};
 use crate::circuit::error::{CircuitError, EvalError, Result};
 use crate::circuit::plan::{Node, Window};
 use crate::circuit::row::{RowCodec, normalise};
-use crate::circuit::step::OnEvalError;
 
 mod frames;
 mod functions;
@@ -115,20 +114,13 @@ impl WindowOperator {
 
     fn overflow(&self, context: &mut StepContext, rows: &RecordBatch, function: usize, row: usize) -> Result<()> {
         let field = self.schema.field(self.input.fields().len() + function);
-        let error = EvalError {
+        context.fail(EvalError {
             label: self.label.clone(),
             expression: field.name().clone(),
             message: format!("the result does not fit {}", field.data_type()),
             row: render(&rows.slice(row, 1)),
             rows: 1,
-        };
-        match context.on_eval_error {
-            OnEvalError::Stop => Err(CircuitError::Eval(Box::new(error))),
-            OnEvalError::Skip => {
-                context.eval_errors.add(error);
-                Ok(())
-            }
-        }
+        })
     }
 
     /// Appends what changed between two readings of the same partitions.
