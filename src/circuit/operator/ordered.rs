@@ -10,7 +10,7 @@
 use arrow::array::ArrayRef;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
-use backstay_storage::spine::{Discipline, RowBatch, Spine};
+use backstay_storage::spine::{Cursor, Discipline, RowBatch, Spine};
 
 use super::{OpenRole, StateKeys, pick};
 use crate::circuit::delta::Delta;
@@ -29,6 +29,16 @@ pub(super) struct OrderedRows {
     rest_codec: RowCodec,
     /// Partition key → ordered row.
     pub(super) rows: Spine,
+}
+
+/// What a step did to the rows.
+pub(super) struct Update {
+    /// The consolidated change, as the spine has rows.
+    pub(super) delta: RowBatch,
+    /// The rows before it.
+    pub(super) before: Cursor,
+    /// The rows with it.
+    pub(super) after: Cursor,
 }
 
 impl OrderedRows {
@@ -57,8 +67,20 @@ impl OrderedRows {
         })
     }
 
+    /// Adds the rows of a step; `None` if they change nothing.
+    pub(super) fn update(&mut self, chunks: &[Delta], label: &str) -> Result<Option<Update>> {
+        let delta = self.delta(chunks)?;
+        if delta.is_empty() {
+            return Ok(None);
+        }
+        let before = self.rows.cursor().map_err(CircuitError::storage(label))?;
+        self.rows.insert_batch(&delta).map_err(CircuitError::storage(label))?;
+        let after = self.rows.cursor().map_err(CircuitError::storage(label))?;
+        Ok(Some(Update { delta, before, after }))
+    }
+
     /// The consolidated rows of a delta, as the spine has them.
-    pub(super) fn delta(&self, chunks: &[Delta]) -> Result<RowBatch> {
+    fn delta(&self, chunks: &[Delta]) -> Result<RowBatch> {
         let mut out = RowBatch::new();
         let mut value = Vec::new();
         for chunk in chunks {

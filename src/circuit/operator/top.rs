@@ -16,7 +16,7 @@ use arrow::datatypes::SchemaRef;
 use backstay_storage::Result as StorageResult;
 use backstay_storage::spine::{Cursor, RowBatch, Spine};
 
-use super::ordered::{OrderedRows, order_key, partitions};
+use super::ordered::{OrderedRows, Update, order_key, partitions};
 use super::{OpenRole, Operator, StepContext};
 use crate::circuit::delta::Delta;
 use crate::circuit::error::{CircuitError, Result};
@@ -147,15 +147,10 @@ fn difference(old: &RowBatch, new: &RowBatch, sign: i64, out: &mut RowBatch) {
 impl Operator for TopKOperator {
     fn step(&mut self, _context: &mut StepContext, inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let chunks: Vec<Delta> = inputs.into_iter().flatten().collect();
-        let delta = self.ordered.delta(&chunks)?;
-        if delta.is_empty() {
-            return Ok(Vec::new());
-        }
         let storage = CircuitError::storage;
-        let mut before = self.ordered.rows.cursor().map_err(storage(&self.label))?;
-        self.ordered.rows.insert_batch(&delta).map_err(storage(&self.label))?;
-        let mut after = self.ordered.rows.cursor().map_err(storage(&self.label))?;
-
+        let Some(Update { delta, mut before, mut after }) = self.ordered.update(&chunks, &self.label)? else {
+            return Ok(Vec::new());
+        };
         let mut out = Vec::new();
         let (mut old, mut new, mut changes) = (RowBatch::new(), RowBatch::new(), RowBatch::new());
         let sign = if self.rest { -1 } else { 1 };

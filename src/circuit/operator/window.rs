@@ -18,7 +18,7 @@ use backstay_storage::Result as StorageResult;
 use backstay_storage::spine::{Cursor, RowBatch, Spine};
 
 use super::linear::render;
-use super::ordered::{OrderedRows, order_key, partitions};
+use super::ordered::{OrderedRows, Update, order_key, partitions};
 use super::{OpenRole, Operator, StepContext};
 use crate::circuit::delta::{Delta, batch, take_columns};
 use crate::circuit::error::{CircuitError, EvalError, Result};
@@ -163,15 +163,10 @@ impl WindowOperator {
 impl Operator for WindowOperator {
     fn step(&mut self, context: &mut StepContext, inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let chunks: Vec<Delta> = inputs.into_iter().flatten().collect();
-        let delta = self.ordered.delta(&chunks)?;
-        if delta.is_empty() {
-            return Ok(Vec::new());
-        }
         let storage = CircuitError::storage;
-        let mut before = self.ordered.rows.cursor().map_err(storage(&self.label))?;
-        self.ordered.rows.insert_batch(&delta).map_err(storage(&self.label))?;
-        let mut after = self.ordered.rows.cursor().map_err(storage(&self.label))?;
-
+        let Some(Update { delta, mut before, mut after }) = self.ordered.update(&chunks, &self.label)? else {
+            return Ok(Vec::new());
+        };
         let mut out = Vec::new();
         let (mut old, mut new) = (Stretch::default(), Stretch::default());
         for rows in partitions(&delta) {
