@@ -8,7 +8,6 @@
 //!    starts from that view's node, and is not fused with it.
 //! 4. Fields of computed columns are nullable whatever the planner says, so that no batch is refused for it.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -21,8 +20,7 @@ use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::catalog::Catalog;
 use super::clock::uses_now;
-use super::set_operation::Repeat;
-use super::subquery::SingleRow;
+use super::extension::{Operated, Operation};
 use crate::circuit::plan::{Node, NodeId, NodeKind, Stage};
 
 mod aggregate;
@@ -104,7 +102,7 @@ impl Lowering<'_> {
             LogicalPlan::Limit(limit) => self.limit(limit),
             // A relation has no order.
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.plan(&sort.input),
-            LogicalPlan::Extension(extension) => self.extension(extension.node.as_any(), extension.node.name()),
+            LogicalPlan::Extension(extension) => self.extension(extension),
             LogicalPlan::EmptyRelation(empty) => self.empty(empty),
             LogicalPlan::Values(values) => self.values(values),
             LogicalPlan::Window(window) => self.window(window),
@@ -172,20 +170,23 @@ impl Lowering<'_> {
         Ok(self.push(NodeKind::Union, streams, schema, "union"))
     }
 
-    fn extension(&mut self, node: &dyn Any, name: &str) -> Result<Stream> {
-        if let Some(single) = node.downcast_ref::<SingleRow>() {
-            let stream = self.plan(&single.input)?;
-            let schema = nullable(&stream.schema);
-            Ok(self.push(NodeKind::SingleRow, vec![stream], schema, "scalar sub-query"))
-        } else if let Some(repeat) = node.downcast_ref::<Repeat>() {
-            let mut stream = self.plan(&repeat.input)?;
-            let width = stream.schema.fields().len().saturating_sub(1);
-            stream.schema =
-                Arc::new(Schema::new(stream.schema.fields().iter().take(width).cloned().collect::<Vec<_>>()));
-            stream.stages.push(Stage::Repeat { schema: Arc::clone(&stream.schema) });
-            Ok(stream)
-        } else {
-            Err(Refusal::new(format!("{name} is not supported yet")))
+    fn extension(&mut self, extension: &logical_plan::Extension) -> Result<Stream> {
+        let Some(Operated { operation, input, .. }) = extension.node.as_any().downcast_ref() else {
+            return Err(Refusal::new(format!("{} is not supported yet", extension.node.name())));
+        };
+        let mut stream = self.plan(input)?;
+        match operation {
+            Operation::SingleRow => {
+                let schema = nullable(&stream.schema);
+                Ok(self.push(NodeKind::SingleRow, vec![stream], schema, "scalar sub-query"))
+            }
+            Operation::Repeat => {
+                let kept = stream.schema.fields().len().saturating_sub(1);
+                let fields: Vec<_> = stream.schema.fields().iter().take(kept).cloned().collect();
+                stream.schema = Arc::new(Schema::new(fields));
+                stream.stages.push(Stage::Repeat { schema: Arc::clone(&stream.schema) });
+                Ok(stream)
+            }
         }
     }
 

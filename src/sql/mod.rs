@@ -18,6 +18,7 @@ mod clock;
 mod compile;
 mod ddl;
 mod error;
+mod extension;
 mod lower;
 mod options;
 mod parse;

@@ -1,18 +1,16 @@
 //! INTERSECT ALL and EXCEPT ALL as multisets: DataFusion plans them as semi and anti joins, which know no numbers of copies.
 //!
-//! `L EXCEPT ALL R` counts each row in both, by one aggregate over the union of L and R, and [`Repeat`] puts it out `l - r` times;
+//! `L EXCEPT ALL R` counts each row in both, by one aggregate over the union of L and R, and [`Operation::Repeat`] puts it out `l - r` times;
 //! INTERSECT ALL as often as the smaller of `l` and `r` says. Over a `SELECT DISTINCT`, where the joins are right, they stay: so do
 //! those of INTERSECT and EXCEPT without ALL.
 
-use std::cmp::Ordering;
-use std::fmt;
-use std::sync::Arc;
-
 use datafusion_common::tree_node::{Transformed, TransformedResult};
-use datafusion_common::{Column, DFSchema, DFSchemaRef, DataFusionError, JoinType, NullEquality, Result};
-use datafusion_expr::logical_plan::{Distinct, Extension, Join};
-use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNodeCore, lit, when};
+use datafusion_common::{Column, JoinType, NullEquality, Result};
+use datafusion_expr::logical_plan::{Distinct, Join};
+use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit, when};
 use datafusion_functions_aggregate::expr_fn::sum;
+
+use super::extension::{Operated, Operation};
 
 /// The columns that count a row on the left and on the right.
 const COUNTS: [&str; 2] = ["__left", "__right"];
@@ -53,62 +51,11 @@ fn counted(join: &Join) -> Result<LogicalPlan> {
         .aggregate(rows.clone(), sums)?
         .project(rows.iter().cloned().chain([times.alias("__times")]).collect::<Vec<_>>())?
         .build()?;
-    let repeated = LogicalPlan::Extension(Extension { node: Arc::new(Repeat::new(counted)?) });
+    let repeated = Operated::plan(Operation::Repeat, counted)?;
     // Under the names of the left side.
     let names = join.left.schema().iter().zip(rows).map(|((qualifier, field), row)| match qualifier {
         Some(qualifier) => row.alias_qualified(Some(qualifier.clone()), field.name()),
         None => row.alias(field.name()),
     });
     LogicalPlanBuilder::from(repeated).project(names.collect::<Vec<_>>())?.build()
-}
-
-/// Its input without the last column, which says how often each row is there: not at all if it is not positive.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Repeat {
-    pub input: LogicalPlan,
-    schema: DFSchemaRef,
-}
-
-impl Repeat {
-    fn new(input: LogicalPlan) -> Result<Self> {
-        let width = input.schema().fields().len().saturating_sub(1);
-        let fields = input.schema().iter().take(width).map(|(q, f)| (q.cloned(), Arc::clone(f))).collect();
-        let schema = DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?;
-        Ok(Self { input, schema: Arc::new(schema) })
-    }
-}
-
-impl PartialOrd for Repeat {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        self.input.partial_cmp(&other.input)
-    }
-}
-
-impl UserDefinedLogicalNodeCore for Repeat {
-    fn name(&self) -> &str {
-        "Repeat"
-    }
-
-    fn inputs(&self) -> Vec<&LogicalPlan> {
-        vec![&self.input]
-    }
-
-    fn schema(&self) -> &DFSchemaRef {
-        &self.schema
-    }
-
-    fn expressions(&self) -> Vec<Expr> {
-        Vec::new()
-    }
-
-    fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Repeat")
-    }
-
-    fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
-        match <[LogicalPlan; 1]>::try_from(inputs) {
-            Ok([input]) => Self::new(input),
-            Err(inputs) => Err(DataFusionError::Internal(format!("Repeat over {} inputs", inputs.len()))),
-        }
-    }
 }

@@ -4,25 +4,22 @@
 //! 1. `x NOT IN (S)` becomes `NOT EXISTS (S with x = y) AND NOT EXISTS (S with y IS NULL) AND NOT EXISTS (S with x IS NULL)`.
 //! 2. IN where NULL and FALSE differ becomes a CASE over the same three.
 //! 3. EXISTS in a SELECT list becomes `(SELECT count(*) FROM S) > 0`.
-//! 4. A scalar sub-query that may have several rows gets a [`SingleRow`] on top, which fails on them.
+//! 4. A scalar sub-query that may have several rows gets a [`Operation::SingleRow`] on top, which fails on them.
 //!
 //! Known limits: IN in a SELECT list is refused where a side may be NULL. EXISTS and IN over an aggregate without GROUP BY that reads columns of the query around it is refused: the rules
 //! forget that such an aggregate has a row also where nothing matches.
 
-use std::cmp::Ordering;
-use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::Field;
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion_common::{Column, DFSchema, DFSchemaRef, DataFusionError, Result, ScalarValue, plan_err};
+use datafusion_common::{Column, DFSchema, Result, ScalarValue, plan_err};
 use datafusion_expr::expr::{Case, Exists, InSubquery, SetComparison, SetQuantifier};
-use datafusion_expr::logical_plan::{Extension, Subquery};
+use datafusion_expr::logical_plan::Subquery;
 use datafusion_expr::utils::{conjunction, merge_schema, split_conjunction_owned};
-use datafusion_expr::{
-    BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, UserDefinedLogicalNodeCore, lit,
-};
+use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, lit};
 use datafusion_functions_aggregate::expr_fn::count;
+
+use super::extension::{Operated, Operation};
 
 /// The plan with the sub-queries in its expressions brought into those forms.
 pub(super) fn normalise(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -136,8 +133,7 @@ fn value(e: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Ok(Transformed::no(Expr::ScalarSubquery(subquery)))
         }
         Expr::ScalarSubquery(subquery) if subquery.subquery.max_rows().is_none_or(|n| n > 1) => {
-            let node = SingleRow::new(subquery.subquery.as_ref().clone())?;
-            let plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
+            let plan = Operated::plan(Operation::SingleRow, subquery.subquery.as_ref().clone())?;
             // The rules ask for the expression that its first column is.
             let columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
             let plan = LogicalPlanBuilder::from(plan).project(columns)?.build()?;
@@ -244,59 +240,5 @@ fn not_exists(e: Expr) -> Expr {
     match e {
         Expr::Exists(Exists { subquery, negated }) => Expr::Exists(Exists { subquery, negated: !negated }),
         e => Expr::Not(Box::new(e)),
-    }
-}
-
-/// The one row of its input, or a row of NULLs; a node of the logical plan.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct SingleRow {
-    pub input: LogicalPlan,
-    /// The input's, but nullable.
-    schema: DFSchemaRef,
-}
-
-impl SingleRow {
-    fn new(input: LogicalPlan) -> Result<Self> {
-        let fields = input.schema().iter().map(|(qualifier, field)| {
-            let field = Field::new(field.name(), field.data_type().clone(), true);
-            (qualifier.cloned(), Arc::new(field))
-        });
-        let schema = DFSchema::new_with_metadata(fields.collect(), input.schema().metadata().clone())?;
-        Ok(Self { input, schema: Arc::new(schema) })
-    }
-}
-
-impl PartialOrd for SingleRow {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        self.input.partial_cmp(&other.input)
-    }
-}
-
-impl UserDefinedLogicalNodeCore for SingleRow {
-    fn name(&self) -> &str {
-        "SingleRow"
-    }
-
-    fn inputs(&self) -> Vec<&LogicalPlan> {
-        vec![&self.input]
-    }
-
-    fn schema(&self) -> &DFSchemaRef {
-        &self.schema
-    }
-
-    fn expressions(&self) -> Vec<Expr> {
-        Vec::new()
-    }
-
-    fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SingleRow")
-    }
-
-    fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
-        match <[LogicalPlan; 1]>::try_from(inputs) {
-            Ok([input]) => Self::new(input),
-            Err(inputs) => Err(DataFusionError::Internal(format!("SingleRow over {} inputs", inputs.len()))),
-        }
     }
 }

@@ -16,7 +16,7 @@ use datafusion_physical_expr::expressions::{Column, Literal};
 use super::{Computed, Lowering, Refusal, Result, Stream, column, nullable, project};
 use crate::circuit::plan::{NodeKind, SemiOutput};
 use crate::sql::clock::uses_now;
-use crate::sql::subquery::SingleRow;
+use crate::sql::extension::{Operated, Operation};
 
 /// One input of a join, with a column for each key expression behind its own.
 struct Side {
@@ -282,7 +282,10 @@ fn always_one_row(plan: &LogicalPlan) -> bool {
         LogicalPlan::Projection(projection) => always_one_row(&projection.input),
         LogicalPlan::SubqueryAlias(alias) => always_one_row(&alias.input),
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
-        LogicalPlan::Extension(extension) => extension.node.as_any().is::<SingleRow>(),
+        LogicalPlan::Extension(extension) => {
+            let node: Option<&Operated> = extension.node.as_any().downcast_ref();
+            node.is_some_and(|node| node.operation == Operation::SingleRow)
+        }
         _ => false,
     }
 }
