@@ -10,9 +10,8 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use datafusion_common::{Column as ColumnName, DFSchema, ScalarValue, TableReference};
 use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{Between, BinaryExpr, Expr, ExprSchemable, Operator, cast};
-use datafusion_physical_expr::expressions::Column;
 
-use super::{Computed, Lowering, Result, Stream, column, nullable, project};
+use super::{Lowering, Result, Stream, column, nullable, project};
 use crate::circuit::plan::{Edge, Grain, Node, NodeKind, Stage, TimeBound};
 use crate::sql::clock::{is_now, replace_now, uses_now};
 use crate::sql::table_functions::micros;
@@ -50,7 +49,7 @@ impl Lowering<'_> {
         if others.is_empty() {
             return Ok(stream);
         }
-        let width = stream.schema.fields().len();
+        let width = schema.fields().len();
         let (mut stream, schema) = self.with_clock(stream, schema)?;
         for conjunct in others {
             stream.stages.push(Stage::Filter(self.physical(conjunct, &schema)?));
@@ -61,22 +60,10 @@ impl Lowering<'_> {
     /// The rows while all bounds hold.
     fn temporal(&mut self, stream: Stream, bounds: Vec<Bound>, schema: &DFSchema) -> Result<Stream> {
         let width = stream.schema.fields().len();
-        let mut columns: Vec<Computed> = (0..width).map(|i| column(&stream.schema, i)).collect();
-        let mut placed = Vec::with_capacity(bounds.len());
-        for (time, bound) in bounds {
-            let name = time.schema_name().to_string();
-            let expr = self.physical(&cast_to_micros(time, schema)?, schema)?;
-            let at = match expr.downcast_ref::<Column>() {
-                Some(column) => Some(column.index()),
-                None => columns.iter().position(|c| c.expr.eq(&expr)),
-            };
-            let at = at.unwrap_or_else(|| {
-                columns.push(Computed { expr, name });
-                columns.len() - 1
-            });
-            placed.push(TimeBound { column: at, ..bound });
-        }
-        let stream = project(stream, columns)?;
+        let (times, bounds): (Vec<Expr>, Vec<TimeBound>) = bounds.into_iter().unzip();
+        let times = times.into_iter().map(|time| cast_to_micros(time, schema)).collect::<Result<Vec<_>>>()?;
+        let (stream, places) = self.keyed(stream, &times.iter().collect::<Vec<_>>(), schema)?;
+        let placed = bounds.into_iter().zip(places).map(|(bound, column)| TimeBound { column, ..bound }).collect();
         let schema = nullable(&stream.schema);
         let filtered = self.push(NodeKind::Temporal { bounds: placed }, vec![stream], schema, "temporal filter");
         first_columns(filtered, width)
@@ -102,17 +89,16 @@ impl Lowering<'_> {
         };
         let node = self.nodes.intern(node);
         let fields = nullable(&stream.schema).fields().iter().chain(clock.fields()).cloned().collect::<Vec<_>>();
-        let nameless: Vec<_> = stream.schema.fields().iter().map(|f| (None, Arc::clone(f))).collect();
         let kind =
             NodeKind::Join { left_keys: Vec::new(), right_keys: Vec::new(), null_equals_null: false, filter: None };
         let right = Stream { node, stages: Vec::new(), schema: clock };
+        let last = fields.len() - 1;
         let joined = self.push(kind, vec![stream, right], Arc::new(Schema::new(fields)), "join with the clock");
+        // The plan's columns: a stream of none has one all the same.
+        let kept = (0..schema.fields().len()).chain([last]).map(|i| column(&joined.schema, i)).collect();
+        let joined = project(joined, kept)?;
         let mut fields: Vec<(Option<TableReference>, _)> =
             schema.iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field))).collect();
-        if fields.is_empty() {
-            // A plan without columns is a stream of one.
-            fields.extend(nameless);
-        }
         fields.push((None, Arc::new(Field::new(CLOCK, TimeBound::TYPE, true))));
         Ok((joined, DFSchema::new_with_metadata(fields, schema.metadata().clone())?))
     }
