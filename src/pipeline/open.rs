@@ -371,12 +371,7 @@ fn recovered_state(recovered: &Recovered, program: &Program, options: &Options) 
             state.name, state.name
         )));
     }
-    if state.row_format != ROW_FORMAT {
-        return Err(PipelineError::State(format!(
-            "the checkpoint has row format {}, this version reads {ROW_FORMAT}; use backstay {}",
-            state.row_format, state.engine
-        )));
-    }
+    state.check_row_format()?;
     if let Some(changes) = state.program_changes(&program.state_identity()) {
         return Err(PipelineError::Config(format!(
             "the SQL program is not the one that this directory's state was computed by: {changes}. \

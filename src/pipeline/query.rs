@@ -19,7 +19,7 @@ use backstay_storage::{Error, StoreReader};
 use super::error::{PipelineError, Result};
 use super::state::{KeptState, PipelineState, spine_name};
 use crate::circuit::row::{RowCodec, normalise};
-use crate::circuit::{CircuitError, Delta, ROW_FORMAT, Runtime, RuntimeOptions, StepInput};
+use crate::circuit::{CircuitError, Delta, Runtime, RuntimeOptions, StepInput};
 use crate::sql::{Query, SqlErrors, compile_query};
 
 /// Rows that the circuit is given at a time: bounds what its operators have in hand, not their state.
@@ -71,12 +71,7 @@ impl Asked {
             })?,
         };
         let state = PipelineState::decode(reader.blob())?;
-        if state.row_format != ROW_FORMAT {
-            return Err(PipelineError::State(format!(
-                "the checkpoint has row format {}, this version reads {ROW_FORMAT}; use backstay {}",
-                state.row_format, state.engine
-            )));
-        }
+        state.check_row_format()?;
         let mut schemas = BTreeMap::new();
         let mut unkept = Vec::new();
         for (name, relation) in &state.relations {

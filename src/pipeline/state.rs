@@ -12,8 +12,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
-use crate::circuit::ViewHash;
 use crate::circuit::plan::NodeId;
+use crate::circuit::{ROW_FORMAT, ViewHash};
 use crate::connector::{Level, Position, SinkPosition};
 use crate::pipeline::config::OnError;
 use crate::pipeline::error::{PipelineError, Result};
@@ -175,6 +175,17 @@ impl PipelineState {
                 "the checkpoint has no pipeline state: this is not a pipeline's directory".into(),
             )),
         }
+    }
+
+    /// Refuses state whose rows this build cannot read.
+    pub fn check_row_format(&self) -> Result<()> {
+        if self.row_format == ROW_FORMAT {
+            return Ok(());
+        }
+        Err(PipelineError::State(format!(
+            "the checkpoint has row format {}, this version reads {ROW_FORMAT}; use backstay {}",
+            self.row_format, self.engine
+        )))
     }
 
     /// What a program's definitions changed against the checkpoint's, in words; `None` if nothing.
