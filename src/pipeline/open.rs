@@ -81,6 +81,8 @@ impl Pipeline {
             Some(recovered) => recovered_state(recovered, program, options)?,
             None => fresh_state(program, options, env, wanted),
         };
+        // Not what the checkpoint says: an earlier build may have written none.
+        state.relations = RelationState::of(program);
         let fresh = recovered.is_none();
         let copy_of = recovered.and_then(|r| r.savepoint.as_deref());
         if let Some(savepoint) = copy_of {
@@ -355,7 +357,7 @@ fn fresh_state(program: &Program, options: &Options, env: &Environment, semantic
         row_format: ROW_FORMAT,
         program: program.state_identity(),
         fingerprint: program.fingerprint(),
-        relations: RelationState::of(program),
+        relations: BTreeMap::new(),
         inputs: BTreeMap::new(),
         outputs: BTreeMap::new(),
         views: Vec::new(),
