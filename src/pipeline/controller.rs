@@ -25,6 +25,7 @@ use crate::pipeline::error::{PipelineError, Result};
 use crate::pipeline::input::InputEndpoint;
 use crate::pipeline::open::{ENGINE, check_places};
 use crate::pipeline::output::OutputEndpoint;
+use crate::pipeline::query::Asked;
 use crate::pipeline::record::{InputBatch, StepRecord};
 use crate::pipeline::schedule::Scheduler;
 use crate::pipeline::state::{InputState, PipelineState};
@@ -114,6 +115,8 @@ pub(crate) struct Pipeline {
     /// The step of the newest checkpoint; `None`: there must be one, whatever the step.
     pub(super) checkpointed_step: Option<u64>,
     pub(super) checkpoint_begun: Duration,
+    /// The last request for a checkpoint that the newest one, committed or under way, was taken for.
+    pub(super) checkpoint_asked: u64,
     /// Spines of another number of workers, whose rows have been taken over.
     pub(super) dropped: Vec<String>,
     /// Whether the configuration's semantics differ from those that the log's steps were made under.
@@ -222,6 +225,13 @@ impl Pipeline {
             self.env.scheduler.pass();
             self.poll_checkpoint()?;
             self.pump()?;
+            self.answer_queries()?;
+            if self.control.paused() {
+                self.checkpoint_if_due()?;
+                self.report();
+                self.env.scheduler.wait(&self.parker, TURN);
+                continue;
+            }
             let rows = self.config.rows_per_step.unwrap_or(self.config.max_rows_per_step);
             for input in &mut self.inputs {
                 input.fill(input.limit(rows))?;
@@ -256,6 +266,20 @@ impl Pipeline {
             self.report();
             self.env.scheduler.wait(&self.parker, TURN.min(self.config.clock_resolution));
         }
+    }
+
+    /// Hands the state of now to those who want to ask it.
+    fn answer_queries(&mut self) -> Result<()> {
+        let asking = self.control.take_asking();
+        if asking.is_empty() {
+            return Ok(());
+        }
+        let spines = self.runtime.freeze()?;
+        for answer in asking {
+            // Who has stopped waiting gets nothing.
+            let _ = answer.try_send(Asked::live(spines.clone(), self.state.clone())?);
+        }
+        Ok(())
     }
 
     /// Whether time alone has changed a view, and the last step is long enough ago.
@@ -400,8 +424,12 @@ impl Pipeline {
         if self.checkpointer.as_ref().is_none_or(Checkpointer::is_busy) {
             return Ok(());
         }
+        let asked = self.control.checkpoints_asked();
         let requested = self.control.take_checkpoint_request();
         if self.checkpointed_step == Some(self.state.step) {
+            if requested {
+                self.control.update(|s| s.checkpoint_request = asked);
+            }
             return Ok(());
         }
         let storage = self.config.storage.clone().unwrap_or_default();
@@ -414,6 +442,9 @@ impl Pipeline {
         if requested || due || full {
             let next = self.next_log_record();
             self.begin_checkpoint(next)?;
+            if requested {
+                self.checkpoint_asked = asked;
+            }
         }
         Ok(())
     }
@@ -451,9 +482,11 @@ impl Pipeline {
         let Some(checkpointer) = &mut self.checkpointer else { return Ok(()) };
         if let Some((step, _info)) = checkpointer.poll()? {
             let now = self.env.clock.elapsed();
+            let asked = self.checkpoint_asked;
             self.control.update(|s| {
                 s.checkpoint = Some((step, now));
                 s.checkpoints += 1;
+                s.checkpoint_request = s.checkpoint_request.max(asked);
             });
         }
         Ok(())
@@ -511,6 +544,13 @@ impl Pipeline {
             s.pending_bytes = self.pending_bytes();
             s.log_bytes = self.store.as_ref().map_or(0, |store| store.log().bytes());
             s.troubles = troubles;
+            if self.outputs.iter().all(|o| o.delivered() >= self.state.step) {
+                s.completed_rows = s.input_rows;
+            }
+            s.inputs.clear();
+            s.inputs.extend(self.inputs.iter().map(InputEndpoint::figures));
+            s.outputs.clear();
+            s.outputs.extend(self.outputs.iter().map(OutputEndpoint::figures));
         });
     }
 }

@@ -17,6 +17,7 @@ use crate::pipeline::hash::RowHasher;
 use crate::pipeline::record::InputBatch;
 use crate::pipeline::schedule::{Running, Scheduler, Task, Turn};
 use crate::pipeline::state::InputState;
+use crate::pipeline::status::InputFigures;
 
 /// Chunks that are read ahead, besides those in the controller's buffer.
 const QUEUE_CHUNKS: usize = 16;
@@ -29,6 +30,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct InputEndpoint {
     /// `<table>.<connector>`.
     pub name: String,
+    /// The name again, for those who are told figures.
+    label: Arc<str>,
     /// The table, by its place in the program.
     pub table: usize,
     /// How far it has been taken.
@@ -67,7 +70,9 @@ impl InputEndpoint {
         max_batch: Option<u64>,
         state: InputState,
     ) -> Self {
-        Self { name, table, state, input, hasher, max_batch, buffer: Buffer::default(), reader: None, ended: false }
+        let label = name.as_str().into();
+        let (buffer, reader) = (Buffer::default(), None);
+        Self { name, label, table, state, input, hasher, max_batch, buffer, reader, ended: false }
     }
 
     /// Reads what a step record names again, and verifies it (invariant 3).
@@ -179,6 +184,18 @@ impl InputEndpoint {
     /// What hinders the reader now.
     pub fn trouble(&self) -> Option<String> {
         self.reader.as_ref().and_then(|r| lock(&r.shared.trouble).clone())
+    }
+
+    /// Its figures of now.
+    pub fn figures(&self) -> InputFigures {
+        InputFigures {
+            name: Arc::clone(&self.label),
+            rows: self.state.rows,
+            errors: self.state.errors,
+            buffered_rows: self.ready_rows(),
+            ended: self.is_done(),
+            trouble: self.trouble(),
+        }
     }
 
     fn advance(&mut self, descriptor: &crate::connector::Descriptor, rows: u64, errors: u64) {

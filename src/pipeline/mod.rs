@@ -14,6 +14,7 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+pub mod answer;
 pub mod batch;
 pub mod checkpointer;
 pub mod clock;

@@ -171,6 +171,7 @@ impl Pipeline {
             parker,
             checkpointed_step: if fresh || !dropped.is_empty() { None } else { Some(state.step) },
             checkpoint_begun: env.clock.elapsed(),
+            checkpoint_asked: 0,
             dropped,
             state,
             log_from,

@@ -19,6 +19,7 @@ use crate::circuit::Delta;
 use crate::connector::{ConnectorError, Output, SinkPosition};
 use crate::pipeline::error::{PipelineError, Result};
 use crate::pipeline::schedule::{Running, Scheduler, Task, Turn};
+use crate::pipeline::status::OutputFigures;
 use crate::sabotage::{Check, checked};
 
 const QUEUE_ITEMS: usize = 64;
@@ -29,12 +30,16 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct OutputEndpoint {
     /// `<view>.<connector>`.
     pub name: String,
+    /// The name again, for those who are told figures.
+    label: Arc<str>,
     /// The view, by its place in the program.
     pub view: usize,
     /// Steps up to here are not sent: the sink has them.
     skip: u64,
     pending: VecDeque<Pending>,
     pending_bytes: u64,
+    pending_rows: u64,
+    sent_rows: u64,
     unsynced_bytes: u64,
     /// Whether a delta was sent since the sink was last asked to sync.
     unsynced: bool,
@@ -119,11 +124,14 @@ impl OutputEndpoint {
             .start(&format!("out {name}"), Box::new(work))
             .map_err(|e| PipelineError::State(format!("cannot start a thread for output {name}: {e}")))?;
         Ok(Self {
+            label: name.as_str().into(),
             name,
             view,
             skip,
             pending: VecDeque::new(),
             pending_bytes: 0,
+            pending_rows: 0,
+            sent_rows: 0,
             unsynced_bytes: 0,
             unsynced: false,
             backlog: VecDeque::new(),
@@ -140,6 +148,8 @@ impl OutputEndpoint {
         }
         let pending = Pending::new(step, Arc::clone(&delta));
         self.pending_bytes += pending.bytes;
+        self.pending_rows += delta.len() as u64;
+        self.sent_rows += delta.len() as u64;
         self.unsynced_bytes += pending.bytes;
         self.unsynced = true;
         self.pending.push_back(pending);
@@ -166,6 +176,7 @@ impl OutputEndpoint {
         while self.pending.front().is_some_and(|p| p.step <= synced) {
             if let Some(done) = self.pending.pop_front() {
                 self.pending_bytes -= done.bytes;
+                self.pending_rows -= done.delta.len() as u64;
             }
         }
         match lock(&self.shared.failed).take() {
@@ -212,6 +223,19 @@ impl OutputEndpoint {
     /// Bytes of pending deltas.
     pub fn pending_bytes(&self) -> u64 {
         self.pending_bytes
+    }
+
+    /// Its figures of now.
+    pub fn figures(&self) -> OutputFigures {
+        OutputFigures {
+            name: Arc::clone(&self.label),
+            rows: self.sent_rows - self.pending_rows,
+            delivered_step: self.delivered(),
+            pending_steps: self.pending.len() as u64,
+            pending_rows: self.pending_rows,
+            pending_bytes: self.pending_bytes,
+            trouble: self.trouble(),
+        }
     }
 
     /// What hinders the sink now.

@@ -4,7 +4,7 @@
 //! 1. All relations are as of the end of one step, the checkpoint's, whose clock is the query's too.
 //! 2. Nothing of the pipeline is changed and no lock is taken: it may run meanwhile.
 //!
-//! Known limits: the result and the query's own operators are in memory. Steps after the checkpoint are not seen.
+//! Known limits: the result and the query's own operators are in memory. In a checkpoint, steps after it are not seen.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,13 +25,31 @@ use crate::sql::{Query, SqlErrors, compile_query};
 /// Rows that the circuit is given at a time: bounds what its operators have in hand, not their state.
 const STEP_ROWS: usize = 65_536;
 
-/// A data directory's state at one checkpoint, to be asked.
+/// A pipeline's state at the end of one step, to be asked.
 #[derive(Debug)]
 pub struct Asked {
-    reader: StoreReader,
+    spines: Spines,
     state: PipelineState,
     schemas: BTreeMap<String, SchemaRef>,
     unkept: Vec<String>,
+}
+
+/// Where the kept rows are.
+#[derive(Debug)]
+enum Spines {
+    /// In a checkpoint's or savepoint's files.
+    Stored(StoreReader),
+    /// In a running pipeline, by name.
+    Live(BTreeMap<String, Snapshot>),
+}
+
+impl Spines {
+    fn get(&self, name: &str) -> Option<&Snapshot> {
+        match self {
+            Self::Stored(reader) => reader.spine(name),
+            Self::Live(spines) => spines.get(name),
+        }
+    }
 }
 
 /// What a query gave.
@@ -72,6 +90,17 @@ impl Asked {
         };
         let state = PipelineState::decode(reader.blob())?;
         state.check_row_format()?;
+        Self::new(Spines::Stored(reader), state)
+    }
+
+    /// The state of a running pipeline: all its spines at the end of the step that `state` is of.
+    /// Without storage nothing can be asked: spines have no names to be found by.
+    pub(crate) fn live(spines: Vec<Snapshot>, state: PipelineState) -> Result<Self> {
+        let spines = spines.into_iter().filter(|s| !s.is_ephemeral()).map(|s| (s.name().to_owned(), s)).collect();
+        Self::new(Spines::Live(spines), state)
+    }
+
+    fn new(spines: Spines, state: PipelineState) -> Result<Self> {
         let mut schemas = BTreeMap::new();
         let mut unkept = Vec::new();
         for (name, relation) in &state.relations {
@@ -80,7 +109,7 @@ impl Asked {
                 None => unkept.push(name.clone()),
             }
         }
-        Ok(Self { reader, state, schemas, unkept })
+        Ok(Self { spines, state, schemas, unkept })
     }
 
     /// The state that is asked: the pipeline's name and step, among others.
@@ -130,8 +159,15 @@ impl Asked {
             };
             for worker in 0..self.state.workers {
                 let name = spine_name(&kept.spine, worker, self.state.workers);
-                let spine = self.reader.spine(&name).ok_or_else(|| {
-                    PipelineError::State(format!("the checkpoint lacks the spine {name} of relation {}", table.name))
+                let spine = self.spines.get(&name).ok_or_else(|| match self.spines {
+                    Spines::Stored(_) => PipelineError::State(format!(
+                        "the checkpoint lacks the spine {name} of relation {}",
+                        table.name
+                    )),
+                    Spines::Live(_) => PipelineError::Config(format!(
+                        "relation {} cannot be asked: the pipeline runs without storage; configure \"storage\": true",
+                        table.name
+                    )),
                 })?;
                 Scan::new(spine, kept, schema)?.each(|rows| feed(index, Some(rows)))?;
             }

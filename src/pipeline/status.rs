@@ -1,8 +1,12 @@
 //! What a running pipeline tells others, and what others may ask of it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use crossbeam::channel::{self, Receiver, Sender};
+
+use crate::pipeline::query::Asked;
 
 /// What a pipeline is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub struct Snapshot {
     pub checkpoint: Option<(u64, Duration)>,
     /// Checkpoints committed in this process.
     pub checkpoints: u64,
+    /// The last request for a checkpoint that has been met.
+    pub checkpoint_request: u64,
     /// The last step that every output has delivered.
     pub delivered_step: u64,
     /// Bytes of deltas that outputs hold and their sinks do not yet hold durably.
@@ -53,6 +59,48 @@ pub struct Snapshot {
     pub log_bytes: u64,
     /// What hinders a connector now, by its name.
     pub troubles: Vec<String>,
+    /// Rows that steps took from inputs, over the pipeline's life, and that all outputs have delivered.
+    pub completed_rows: u64,
+    /// The inputs, in the program's order.
+    pub inputs: Vec<InputFigures>,
+    /// The outputs, in the program's order.
+    pub outputs: Vec<OutputFigures>,
+}
+
+/// One input connector's figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InputFigures {
+    /// `<table>.<connector>`.
+    pub name: Arc<str>,
+    /// Rows taken, over the pipeline's life.
+    pub rows: u64,
+    /// Rows that did not parse, over the pipeline's life.
+    pub errors: u64,
+    /// Rows parsed and not yet cut.
+    pub buffered_rows: u64,
+    /// Whether it has been read to its end.
+    pub ended: bool,
+    /// What hinders it now.
+    pub trouble: Option<String>,
+}
+
+/// One output connector's figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutputFigures {
+    /// `<view>.<connector>`.
+    pub name: Arc<str>,
+    /// Rows (of any weight) that the sink came to hold durably in this process.
+    pub rows: u64,
+    /// The last step delivered, durably or not.
+    pub delivered_step: u64,
+    /// Steps whose deltas the sink does not yet hold durably.
+    pub pending_steps: u64,
+    /// Their rows.
+    pub pending_rows: u64,
+    /// Their bytes.
+    pub pending_bytes: u64,
+    /// What hinders it now.
+    pub trouble: Option<String>,
 }
 
 /// A line for people that is worth keeping.
@@ -62,7 +110,10 @@ pub type Notice = String;
 #[derive(Debug, Default)]
 pub struct Control {
     stop: AtomicBool,
+    paused: AtomicBool,
     checkpoint: AtomicBool,
+    checkpoints_asked: AtomicU64,
+    asking: Mutex<Vec<Sender<Asked>>>,
     snapshot: Mutex<Snapshot>,
     notices: Mutex<Vec<Notice>>,
 }
@@ -78,9 +129,44 @@ impl Control {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// Asks for a checkpoint after the current step.
-    pub fn request_checkpoint(&self) {
+    /// Makes no steps from now on, until [`Control::resume`]. What is under way goes on: the step, outputs, checkpoints.
+    pub fn pause(&self) {
+        self.paused.store(true, Ordering::Release);
+    }
+
+    /// Makes steps again.
+    pub fn resume(&self) {
+        self.paused.store(false, Ordering::Release);
+    }
+
+    /// Whether no steps are to be made.
+    pub fn paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    /// Asks for a checkpoint after the current step. Requests are numbered from 1: this one's number.
+    pub fn request_checkpoint(&self) -> u64 {
+        let number = self.checkpoints_asked.fetch_add(1, Ordering::AcqRel) + 1;
         self.checkpoint.store(true, Ordering::Release);
+        number
+    }
+
+    /// Requests for a checkpoint so far.
+    pub(crate) fn checkpoints_asked(&self) -> u64 {
+        self.checkpoints_asked.load(Ordering::Acquire)
+    }
+
+    /// Asks for the state after the current step, for queries. It comes once the pipeline is running, at the latest between two steps;
+    /// the channel is closed without an answer if the pipeline ends.
+    pub fn ask(&self) -> Receiver<Asked> {
+        let (sender, answer) = channel::bounded(1);
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        answer
+    }
+
+    /// Those that wait for the state.
+    pub(crate) fn take_asking(&self) -> Vec<Sender<Asked>> {
+        std::mem::take(&mut self.asking.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn take_checkpoint_request(&self) -> bool {
