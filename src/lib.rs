@@ -9,5 +9,6 @@ pub mod cli;
 pub mod connector;
 pub mod pipeline;
 pub mod sabotage;
+pub mod server;
 pub mod sql;
 mod suggest;

@@ -13,6 +13,7 @@ use super::progress::Progress;
 use super::{Failure, read_text};
 use crate::connector::{Connectors, Level};
 use crate::pipeline::{self, Control, Environment, Options, PipelineConfig, Summary, SystemClock, Threads};
+use crate::server::runtime;
 use crate::sql;
 
 /// A graceful stop that takes longer than this ends the process: a restart replays what is missing.
@@ -46,6 +47,12 @@ pub struct Args {
     /// Stop once all finite inputs are at their end and all outputs hold everything.
     #[arg(long)]
     until_end: bool,
+    /// Serve this pipeline's API on a Unix socket. Whoever can open it may stop and ask the pipeline.
+    #[arg(long, value_name = "PATH")]
+    api_socket: Option<PathBuf>,
+    /// Make no steps until the API is told to resume.
+    #[arg(long, requires = "api_socket")]
+    paused: bool,
 }
 
 /// Runs the command.
@@ -58,6 +65,13 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let (stop, _guards) = watch_signals()?;
 
     let control = Arc::new(Control::default());
+    if args.paused {
+        control.pause();
+    }
+    let _api = match &args.api_socket {
+        Some(path) => Some(serve(path, &program, &control, &env, options.config.storage.is_some())?),
+        None => None,
+    };
     let mut progress = Progress::new(Arc::clone(&env.clock));
     progress.line(&headline(&program, &options, &args));
     let worker = {
@@ -93,6 +107,34 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let summary = result?;
     progress.line(&closing(&summary, env.clock.elapsed()));
     Ok(())
+}
+
+/// Serves the pipeline's API beside it, for as long as what it returns lives.
+fn serve(
+    path: &Path,
+    program: &Arc<sql::Program>,
+    control: &Arc<Control>,
+    env: &Environment,
+    stored: bool,
+) -> Result<tokio::runtime::Runtime, Failure> {
+    let failed = |e: std::io::Error| Failure::new(1, format!("--api-socket {}: {e}", path.display()));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("api")
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    let listener = runtime.block_on(runtime::bind(path)).map_err(failed)?;
+    let served = Arc::new(runtime::Served {
+        program: Arc::clone(program),
+        control: Arc::clone(control),
+        clock: Arc::clone(&env.clock),
+        process: uuid::Uuid::new_v4(),
+        begun_ms: env.clock.wall_ms(),
+        stored,
+    });
+    runtime.spawn(runtime::serve(listener, served));
+    Ok(runtime)
 }
 
 fn options(args: &Args) -> Result<Options, Failure> {

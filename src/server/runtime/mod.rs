@@ -1,0 +1,156 @@
+//! The API of one running pipeline, on a Unix socket: what `backstay run --api-socket` serves and the manager passes requests on to.
+//!
+//! Whoever can open the socket's file may do everything here; the file's directory is what guards it.
+
+mod query;
+mod stats;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+
+use super::error::{ApiError, Result};
+use crate::pipeline::status::Phase;
+use crate::pipeline::{Clock, Control};
+use crate::sql::Program;
+
+/// What the routes know of their pipeline.
+#[derive(Debug)]
+pub struct Served {
+    /// Its program.
+    pub program: Arc<Program>,
+    /// The door to its controller.
+    pub control: Arc<Control>,
+    /// Its clock.
+    pub clock: Arc<dyn Clock>,
+    /// A fresh id of this process, by which clients notice a restart.
+    pub process: uuid::Uuid,
+    /// When this process began, in ms since 1970.
+    pub begun_ms: i64,
+    /// Whether it has storage.
+    pub stored: bool,
+}
+
+/// What the manager asks a pipeline for, again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Liveness {
+    /// The process.
+    pub pid: u32,
+    /// As [`Served::process`].
+    pub process: uuid::Uuid,
+    /// What it is doing, as a deployment status: `Initializing`, `Replaying`, `Paused`, `Running`, `Stopping`.
+    pub status: String,
+    /// The last step.
+    pub step: u64,
+}
+
+/// A socket that listens, ready to be served.
+///
+/// # Errors
+/// The file cannot be made, or another process listens there.
+pub async fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    match tokio::net::UnixStream::connect(path).await {
+        Ok(_) => return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, "another process listens there")),
+        // What a killed process left behind.
+        Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => tokio::fs::remove_file(path).await?,
+        Err(_) => {}
+    }
+    UnixListener::bind(path)
+}
+
+/// Answers requests until the process ends.
+///
+/// # Errors
+/// The socket failed.
+pub async fn serve(listener: UnixListener, served: Arc<Served>) -> std::io::Result<()> {
+    axum::serve(listener, router(served)).await
+}
+
+fn router(served: Arc<Served>) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/stats", get(stats::stats))
+        .route("/pause", post(pause))
+        .route("/resume", post(resume))
+        .route("/stop", post(stop))
+        .route("/checkpoint", post(checkpoint))
+        .route("/checkpoint_status", get(checkpoint_status))
+        .route("/query", get(query::query))
+        .with_state(served)
+}
+
+/// The deployment status that a phase is shown as.
+pub(super) fn status_of(phase: Phase, paused: bool) -> &'static str {
+    match phase {
+        Phase::Opening => "Initializing",
+        Phase::Replaying => "Replaying",
+        Phase::Running | Phase::Finished if paused => "Paused",
+        Phase::Running | Phase::Finished => "Running",
+        Phase::Stopping => "Stopping",
+    }
+}
+
+async fn status(State(served): State<Arc<Served>>) -> Json<Liveness> {
+    let snapshot = served.control.snapshot();
+    let status = status_of(snapshot.phase, served.control.paused()).to_owned();
+    Json(Liveness { pid: std::process::id(), process: served.process, status, step: snapshot.step })
+}
+
+async fn pause(State(served): State<Arc<Served>>) -> StatusCode {
+    served.control.pause();
+    StatusCode::ACCEPTED
+}
+
+async fn resume(State(served): State<Arc<Served>>) -> StatusCode {
+    served.control.resume();
+    StatusCode::ACCEPTED
+}
+
+async fn stop(State(served): State<Arc<Served>>) -> StatusCode {
+    served.control.request_stop();
+    StatusCode::ACCEPTED
+}
+
+async fn checkpoint(State(served): State<Arc<Served>>) -> Result<Json<Value>> {
+    if !served.stored {
+        return Err(ApiError::bad_request(
+            "the pipeline has no storage to write a checkpoint to: set \"storage\": true",
+        ));
+    }
+    let number = served.control.request_checkpoint();
+    Ok(Json(json!({ "checkpoint_sequence_number": number, "incarnation_uuid": served.process })))
+}
+
+#[derive(Debug, Deserialize)]
+struct CheckpointStatus {
+    incarnation_uuid: Option<uuid::Uuid>,
+}
+
+async fn checkpoint_status(
+    State(served): State<Arc<Served>>,
+    Query(asked): Query<CheckpointStatus>,
+) -> Result<Json<Value>> {
+    if asked.incarnation_uuid.is_some_and(|id| id != served.process) {
+        return Err(ApiError {
+            details: json!({ "incarnation_uuid": served.process }),
+            ..ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "IncarnationUuidMismatch",
+                "the pipeline has been restarted since the checkpoint was asked for: ask again",
+            )
+        });
+    }
+    let success = served.control.snapshot().checkpoint_request;
+    Ok(Json(json!({ "success": (success > 0).then_some(success), "failure": null })))
+}
+
+/// How long a query waits for the pipeline to be running and between two steps.
+const ASK_PATIENCE: Duration = Duration::from_secs(30);
