@@ -10,6 +10,7 @@ mod progress;
 mod query;
 mod run;
 mod savepoint;
+mod serve;
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ that differs; 4 the directory is in use; 5 no space left; 130 a second signal.";
 enum Command {
     /// Run a pipeline: tables, views and connectors of a SQL file.
     Run(run::Args),
+    /// Serve many pipelines by a REST API that Feldera's clients know.
+    Serve(serve::Args),
     /// Show that nothing is lost or doubled: run a pipeline, kill -9 it five times, compare.
     Demo(demo::Args),
     /// Show what a pipeline's data directory holds. Never writes.
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Run(args) => run::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Demo(args) => demo::demo(args),
         Command::Inspect(args) => inspect::inspect(args),
         Command::Query(args) => query::query(args),

@@ -1,4 +1,4 @@
-//! The service: a pipeline's own API on a Unix socket ([`runtime`]),.
+//! The service: a pipeline's own API on a Unix socket ([`runtime`]), and the manager in front of many ([`manager`]).
 //!
 //! ```text
 //! client ──HTTP──▶ backstay serve (manager) ──HTTP over a Unix socket──▶ backstay run (one process a pipeline)
@@ -13,5 +13,6 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 pub mod error;
+pub mod manager;
 
 pub mod runtime;

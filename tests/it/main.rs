@@ -18,4 +18,5 @@ mod process;
 mod query;
 mod rng;
 mod savepoint;
+mod service;
 mod simulation;

@@ -1,0 +1,217 @@
+//! A pipeline in the manager's memory: its record, what it is seen to do, and how its task is woken.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use super::child::Place;
+use super::program::Compiled;
+use super::record::{Desired, Record};
+use super::{config, timestamp};
+use crate::pipeline::Clock;
+
+/// One pipeline.
+#[derive(Debug)]
+pub struct Managed {
+    /// Where its files are.
+    pub place: Place,
+    clock: Arc<dyn Clock>,
+    inner: Mutex<Inner>,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    record: Record,
+    compiled: Compiled,
+    status: &'static str,
+    status_ms: i64,
+    resources: &'static str,
+    resources_ms: i64,
+    clearing: bool,
+    force: bool,
+    deleted: bool,
+}
+
+/// What is wanted now.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// The state.
+    pub desired: Desired,
+    /// Whether to get there without a checkpoint.
+    pub force: bool,
+}
+
+/// Every deployment status that is shown.
+const STATUSES: [&str; 9] = [
+    "Stopped",
+    "Provisioning",
+    "Unavailable",
+    "Initializing",
+    "Replaying",
+    "Paused",
+    "Running",
+    "Stopping",
+    "Provisioned",
+];
+
+impl Managed {
+    /// A pipeline that is not seen yet.
+    pub fn new(record: Record, place: Place, clock: Arc<dyn Clock>) -> Self {
+        let compiled = Compiled::new(&record.program_code);
+        let now = clock.wall_ms();
+        let inner = Inner {
+            record,
+            compiled,
+            status: "Stopped",
+            status_ms: now,
+            resources: "Stopped",
+            resources_ms: now,
+            clearing: false,
+            force: false,
+            deleted: false,
+        };
+        Self { place, clock, inner: Mutex::new(inner), wake: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The record of now.
+    pub fn record(&self) -> Record {
+        self.lock().record.clone()
+    }
+
+    /// Takes over a record that has been kept.
+    pub fn replace(&self, record: Record) {
+        let mut inner = self.lock();
+        if inner.record.program_code != record.program_code {
+            inner.compiled = Compiled::new(&record.program_code);
+        }
+        if record.desired != Desired::Stopped {
+            inner.force = false;
+        }
+        inner.record = record;
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        self.lock().record.name.clone()
+    }
+
+    /// What its program compiled to.
+    pub fn compiled(&self) -> Compiled {
+        self.lock().compiled.clone()
+    }
+
+    /// What is wanted.
+    pub fn wish(&self) -> Wish {
+        let inner = self.lock();
+        Wish { desired: inner.record.desired, force: inner.force }
+    }
+
+    /// A stop is to be at once.
+    pub fn force(&self) {
+        self.lock().force = true;
+        self.wake.notify_one();
+    }
+
+    /// Its task may end once its process has.
+    pub fn delete(&self) {
+        self.lock().deleted = true;
+        self.wake.notify_one();
+    }
+
+    /// Whether it is deleted.
+    pub fn is_deleted(&self) -> bool {
+        self.lock().deleted
+    }
+
+    /// Notes what it is seen to do: deployment and resources status.
+    pub fn show(&self, status: &str, resources: &str) {
+        let now = self.clock.wall_ms();
+        let known = |word: &str| STATUSES.into_iter().find(|s| *s == word);
+        let mut inner = self.lock();
+        if let Some(status) = known(status).filter(|s| *s != inner.status) {
+            inner.status = status;
+            inner.status_ms = now;
+        }
+        if let Some(resources) = known(resources).filter(|r| *r != inner.resources) {
+            inner.resources = resources;
+            inner.resources_ms = now;
+        }
+    }
+
+    /// The deployment status.
+    pub fn status(&self) -> &'static str {
+        self.lock().status
+    }
+
+    /// Whether neither a process is there nor one wanted.
+    pub fn is_stopped(&self) -> bool {
+        let inner = self.lock();
+        inner.status == "Stopped" && inner.record.desired == Desired::Stopped
+    }
+
+    /// Notes that its storage is being removed, or no longer is. False: it was already so.
+    pub fn set_clearing(&self, clearing: bool) -> bool {
+        std::mem::replace(&mut self.lock().clearing, clearing) != clearing
+    }
+
+    /// Returns when there is something to do.
+    pub fn woken(&self) -> Notified<'_> {
+        self.wake.notified()
+    }
+
+    /// As clients see it; `all`: with program and configuration.
+    pub fn shown(&self, in_use: bool, all: bool) -> Value {
+        let inner = self.lock();
+        let record = &inner.record;
+        let storage = match (inner.clearing, in_use) {
+            (true, _) => "Clearing",
+            (false, true) => "InUse",
+            (false, false) => "Cleared",
+        };
+        let resources_desired = if record.desired == Desired::Stopped { "Stopped" } else { "Provisioned" };
+        let compiled = timestamp(record.compiled_ms);
+        let desired_since = timestamp(record.desired_ms);
+        let mut shown = json!({
+            "id": record.id,
+            "name": record.name,
+            "description": record.description,
+            "tags": record.tags,
+            "created_at": timestamp(record.created_ms),
+            "version": record.version,
+            "platform_version": super::PLATFORM_VERSION,
+            "program_version": record.program_version,
+            "program_status": inner.compiled.status(),
+            "program_status_since": compiled,
+            "refresh_version": record.version,
+            "storage_status": storage,
+            "deployment_status": inner.status,
+            "deployment_status_since": timestamp(inner.status_ms),
+            "deployment_desired_status": record.desired.name(),
+            "deployment_desired_status_since": desired_since,
+            "deployment_resources_status": inner.resources,
+            "deployment_resources_status_since": timestamp(inner.resources_ms),
+            "deployment_resources_desired_status": resources_desired,
+            "deployment_resources_desired_status_since": desired_since,
+            "deployment_error": record.error.as_ref().map(|e| e.body()),
+        });
+        if let (true, Some(object)) = (all, shown.as_object_mut()) {
+            object.insert("program_code".into(), json!(record.program_code));
+            object.insert("udf_rust".into(), json!(""));
+            object.insert("udf_toml".into(), json!(""));
+            object.insert("program_config".into(), record.program_config.clone());
+            object.insert("runtime_config".into(), config::shown(&record.runtime_config));
+            object.insert("program_error".into(), inner.compiled.error());
+            object.insert("program_info".into(), inner.compiled.info());
+        }
+        shown
+    }
+}

@@ -1,0 +1,88 @@
+//! What the service says of itself, and of programs that are no pipeline's.
+
+use std::sync::Arc;
+
+use axum::Json as Body;
+use axum::extract::State;
+use axum::http::{Method, StatusCode, Uri};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::super::program::Compiled;
+use super::super::{Manager, PLATFORM_VERSION, timestamp};
+use super::Json;
+use crate::server::error::ApiError;
+
+/// What clients ask first. The edition is the one of Feldera's whose features these are; clients refuse them in the other.
+pub(super) async fn config() -> Body<Value> {
+    Body(json!({
+        "telemetry": "",
+        "edition": "Enterprise",
+        "version": PLATFORM_VERSION,
+        "revision": env!("CARGO_PKG_VERSION"),
+        "runtime_revision": env!("CARGO_PKG_VERSION"),
+        "build_source": "backstay",
+        "changelog_url": "",
+        "conceptualhq": "",
+        "posthog": "",
+        "product_fruits": "",
+        "license_validity": null,
+        "update_info": null,
+        "unstable_features": null,
+        "build_info": {
+            "build_cpu": std::env::consts::ARCH,
+            "build_os": std::env::consts::OS,
+            "build_timestamp": "",
+            "cargo_debug": if cfg!(debug_assertions) { "true" } else { "false" },
+            "cargo_dependencies": "",
+            "cargo_features": "",
+            "cargo_opt_level": "",
+            "cargo_target_triple": "",
+            "rustc_version": "",
+        },
+    }))
+}
+
+pub(super) async fn session() -> Body<Value> {
+    Body(json!({ "tenant_id": uuid::Uuid::nil(), "tenant_name": "default", "user_id": null, "role": "owner" }))
+}
+
+pub(super) async fn demos() -> Body<Value> {
+    Body(json!([]))
+}
+
+pub(super) async fn authentication() -> Body<Value> {
+    Body(json!("NoAuth"))
+}
+
+pub(super) async fn healthz() -> Body<Value> {
+    Body(json!({ "status": "healthy" }))
+}
+
+pub(super) async fn cluster_health(State(manager): State<Arc<Manager>>) -> Body<Value> {
+    let now = timestamp(manager.clock.wall_ms());
+    let service = json!({ "healthy": true, "message": "", "unchanged_since": now, "checked_at": now });
+    Body(json!({ "all_healthy": true, "api": service, "compiler": service, "runner": service }))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Validated {
+    program_code: String,
+}
+
+pub(super) async fn validate_program(Json(asked): Json<Validated>) -> Body<Value> {
+    let compiled = Compiled::new(&asked.program_code);
+    Body(match compiled.is_runnable() {
+        true => json!({ "Success": { "program_info": compiled.info() } }),
+        false => json!({ "SqlError": { "info": compiled.error().get("sql_compilation") } }),
+    })
+}
+
+pub(super) async fn unknown_route(uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "UnknownRoute", format!("there is nothing at {}", uri.path()))
+}
+
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    let message = format!("{} does not know the method {method}", uri.path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "WrongMethod", message)
+}

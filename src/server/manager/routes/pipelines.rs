@@ -1,0 +1,220 @@
+//! Pipelines as things: created, read, edited, deleted.
+
+use std::sync::Arc;
+
+use axum::Json as Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::super::managed::Managed;
+use super::super::record::{Desired, Record, check_name};
+use super::super::{Manager, config};
+use super::{Json, Path, Query};
+use crate::server::error::{ApiError, Result};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Selector {
+    #[default]
+    All,
+    Status,
+    StatusWithConnectors,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Selected {
+    #[serde(default)]
+    selector: Selector,
+}
+
+/// What a client sends of a pipeline: all of it (POST, PUT), or what is to change (PATCH).
+#[derive(Debug, Deserialize)]
+pub(super) struct Sent {
+    name: Option<String>,
+    description: Option<String>,
+    tags: Option<Vec<String>>,
+    program_code: Option<String>,
+    udf_rust: Option<String>,
+    udf_toml: Option<String>,
+    program_config: Option<Value>,
+    runtime_config: Option<Value>,
+}
+
+impl Sent {
+    fn check(&self) -> Result<()> {
+        if let Some(name) = &self.name {
+            check_name(name)
+                .map_err(|message| ApiError::new(StatusCode::BAD_REQUEST, "NameDoesNotMatchPattern", message))?;
+        }
+        for (key, code) in [("udf_rust", &self.udf_rust), ("udf_toml", &self.udf_toml)] {
+            if code.as_ref().is_some_and(|code| !code.trim().is_empty()) {
+                return Err(ApiError::bad_request(format!(
+                    "\"{key}\": user-defined functions are not supported; leave it empty"
+                )));
+            }
+        }
+        if let Some(sent) = &self.runtime_config {
+            config::for_process(sent)
+                .map_err(|message| ApiError::new(StatusCode::BAD_REQUEST, "InvalidRuntimeConfig", message))?;
+        }
+        Ok(())
+    }
+}
+
+async fn shown(managed: &Managed, all: bool) -> Value {
+    managed.shown(managed.place.is_in_use().await, all)
+}
+
+pub(super) async fn list(State(manager): State<Arc<Manager>>, Query(selected): Query<Selected>) -> Body<Value> {
+    let mut list = Vec::new();
+    for managed in manager.all() {
+        list.push(shown(&managed, matches!(selected.selector, Selector::All)).await);
+    }
+    Body(Value::Array(list))
+}
+
+pub(super) async fn read(
+    State(manager): State<Arc<Manager>>,
+    Path(name): Path<String>,
+    Query(selected): Query<Selected>,
+) -> Result<Body<Value>> {
+    let managed = manager.find(&name)?;
+    Ok(Body(shown(&managed, matches!(selected.selector, Selector::All)).await))
+}
+
+pub(super) async fn create(
+    State(manager): State<Arc<Manager>>,
+    Json(sent): Json<Sent>,
+) -> Result<(StatusCode, Body<Value>)> {
+    let Some(name) = sent.name.clone() else {
+        return Err(ApiError::bad_request("\"name\" is missing"));
+    };
+    new(&manager, name, sent).await
+}
+
+async fn new(manager: &Arc<Manager>, name: String, sent: Sent) -> Result<(StatusCode, Body<Value>)> {
+    let mut sent = Sent { name: Some(name.clone()), ..sent };
+    sent.runtime_config = Some(config::or_default(sent.runtime_config));
+    sent.check()?;
+    let Some(program_code) = sent.program_code else {
+        return Err(ApiError::bad_request("\"program_code\" is missing"));
+    };
+    let now = manager.clock.wall_ms();
+    let managed = manager.create(Record {
+        id: Uuid::new_v4(),
+        name,
+        description: sent.description.unwrap_or_default(),
+        tags: sent.tags.unwrap_or_default(),
+        created_ms: now,
+        version: 1,
+        program_version: 1,
+        program_code,
+        compiled_ms: now,
+        program_config: sent.program_config.unwrap_or_else(|| json!({})),
+        runtime_config: sent.runtime_config.unwrap_or_default(),
+        desired: Desired::Stopped,
+        desired_ms: now,
+        error: None,
+    })?;
+    Ok((StatusCode::CREATED, Body(shown(&managed, true).await)))
+}
+
+/// Creates the pipeline, or replaces all of it but its state.
+pub(super) async fn put(
+    State(manager): State<Arc<Manager>>,
+    Path(name): Path<String>,
+    Json(sent): Json<Sent>,
+) -> Result<(StatusCode, Body<Value>)> {
+    let Ok(managed) = manager.find(&name) else { return new(&manager, sent.name.clone().unwrap_or(name), sent).await };
+    if sent.program_code.is_none() {
+        return Err(ApiError::bad_request("\"program_code\" is missing"));
+    }
+    let whole = Sent {
+        description: Some(sent.description.unwrap_or_default()),
+        tags: Some(sent.tags.unwrap_or_default()),
+        program_config: Some(sent.program_config.unwrap_or_else(|| json!({}))),
+        runtime_config: Some(config::or_default(sent.runtime_config)),
+        ..sent
+    };
+    edit(&manager, &managed, whole).await?;
+    Ok((StatusCode::OK, Body(shown(&managed, true).await)))
+}
+
+pub(super) async fn patch(
+    State(manager): State<Arc<Manager>>,
+    Path(name): Path<String>,
+    Json(sent): Json<Sent>,
+) -> Result<Body<Value>> {
+    let managed = manager.find(&name)?;
+    edit(&manager, &managed, sent).await?;
+    Ok(Body(shown(&managed, true).await))
+}
+
+async fn edit(manager: &Manager, managed: &Managed, sent: Sent) -> Result<()> {
+    sent.check()?;
+    let in_use = managed.place.is_in_use().await;
+    let is_stopped = managed.is_stopped();
+    let now = manager.clock.wall_ms();
+    manager.try_change(managed, |record| {
+        let old = record.clone();
+        set(&mut record.name, sent.name);
+        set(&mut record.description, sent.description);
+        set(&mut record.tags, sent.tags);
+        set(&mut record.program_code, sent.program_code);
+        set(&mut record.program_config, sent.program_config);
+        set(&mut record.runtime_config, sent.runtime_config);
+        if *record == old {
+            return Ok(());
+        }
+        record.version += 1;
+        let is_other_program = record.program_code != old.program_code;
+        let reaches_process = is_other_program || record.runtime_config != old.runtime_config || record.name != old.name;
+        if reaches_process && !is_stopped {
+            return Err(ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "UpdateRestrictedToStopped",
+                "name, program and runtime_config can only be changed while the pipeline is stopped: stop it first",
+            ));
+        }
+        if is_other_program {
+            if in_use {
+                return Err(ApiError::new(
+                    StatusCode::BAD_REQUEST,
+                    "EditRestrictedToClearedStorage",
+                    "the program cannot be changed over the state that the pipeline keeps (this is not supported yet): clear its \
+                     storage first, or create another pipeline",
+                ));
+            }
+            record.program_version += 1;
+            record.compiled_ms = now;
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+pub(super) async fn delete(State(manager): State<Arc<Manager>>, Path(name): Path<String>) -> Result<StatusCode> {
+    let managed = manager.find(&name)?;
+    if !managed.is_stopped() {
+        let message = "the pipeline can only be deleted while it is stopped: stop it first";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "DeleteRestrictedToFullyStopped", message));
+    }
+    if managed.place.is_in_use().await {
+        let message = "the pipeline still keeps state: clear its storage first";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "DeleteRestrictedToClearedStorage", message));
+    }
+    manager.forget(&managed)?;
+    managed.place.remove().await.map_err(|e| {
+        ApiError::internal(format!("the pipeline is deleted, but its directory cannot be removed: {e}"))
+    })?;
+    Ok(StatusCode::OK)
+}

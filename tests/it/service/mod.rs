@@ -1,0 +1,5 @@
+//! The service: `backstay serve` as a process, its API by HTTP, and kills of every process there is.
+
+mod api;
+mod kills;
+mod server;

@@ -1,0 +1,208 @@
+//! A service to be asked, and a client that asks.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::process::backstay;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `backstay serve` at a port of its own.
+pub struct Service {
+    child: Child,
+    address: String,
+    root: PathBuf,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("not JSON ({e}): {}", self.body))
+    }
+}
+
+impl Service {
+    pub fn start(root: &Path) -> Self {
+        Self::start_with(root, &[])
+    }
+
+    pub fn start_with(root: &Path, more: &[&str]) -> Self {
+        let dir = root.to_str().unwrap();
+        let mut command = backstay(["serve", "--data-dir", dir, "--bind", "127.0.0.1:0"].iter().chain(more));
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        let address = line.strip_prefix("serving at http://").and_then(|rest| rest.split(',').next());
+        let address = address.unwrap_or_else(|| panic!("it did not start: {line}")).to_owned();
+        // What it says later must not fill the pipe.
+        std::thread::spawn(move || lines.lines().for_each(drop));
+        Self { child, address, root: root.to_owned() }
+    }
+
+    /// One request over a connection of its own.
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut request =
+            format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request.push_str(&format!("host: {}\r\n", self.address));
+        }
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        stream.write_all(format!("{request}\r\n{body}").as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        parse(&answer)
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], "")
+    }
+
+    pub fn post(&self, path: &str) -> Answer {
+        self.send("POST", path, &[], "")
+    }
+
+    /// Creates a pipeline, whose program must compile.
+    pub fn create(&self, name: &str, sql: &str, config: Value) {
+        let body = json!({ "name": name, "program_code": sql, "runtime_config": config });
+        let answer = self.send("POST", "/v0/pipelines", &[], &body.to_string());
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        assert_eq!(answer.json()["program_status"], "Success", "{}", answer.body);
+    }
+
+    /// The pipeline as it is shown.
+    pub fn pipeline(&self, name: &str) -> Value {
+        let answer = self.get(&format!("/v0/pipelines/{name}"));
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()
+    }
+
+    /// Waits until a pipeline has a deployment status.
+    pub fn wait(&self, name: &str, status: &str) {
+        self.until(&format!("{name} is {status}"), || self.pipeline(name)["deployment_status"] == status);
+    }
+
+    /// Asks for a change of state, and waits for it.
+    pub fn turn(&self, name: &str, action: &str, status: &str) {
+        let answer = self.post(&format!("/v0/pipelines/{name}/{action}"));
+        assert_eq!(answer.status, 202, "{action}: {}", answer.body);
+        self.wait(name, status);
+    }
+
+    pub fn stats(&self, name: &str) -> Option<Value> {
+        let answer = self.get(&format!("/v0/pipelines/{name}/stats"));
+        (answer.status == 200).then(|| answer.json())
+    }
+
+    /// The only value of a query's only row.
+    pub fn value(&self, name: &str, sql: &str) -> Option<Value> {
+        let answer = self.get(&format!("/v0/pipelines/{name}/query?format=json&sql={}", escaped(sql)));
+        let row = (answer.status == 200).then(|| answer.json())?;
+        row.as_object().unwrap().values().next().cloned()
+    }
+
+    pub fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !is_so() {
+            if begun.elapsed() > PATIENCE {
+                let all = self.get("/v0/pipelines?selector=status").body;
+                let logs: String = logs(&self.root.join("pipelines")).join("\n");
+                panic!("not within {PATIENCE:?}: {what}\n{all}\n{logs}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// SIGKILL, which leaves the pipelines' processes.
+    pub fn leave(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.root = PathBuf::new();
+    }
+
+    /// SIGTERM, and its end.
+    pub fn end(mut self) {
+        signal(self.child.id(), "TERM");
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Service {
+    /// No process outlives a test.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for socket in sockets(&self.root) {
+            if let Ok(mut stream) = std::os::unix::net::UnixStream::connect(socket) {
+                let _ = stream.write_all(b"POST /stop HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+                let _ = stream.read(&mut [0; 64]);
+            }
+        }
+    }
+}
+
+fn sockets(root: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root.join("pipelines")).into_iter().flatten();
+    entries.map(|e| e.unwrap().path().join("api.sock")).collect()
+}
+
+fn logs(pipelines: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(pipelines).into_iter().flatten();
+    entries.filter_map(|e| std::fs::read_to_string(e.unwrap().path().join("log.txt")).ok()).collect()
+}
+
+/// Sends a signal to a process.
+pub fn signal(pid: u32, name: &str) {
+    let status = std::process::Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// Text as part of a query string.
+pub fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|b| match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(b).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+fn parse(answer: &[u8]) -> Answer {
+    let text = String::from_utf8_lossy(answer);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text}"));
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no status: {head}"));
+    let body = match head.to_lowercase().contains("transfer-encoding: chunked") {
+        true => unchunked(body),
+        false => body.to_owned(),
+    };
+    Answer { status, body }
+}
+
+fn unchunked(mut rest: &str) -> String {
+    let mut body = String::new();
+    while let Some((length, after)) = rest.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        if length == 0 {
+            break;
+        }
+        body.push_str(&after[..length]);
+        rest = &after[length + 2..];
+    }
+    body
+}
