@@ -15,6 +15,9 @@ use super::changes::Step;
 use super::oracle::Rows;
 use crate::rng::Rng;
 
+/// So much that nothing of a test's state is ever written.
+const MEMORY_BYTES: u64 = 64 << 30;
+
 /// A running program and what its views' deltas add up to.
 pub(super) struct Circuit {
     pub(super) workers: usize,
@@ -74,7 +77,8 @@ fn runtime(program: &Program, workers: usize, seed: u64, left: &[Snapshot]) -> R
     let mut rng = Rng::new(seed);
     let order = Box::new(move |n: usize| rng.below(n as u64) as usize);
     // Spines with names. All stays in memory: nothing is written where they say that their files are.
-    let context = SpineContext::new(Arc::new(PosixDisk::new()), Path::new("/nonexistent"), 1, SpineOptions::default());
+    let in_memory = SpineOptions { memory_bytes: MEMORY_BYTES, cache_bytes: Some(0), ..SpineOptions::default() };
+    let context = SpineContext::new(Arc::new(PosixDisk::new()), Path::new("/nonexistent"), 1, in_memory);
     let base = |name: &str| name.split('#').next().unwrap().to_owned();
     let mut open = |worker: usize, name: &str, discipline| {
         let mut spine = Spine::open(Arc::clone(&context), SpineMeta::empty(name, discipline, 1))?;

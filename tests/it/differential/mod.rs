@@ -26,6 +26,7 @@ mod changes;
 mod circuit;
 mod expressions;
 mod joins;
+mod nexmark;
 mod oracle;
 mod programs;
 mod queries;
