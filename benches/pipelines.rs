@@ -8,22 +8,22 @@
 mod common;
 #[path = "common/figures.rs"]
 mod figures;
+#[path = "common/runs.rs"]
+mod runs;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backstay::connector::Level;
+use backstay::pipeline::PipelineConfig;
 use backstay::pipeline::config::{FaultTolerance, StorageConfig};
-use backstay::pipeline::{self, Control, Environment, Options, PipelineConfig, Summary, SystemClock, Threads};
 use backstay::sql::{self, Program};
 use backstay_storage::disk;
-use serde_json::Value;
 
 use common::Args;
 use figures::median;
+use runs::Run;
 
 /// Events of the auction stream.
 const EVENTS: u64 = 500_000;
@@ -52,6 +52,7 @@ struct Figures {
     rates: [Vec<f64>; 2],
     steps: u64,
     checkpoints: u64,
+    state_bytes: u64,
 }
 
 fn main() {
@@ -79,10 +80,12 @@ fn main() {
         }
         for (i, on) in order {
             let way = &ways[i];
-            let (summary, checkpoints, took) = run(&subjects[way.subject], way, on == 1, folder.path());
+            let Run { summary, checkpoints, took, state_bytes } =
+                run(&subjects[way.subject], way, on == 1, folder.path());
             figures[i].rates[on].push(summary.new_rows as f64 / took.as_secs_f64());
             if on == 1 {
-                (figures[i].steps, figures[i].checkpoints) = (summary.step, checkpoints);
+                (figures[i].steps, figures[i].checkpoints, figures[i].state_bytes) =
+                    (summary.step, checkpoints, state_bytes);
             }
         }
         rounds += 1;
@@ -92,17 +95,21 @@ fn main() {
         }
     }
     println!("\n{rounds} rounds; rows/s in thousands: median (least to most)\n");
-    println!("{:<44} {:>22} {:>22} {:>7} {:>6} {:>11}", "", "off", "on", "on/off", "steps", "checkpoints");
+    println!(
+        "{:<44} {:>22} {:>22} {:>7} {:>6} {:>11} {:>9}",
+        "", "off", "on", "on/off", "steps", "checkpoints", "state KiB"
+    );
     for (way, figures) in ways.iter().zip(&figures) {
         let [off, on] = &figures.rates;
         println!(
-            "{:<44} {:>22} {:>22} {:>6.0}% {:>6} {:>11}",
+            "{:<44} {:>22} {:>22} {:>6.0}% {:>6} {:>11} {:>9}",
             label(&subjects, way),
             spread(off),
             spread(on),
             100.0 * median(on) / median(off),
             figures.steps,
-            figures.checkpoints
+            figures.checkpoints,
+            figures.state_bytes >> 10
         );
     }
 }
@@ -169,15 +176,10 @@ fn auctions() -> String {
 }
 
 /// Runs a pipeline to its end, in a folder of its own.
-fn run(subject: &Subject, way: &Way, fault_tolerant: bool, folder: &Path) -> (Summary, u64, Duration) {
-    let data_dir = folder.join("run");
+fn run(subject: &Subject, way: &Way, fault_tolerant: bool, folder: &Path) -> Run {
     let mut program = subject.program.clone();
     if !way.files {
-        for connector in program.views.iter_mut().flat_map(|view| &mut view.connectors) {
-            connector.transport.name = "null_output".into();
-            connector.transport.config = Value::Null;
-            connector.format = None;
-        }
+        runs::discard_outputs(&mut program);
     }
     let model = if fault_tolerant { Level::ExactlyOnce } else { Level::None };
     let checkpoint_interval = fault_tolerant.then(|| Duration::from_secs(1));
@@ -188,22 +190,5 @@ fn run(subject: &Subject, way: &Way, fault_tolerant: bool, folder: &Path) -> (Su
         rows_per_step: Some(subject.rows_per_step),
         ..PipelineConfig::default()
     };
-    let options = Options { config, name: None, default_name: "bench".into(), until_end: true };
-    let env = Environment {
-        disk: disk::system(),
-        clock: Arc::new(SystemClock::new()),
-        scheduler: Arc::new(Threads),
-        connectors: Default::default(),
-        data_dir: Some(data_dir.clone()),
-        base_dir: subject.base_dir.clone(),
-        variables: BTreeMap::from([("DATA_DIR".into(), data_dir.to_string_lossy().into_owned())]),
-        new_id: uuid::Uuid::from_u128(7),
-    };
-    let control = Arc::new(Control::default());
-    let begun = Instant::now();
-    let summary = pipeline::run(&Arc::new(program), &options, &env, &control).expect("a run of the pipeline");
-    let took = begun.elapsed();
-    assert!(summary.finished && summary.parse_errors == 0, "{summary:?}");
-    fs::remove_dir_all(&data_dir).expect("remove the run's folder");
-    (summary, control.snapshot().checkpoints, took)
+    runs::run(&program, &config, &subject.base_dir, folder)
 }
