@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, FixedSizeListArray, Float64Array, GenericListArray,
-    Int64Array, OffsetSizeTrait, StringArray, StructArray,
+    Int64Array, MapArray, OffsetSizeTrait, StringArray, StructArray,
 };
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, SchemaRef};
@@ -140,7 +140,7 @@ impl RowCodec {
     }
 }
 
-/// Makes equal values equal bits: −0.0 becomes 0.0, every NaN the same NaN, also inside lists and structs. Columns
+/// Makes equal values equal bits: −0.0 becomes 0.0, every NaN the same NaN, also inside lists, structs and maps. Columns
 /// without floats are returned as they are.
 pub fn normalise(column: &ArrayRef) -> ArrayRef {
     match column.data_type() {
@@ -168,6 +168,11 @@ pub fn normalise(column: &ArrayRef) -> ArrayRef {
             let values = normalise(list.values());
             Arc::new(FixedSizeListArray::new(Arc::clone(field), *size, values, list.nulls().cloned()))
         }
+        DataType::Map(entries, is_sorted) => {
+            let (_, offsets, rows, nulls, _) = column.as_map().clone().into_parts();
+            let rows = normalise(&(Arc::new(rows) as ArrayRef)).as_struct().clone();
+            Arc::new(MapArray::new(Arc::clone(entries), offsets, rows, nulls, *is_sorted))
+        }
         DataType::Struct(fields) => {
             let row = column.as_struct();
             let columns = row.columns().iter().map(normalise).collect();
@@ -186,7 +191,9 @@ fn normalise_list<O: OffsetSizeTrait>(column: &ArrayRef) -> ArrayRef {
 fn has_floats(data_type: &DataType) -> bool {
     match data_type {
         DataType::Float16 | DataType::Float32 | DataType::Float64 => true,
-        DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) => has_floats(f.data_type()),
+        DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) | DataType::Map(f, _) => {
+            has_floats(f.data_type())
+        }
         DataType::Struct(fields) => fields.iter().any(|f| has_floats(f.data_type())),
         _ => false,
     }

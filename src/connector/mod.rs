@@ -32,6 +32,8 @@ use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 
 use crate::circuit::Delta;
+pub(crate) use format::cell::Kind as JsonKind;
+pub(crate) use format::document::{Document, Element};
 pub use registry::Connectors;
 
 /// What a connector promises after a crash, weakest first.

@@ -20,6 +20,7 @@ use datafusion_functions_nested::planner::{FieldAccessPlanner, NestedFunctionPla
 use datafusion_functions_window::planner::WindowFunctionPlanner;
 
 use super::clock;
+use super::json::{self, JsonOperators};
 use super::table_functions::WindowFunctions;
 use super::types::Types;
 use crate::circuit::plan::NodeId;
@@ -60,7 +61,7 @@ impl Functions {
                 functions.scalar.insert(name, Arc::clone(&f));
             }
         }
-        for f in clock::functions().map(Arc::new) {
+        for f in clock::functions().into_iter().chain(json::functions()).map(Arc::new) {
             for name in names(f.name(), f.aliases()) {
                 functions.scalar.insert(name, Arc::clone(&f));
             }
@@ -117,6 +118,7 @@ impl Catalog {
             options: Arc::new(options),
             functions: Functions::new(),
             planners: vec![
+                Arc::new(JsonOperators),
                 Arc::new(CoreFunctionPlanner::default()),
                 Arc::new(NestedFunctionPlanner),
                 Arc::new(FieldAccessPlanner),

@@ -14,7 +14,7 @@ use super::error::{Mistake, Source, suggestion};
 use super::options::{self, Options};
 use super::parse::Parsed;
 use super::program::{Place, Table};
-use super::types::arrow_type;
+use super::types::{Semantics, arrow_type};
 
 /// What one statement defines.
 #[derive(Debug)]
@@ -208,7 +208,7 @@ fn columns(table: &str, columns: &[ColumnDef], mistakes: &mut Vec<Mistake>) -> (
             mistakes.push(mistake.help(help));
             arrow::datatypes::DataType::Null
         });
-        fields.push(Field::new(name, data_type, nullable));
+        fields.push(Semantics::mark(Field::new(name, data_type, nullable), &column.data_type));
     }
     (fields, key)
 }

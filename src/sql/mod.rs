@@ -2,7 +2,7 @@
 //!
 //! The way: `parse` cuts the text into statements, `ddl` reads tables and views from them, `unsupported` refuses with
 //! its place what a circuit cannot maintain yet, `planner` runs DataFusion's planner, analyzer and optimizer over the
-//! `catalog` (`subquery` and `set_operation` first put sub-queries in expressions, INTERSECT ALL and EXCEPT ALL into forms that it gets right), and `lower` turns the optimized logical plan into circuit nodes.
+//! `catalog` (`subquery`, `set_operation` and `lateral` first put sub-queries in expressions, INTERSECT ALL, EXCEPT ALL and UNNEST in FROM into forms that it gets right), and `lower` turns the optimized logical plan into circuit nodes.
 //!
 //! Rules:
 //! 1. Compiling is a function of the text: the same text gives the same plan (invariant 8 of the design).
@@ -19,6 +19,7 @@ mod compile;
 mod ddl;
 mod error;
 mod extension;
+mod json;
 mod lower;
 mod options;
 mod parse;
@@ -30,6 +31,7 @@ mod subquery;
 mod table_functions;
 #[cfg(test)]
 mod tests;
+mod type_tokens;
 mod types;
 mod unsupported;
 
@@ -37,3 +39,4 @@ pub use compile::compile;
 pub use error::{SqlError, SqlErrors};
 pub use program::{Place, Program, Table, View};
 pub use query::{Order, Query, compile_query};
+pub use types::Semantics;

@@ -10,6 +10,7 @@ use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan,
 
 use super::error::{Mistake, Source};
 use super::table_functions::without_table;
+use super::type_tokens::known_types;
 
 /// A statement and where it stands.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ fn defined_name(tokens: &[TokenWithSpan]) -> Option<String> {
 
 /// The mistake has an empty span where the statement ended too early.
 fn parse_one(tokens: &[TokenWithSpan]) -> Result<Statement, Mistake> {
-    let mut parser = Parser::new(&GenericDialect).with_tokens_with_locations(without_table(tokens));
+    let mut parser = Parser::new(&GenericDialect).with_tokens_with_locations(known_types(without_table(tokens)));
     let statement = parser.parse_statement().map_err(|e| syntax_error(e, tokens))?;
     let next = parser.peek_token();
     match next.token {

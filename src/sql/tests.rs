@@ -7,6 +7,7 @@ mod errors;
 mod flights;
 mod functions;
 mod plans;
+mod types;
 mod windows;
 
 /// Two tables, one of them keyed, in line 1.

@@ -5,10 +5,14 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
 use datafusion_common::Result;
 use datafusion_expr::planner::TypePlanner;
-use datafusion_sql::sqlparser::ast::{ArrayElemTypeDef, DataType as SqlType, ExactNumberInfo, TimezoneInfo};
+use datafusion_sql::sqlparser::ast::{
+    ArrayElemTypeDef, DataType as SqlType, ExactNumberInfo, StructField, TimezoneInfo,
+};
+
+use super::ddl::normalized;
 
 /// The Arrow type of a SQL type, or what to use instead.
 pub(super) fn arrow_type(sql: &SqlType) -> Result<DataType, &'static str> {
@@ -51,14 +55,65 @@ pub(super) fn arrow_type(sql: &SqlType) -> Result<DataType, &'static str> {
             DataType::List(Arc::new(Field::new_list_field(arrow_type(item)?, true)))
         }
         SqlType::Interval { .. } => return Err("keep the two times, or a number of seconds as BIGINT"),
-        SqlType::Uuid | SqlType::JSON | SqlType::JSONB => return Err("use VARCHAR"),
+        SqlType::Struct(fields, _) => {
+            let field = |(i, field): (usize, &StructField)| {
+                let name = field.field_name.as_ref().map_or_else(|| format!("c{i}"), normalized);
+                Ok(Arc::new(Field::new(name, arrow_type(&field.field_type)?, true)))
+            };
+            DataType::Struct(fields.iter().enumerate().map(field).collect::<Result<_, &'static str>>()?)
+        }
+        SqlType::Map(key, value) => {
+            let key = arrow_type(key)?;
+            if key.is_nested() {
+                return Err("the keys of a MAP are no lists, structs or maps");
+            }
+            let entries = [Field::new("key", key, false), Field::new("value", arrow_type(value)?, true)];
+            DataType::Map(
+                Arc::new(Field::new("entries", DataType::Struct(Fields::from(entries.to_vec())), false)),
+                false,
+            )
+        }
+        SqlType::Uuid | SqlType::JSON | SqlType::JSONB => DataType::Utf8,
+        SqlType::Custom(name, _) if name.to_string().eq_ignore_ascii_case("variant") => DataType::Utf8,
         _ => {
             return Err(
                 "the types are BOOLEAN, TINYINT, SMALLINT, INT, BIGINT (also UNSIGNED), REAL, DOUBLE, DECIMAL(p, s), \
-                        VARCHAR, CHAR, TEXT, BINARY, DATE, TIME, TIMESTAMP and ARRAY<type>",
+                        VARCHAR, CHAR, TEXT, BINARY, DATE, TIME, TIMESTAMP, UUID, JSON, type ARRAY, ROW(name type, …) and MAP<type, type>",
             );
         }
     })
+}
+
+/// What the text in a column is, beyond its Arrow type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Semantics {
+    /// A JSON document.
+    Json,
+    /// A UUID, in lower case with hyphens.
+    Uuid,
+}
+
+impl Semantics {
+    const KEY: &'static str = "backstay";
+
+    /// What the column of a table holds; views keep the text only.
+    pub fn of(field: &Field) -> Option<Self> {
+        match field.metadata().get(Self::KEY)?.as_str() {
+            "json" => Some(Self::Json),
+            "uuid" => Some(Self::Uuid),
+            _ => None,
+        }
+    }
+
+    /// The column, marked with what its SQL type says beyond the Arrow type.
+    pub(super) fn mark(field: Field, sql: &SqlType) -> Field {
+        let name = match sql {
+            SqlType::Uuid => "uuid",
+            SqlType::JSON | SqlType::JSONB | SqlType::Custom(..) => "json",
+            _ => return field,
+        };
+        field.with_metadata([(Self::KEY.to_owned(), name.to_owned())].into())
+    }
 }
 
 fn decimal(number: &ExactNumberInfo) -> Result<DataType, &'static str> {

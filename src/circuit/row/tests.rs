@@ -1,5 +1,5 @@
 use arrow::array::*;
-use arrow::datatypes::{Field, Fields, Float64Type, Int32Type, TimeUnit};
+use arrow::datatypes::{Field, Fields, Float64Type, Int32Type, IntervalMonthDayNano, TimeUnit};
 
 use super::*;
 
@@ -14,6 +14,12 @@ fn columns() -> Vec<ArrayRef> {
         vec![Arc::new(Float64Array::from(vec![Some(0.5), None, Some(-0.0)]))],
         None,
     );
+    let mut maps = MapBuilder::new(None, StringBuilder::new(), Int32Builder::new());
+    maps.keys().append_value("a");
+    maps.values().append_value(1);
+    maps.append(true).unwrap();
+    maps.append(false).unwrap();
+    maps.append(true).unwrap();
     vec![
         Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])),
         Arc::new(Int8Array::from(vec![Some(-1), None, Some(1)])),
@@ -48,6 +54,13 @@ fn columns() -> Vec<ArrayRef> {
         Arc::new(IntervalYearMonthArray::from(vec![Some(-1), None, Some(2)])),
         Arc::new(lists.finish()),
         Arc::new(points),
+        Arc::new(maps.finish()),
+        Arc::new(IntervalMonthDayNanoArray::from(vec![
+            Some(IntervalMonthDayNano::new(1, -2, 3)),
+            None,
+            Some(IntervalMonthDayNano::ZERO),
+        ])),
+        Arc::new(DurationMicrosecondArray::from(vec![Some(-1), None, Some(2)])),
     ]
 }
 

@@ -15,8 +15,10 @@ use arrow::compute::kernels::cast_utils::{Parser, parse_decimal, string_to_datet
 use arrow::datatypes::*;
 
 use super::Parsed;
+use super::nested::nested;
 use super::split::Record;
 use crate::connector::{ConnectorError, Result, RowError};
+use crate::sql::Semantics;
 
 /// What a cell's text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub(crate) struct Cells<'a> {
     /// Text whose escapes are resolved.
     pub(crate) arena: Vec<u8>,
     columns: Vec<Vec<Cell>>,
+    /// Whether quoted text is a JSON string.
+    pub(crate) is_json: bool,
     is_bad: Vec<bool>,
     bad: Vec<(usize, String)>,
 }
@@ -81,7 +85,27 @@ impl<'a> Cells<'a> {
     /// `rows` missing cells in each of `columns`.
     pub(crate) fn new(block: &'a [u8], columns: usize, rows: usize) -> Self {
         let columns = vec![vec![Cell::MISSING; rows]; columns];
-        Self { block, arena: Vec::new(), columns, is_bad: vec![false; rows], bad: Vec::new() }
+        Self { block, arena: Vec::new(), columns, is_json: false, is_bad: vec![false; rows], bad: Vec::new() }
+    }
+
+    /// These cells, of `rows` rows in a block.
+    pub(super) fn of_columns(block: &'a [u8], arena: Vec<u8>, columns: Vec<Vec<Cell>>, rows: usize) -> Self {
+        Self { block, arena, columns, is_json: true, is_bad: vec![false; rows], bad: Vec::new() }
+    }
+
+    /// The number of rows.
+    pub(super) fn rows(&self) -> usize {
+        self.is_bad.len()
+    }
+
+    /// Takes a column's cells out.
+    pub(super) fn take_column(&mut self, column: usize) -> Vec<Cell> {
+        self.columns.get_mut(column).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Takes the bad rows out, with what is wrong with them.
+    pub(super) fn take_bad(&mut self) -> Vec<(usize, String)> {
+        std::mem::take(&mut self.bad)
     }
 
     /// Sets a cell.
@@ -106,14 +130,14 @@ impl<'a> Cells<'a> {
         }
     }
 
-    fn text(&self, cell: &Cell) -> &[u8] {
+    /// A cell's text.
+    pub(super) fn text(&self, cell: &Cell) -> &[u8] {
         let from = if cell.in_arena { &self.arena[..] } else { self.block };
         let start = cell.start as usize;
         from.get(start..start + cell.len as usize).unwrap_or_default()
     }
 
-    fn content(&self, cell: &Cell, data_type: &DataType, nulls: &[Vec<u8>]) -> Content<'_> {
-        let is_text = is_string(data_type);
+    fn content(&self, cell: &Cell, data_type: &DataType, is_text: bool, nulls: &[Vec<u8>]) -> Content<'_> {
         match cell.kind {
             Kind::Missing | Kind::Null => Content::Null,
             Kind::Default => Content::Default,
@@ -134,20 +158,35 @@ impl<'a> Cells<'a> {
     }
 
     /// Calls `put` with the value of each row of a column, `None` where it is null or bad; `parse` reads a text.
-    fn each<T>(
+    fn each<T: Clone>(
         &mut self,
         column: usize,
         field: &Field,
         nulls: &[Vec<u8>],
         zero: T,
         parse: impl Fn(&str) -> Option<T>,
+        put: impl FnMut(Option<T>),
+    ) {
+        self.each_expected(column, field, nulls, zero, expected(field.data_type()), parse, put);
+    }
+
+    /// Likewise; `wanted` is what a text must be.
+    #[expect(clippy::too_many_arguments, reason = "private, with two callers")]
+    fn each_expected<T: Clone>(
+        &mut self,
+        column: usize,
+        field: &Field,
+        nulls: &[Vec<u8>],
+        zero: T,
+        wanted: &str,
+        parse: impl Fn(&str) -> Option<T>,
         mut put: impl FnMut(Option<T>),
-    ) where
-        T: Clone,
-    {
-        let cells = self.columns.get_mut(column).map(std::mem::take).unwrap_or_default();
+    ) {
+        // An empty text is a string, but no value of any other type.
+        let is_text = is_string(field.data_type()) && Semantics::of(field).is_none();
+        let cells = self.take_column(column);
         for (row, cell) in cells.iter().enumerate() {
-            let reason = match self.content(cell, field.data_type(), nulls) {
+            let reason = match self.content(cell, field.data_type(), is_text, nulls) {
                 Content::Default => {
                     put(Some(zero.clone()));
                     continue;
@@ -167,12 +206,12 @@ impl<'a> Cells<'a> {
                             continue;
                         }
                         None => {
-                            format!("expected {}, got \"{}\"", expected(field.data_type()), excerpt(text.as_bytes()))
+                            format!("expected {wanted}, got \"{}\"", excerpt(text.as_bytes()))
                         }
                     },
                     Err(_) => format!("\"{}\" is not UTF-8", excerpt(text)),
                 },
-                Content::Wrong(what) => format!("expected {}, got {what}", expected(field.data_type())),
+                Content::Wrong(what) => format!("expected {wanted}, got {what}"),
             };
             put(None);
             self.mark(row, format!("column {} {reason}", field.name()));
@@ -192,13 +231,14 @@ impl<'a> Cells<'a> {
     }
 
     /// Parses one column.
-    fn array(&mut self, column: usize, field: &Field, nulls: &[Vec<u8>]) -> ArrayRef {
+    pub(super) fn array(&mut self, column: usize, field: &Field, nulls: &[Vec<u8>]) -> ArrayRef {
         macro_rules! strings {
             ($builder:expr) => {{
                 let mut builder = $builder;
-                let cells = self.columns.get_mut(column).map(std::mem::take).unwrap_or_default();
+                let is_text = true;
+                let cells = self.take_column(column);
                 for (row, cell) in cells.iter().enumerate() {
-                    let reason = match self.content(cell, field.data_type(), nulls) {
+                    let reason = match self.content(cell, field.data_type(), is_text, nulls) {
                         Content::Text(text) => match std::str::from_utf8(text) {
                             Ok(text) => {
                                 builder.append_value(text);
@@ -231,6 +271,15 @@ impl<'a> Cells<'a> {
         }
         let rows = self.is_bad.len();
         match field.data_type() {
+            DataType::List(_) | DataType::Struct(_) | DataType::Map(..) => nested(self, column, field, nulls),
+            DataType::Utf8 if Semantics::of(field) == Some(Semantics::Json) => self.json(column, field, nulls),
+            DataType::Utf8 if Semantics::of(field) == Some(Semantics::Uuid) => {
+                let mut builder = StringBuilder::with_capacity(rows, rows * 36);
+                self.each_expected(column, field, nulls, String::new(), "a UUID", parse_uuid, |v| {
+                    builder.append_option(v)
+                });
+                Arc::new(builder.finish())
+            }
             DataType::Utf8 => strings!(StringBuilder::with_capacity(rows, self.block.len())),
             DataType::LargeUtf8 => strings!(LargeStringBuilder::new()),
             DataType::Utf8View => strings!(StringViewBuilder::new()),
@@ -269,6 +318,40 @@ impl<'a> Cells<'a> {
             // `check_types` has refused all others.
             other => arrow::array::new_null_array(other, rows),
         }
+    }
+
+    /// Parses a column of JSON documents: any value is one, as text; what stands in a CSV field is a document's text.
+    fn json(&mut self, column: usize, field: &Field, nulls: &[Vec<u8>]) -> ArrayRef {
+        let mut builder = StringBuilder::with_capacity(self.rows(), self.rows() * 32);
+        let cells = self.take_column(column);
+        for (row, cell) in cells.iter().enumerate() {
+            let text = self.text(cell);
+            let is_null = matches!(cell.kind, Kind::Missing | Kind::Null)
+                || cell.kind == Kind::Plain && (text.is_empty() || nulls.iter().any(|n| n == text));
+            let document = match cell.kind {
+                _ if is_null && field.is_nullable() => {
+                    builder.append_null();
+                    continue;
+                }
+                _ if is_null => Err("is NOT NULL, and is null or missing".to_owned()),
+                Kind::Default => Ok("null".into()),
+                Kind::Quoted if self.is_json => {
+                    Ok(serde_json::Value::from(String::from_utf8_lossy(text)).to_string().into())
+                }
+                _ => match serde_json::from_slice::<serde::de::IgnoredAny>(text) {
+                    Ok(_) => Ok(String::from_utf8_lossy(text.trim_ascii())),
+                    Err(e) => Err(format!("expected a JSON document, got \"{}\": {e}", excerpt(text))),
+                },
+            };
+            match document {
+                Ok(document) => builder.append_value(document),
+                Err(wrong) => {
+                    builder.append_null();
+                    self.mark(row, format!("column {} {wrong}", field.name()));
+                }
+            }
+        }
+        Arc::new(builder.finish())
     }
 
     fn timestamps(&mut self, column: usize, field: &Field, nulls: &[Vec<u8>], unit: TimeUnit) -> ArrayRef {
@@ -317,7 +400,7 @@ pub(crate) fn finish(
 /// Refuses columns whose type no text format can hold yet.
 pub(crate) fn check_types(connector: &str, schema: &Schema) -> Result<()> {
     for field in schema.fields() {
-        if expected(field.data_type()) == UNSUPPORTED {
+        if !is_supported(field.data_type()) {
             let message = format!(
                 "column {} has the type {}, which files cannot carry yet; leave it out of the relation, or cast it to VARCHAR",
                 field.name(),
@@ -329,10 +412,30 @@ pub(crate) fn check_types(connector: &str, schema: &Schema) -> Result<()> {
     Ok(())
 }
 
+/// Refuses columns whose type cannot be written.
+pub(crate) fn check_output_types(connector: &str, schema: &Schema) -> Result<()> {
+    let is_span = |f: &&FieldRef| {
+        !matches!(
+            f.data_type(),
+            DataType::Interval(IntervalUnit::MonthDayNano) | DataType::Duration(TimeUnit::Microsecond)
+        )
+    };
+    let fields: Vec<FieldRef> = schema.fields().iter().filter(is_span).cloned().collect();
+    check_types(connector, &Schema::new(fields))
+}
+
+fn is_supported(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::List(item) | DataType::Map(item, _) => is_supported(item.data_type()),
+        DataType::Struct(fields) => fields.iter().all(|f| is_supported(f.data_type())),
+        other => expected(other) != UNSUPPORTED,
+    }
+}
+
 const UNSUPPORTED: &str = "a value of another type";
 
 /// What the text of a column's value must be.
-fn expected(data_type: &DataType) -> &'static str {
+pub(super) fn expected(data_type: &DataType) -> &'static str {
     match data_type {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "a string",
         DataType::Boolean => "true or false",
@@ -347,6 +450,8 @@ fn expected(data_type: &DataType) -> &'static str {
         DataType::Timestamp(..) => "a timestamp (2013-01-31T13:05:00)",
         DataType::Decimal128(..) => "a decimal number in range",
         DataType::Binary => "hexadecimal digits",
+        DataType::List(_) => "a JSON list",
+        DataType::Struct(_) | DataType::Map(..) => "a JSON object",
         _ => UNSUPPORTED,
     }
 }
@@ -379,6 +484,11 @@ fn parse_timestamp(text: &str, unit: TimeUnit) -> Option<i64> {
         TimeUnit::Nanosecond => (1_000_000_000, 1),
     };
     seconds.checked_mul(units)?.checked_add(nanos / divisor)
+}
+
+/// A UUID as PostgreSQL writes it: 32 hexadecimal digits in lower case, with hyphens.
+fn parse_uuid(text: &str) -> Option<String> {
+    uuid::Uuid::try_parse(text.trim_ascii()).ok().map(|uuid| uuid.hyphenated().to_string())
 }
 
 /// Bytes from hexadecimal digits.

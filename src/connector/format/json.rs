@@ -69,6 +69,7 @@ impl Json {
     /// Parses records.
     pub(crate) fn parse(&self, block: &[u8], base: u64, records: &[Record]) -> Result<Parsed> {
         let mut cells = Cells::new(block, self.schema.fields().len(), records.len());
+        cells.is_json = true;
         let mut arena = Vec::new();
         let mut weights = vec![1; records.len()];
         for (row, (record, weight)) in records.iter().zip(&mut weights).enumerate() {

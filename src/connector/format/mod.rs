@@ -5,7 +5,9 @@
 
 pub(crate) mod cell;
 pub(crate) mod csv;
+pub(crate) mod document;
 pub(crate) mod json;
+mod nested;
 pub(crate) mod render;
 mod scan;
 pub(crate) mod split;

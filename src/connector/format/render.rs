@@ -2,10 +2,11 @@
 //!
 //! JSON (`update_format` `insert_delete`): `{"insert":{…}}` or `{"delete":{…}}`, one a line; a row of weight w stands on |w| lines. With
 //! `include_step` the line is `{"step":7,"insert":{…}}`. Keys stand in the schema's order. NULL is `null`; decimals are strings, to keep
-//! every digit; NaN and the infinities are strings too, as JSON has none; binary is hexadecimal.
+//! every digit; NaN and the infinities are strings too, as JSON has none; binary is hexadecimal. Arrays are lists, structs and maps objects (a
+//! map's keys as strings), intervals ISO 8601 strings (`P1DT2H`).
 //!
 //! CSV: a header line, then one line a row and weight, ended by LF. The last column, `op`, is `insert` or `delete`; with `include_step`
-//! the first one, `step`, is the step's number. NULL is an empty field, the empty string is `""`.
+//! the first one, `step`, is the step's number. NULL is an empty field, the empty string is `""`; arrays, structs and maps are JSON text.
 //!
 //! Timestamps are `2013-01-31T13:05:00`, with as many of 3, 6 or 9 decimals as they need, in UTC (with a `Z` if the type has a time zone).
 //! Floats are the shortest text that reads back as the same number.
@@ -18,7 +19,7 @@ use arrow::array::{Array, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::datatypes::*;
 use serde_json::Value;
 
-use super::cell::check_types;
+use super::cell::check_output_types;
 use super::csv::delimiter;
 use super::json::UpdateFormat;
 use crate::circuit::Delta;
@@ -60,7 +61,7 @@ impl Renderer {
             let message = "a \"format\" is missing: {\"name\": \"json\"} or {\"name\": \"csv\"}";
             return Err(ConnectorError::new(&ctx.name, message));
         };
-        check_types(&ctx.name, &ctx.schema)?;
+        check_output_types(&ctx.name, &ctx.schema)?;
         let names = ["json", "csv"];
         let (include_step, style) = match config.name.as_str() {
             "json" => {
@@ -126,7 +127,11 @@ impl Renderer {
         if delta.is_empty() {
             return Ok(());
         }
-        let columns = delta.rows.columns().iter().map(|c| self.column(c)).collect::<Result<Vec<Texts>>>()?;
+        let delimiter = match self.style {
+            Style::Csv { delimiter } => Some(delimiter),
+            Style::Json { .. } => None,
+        };
+        let columns = delta.rows.columns().iter().map(|c| self.column(c, delimiter)).collect::<Result<Vec<Texts>>>()?;
         let mut readers: Vec<(&str, std::slice::Iter<'_, usize>, usize)> =
             columns.iter().map(|t| (t.bytes.as_str(), t.ends.iter(), 0)).collect();
         let mut line = Vec::new();
@@ -164,9 +169,9 @@ impl Renderer {
         Ok(())
     }
 
-    /// The texts of one column.
-    fn column(&self, array: &dyn Array) -> Result<Texts> {
-        let json = matches!(self.style, Style::Json { .. });
+    /// The texts of one column, for CSV with a delimiter or for JSON.
+    fn column(&self, array: &dyn Array, delimiter: Option<u8>) -> Result<Texts> {
+        let json = delimiter.is_none();
         let null = if json { "null" } else { "" };
         let quote = if json { "\"" } else { "" };
         macro_rules! plain {
@@ -184,10 +189,6 @@ impl Renderer {
                 })
             };
         }
-        let delimiter = match self.style {
-            Style::Csv { delimiter } => Some(delimiter),
-            Style::Json { .. } => None,
-        };
         let texts = match array.data_type() {
             DataType::Boolean => rows(array, null, array.as_boolean().iter(), |out, v| write!(out, "{v}")),
             DataType::Int8 => plain!(Int8Type),
@@ -240,6 +241,26 @@ impl Renderer {
                 out.push_str(quote);
                 Ok(())
             }),
+            DataType::Interval(IntervalUnit::MonthDayNano) => {
+                quoted!(IntervalMonthDayNanoType, |out: &mut String, v: IntervalMonthDayNano| {
+                    interval(out, v.months, v.days, v.nanoseconds)
+                })
+            }
+            DataType::Duration(TimeUnit::Microsecond) => {
+                quoted!(DurationMicrosecondType, |out: &mut String, v: i64| interval(
+                    out,
+                    0,
+                    0,
+                    v.saturating_mul(1_000)
+                ))
+            }
+            DataType::List(_) | DataType::Struct(_) | DataType::Map(..) => {
+                let documents = self.documents(array)?;
+                return Ok(match delimiter {
+                    Some(delimiter) => documents.quoted(array, delimiter),
+                    None => documents,
+                });
+            }
             other => {
                 return Err(ConnectorError::new(
                     &self.connector,
@@ -248,6 +269,99 @@ impl Renderer {
             }
         };
         texts.map_err(|_| ConnectorError::new(&self.connector, "a value cannot be written as text"))
+    }
+}
+
+impl Renderer {
+    /// Lists, structs and maps as JSON.
+    fn documents(&self, array: &dyn Array) -> Result<Texts> {
+        let mut keys: Option<Vec<String>> = None;
+        // Where the elements of each row begin; without, each row is an element.
+        let mut offsets: Option<&[i32]> = None;
+        let parts: Vec<Texts> = match array.data_type() {
+            DataType::List(_) => {
+                let list = array.as_list::<i32>();
+                offsets = Some(list.value_offsets());
+                vec![self.column(list.values(), None)?]
+            }
+            DataType::Map(..) => {
+                let map = array.as_map();
+                offsets = Some(map.value_offsets());
+                vec![self.column(map.keys(), None)?, self.column(map.values(), None)?]
+            }
+            _ => {
+                let row = array.as_struct();
+                keys = Some(row.fields().iter().map(|f| Value::String(f.name().clone()).to_string()).collect());
+                row.columns().iter().map(|c| self.column(c, None)).collect::<Result<_>>()?
+            }
+        };
+        let range = |row: usize| match offsets {
+            Some(offsets) => offsets_range(offsets, row),
+            None => row..row + 1,
+        };
+        let (open, close) = if keys.is_none() && parts.len() == 1 { ('[', ']') } else { ('{', '}') };
+        let mut texts = Texts::default();
+        for row in 0..array.len() {
+            let out = &mut texts.bytes;
+            if array.is_null(row) {
+                out.push_str("null");
+                texts.ends.push(texts.bytes.len());
+                continue;
+            }
+            out.push(open);
+            let start = out.len();
+            for element in range(row) {
+                for (i, part) in parts.iter().enumerate() {
+                    let is_value = keys.is_none() && parts.len() == 2 && i == 1;
+                    if out.len() > start && !is_value {
+                        out.push(',');
+                    }
+                    let text = part.get(element);
+                    match &keys {
+                        Some(keys) => {
+                            out.push_str(keys.get(i).map_or("", String::as_str));
+                            out.push(':');
+                            out.push_str(text);
+                        }
+                        // A key of another type than text is quoted.
+                        None if parts.len() == 2 && i == 0 => {
+                            let quote = if text.starts_with('"') { "" } else { "\"" };
+                            out.extend([quote, text, quote, ":"]);
+                        }
+                        None => out.push_str(text),
+                    }
+                }
+            }
+            out.push(close);
+            texts.ends.push(texts.bytes.len());
+        }
+        Ok(texts)
+    }
+}
+
+fn offsets_range(offsets: &[i32], row: usize) -> std::ops::Range<usize> {
+    let at = |i: usize| offsets.get(i).map_or(0, |&offset| offset as usize);
+    at(row)..at(row + 1)
+}
+
+impl Texts {
+    /// The text of a row.
+    fn get(&self, row: usize) -> &str {
+        let start = row.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        let end = self.ends.get(row).copied().unwrap_or(start);
+        self.bytes.get(start..end).unwrap_or_default()
+    }
+
+    /// The texts as fields of CSV, empty where the column is NULL.
+    fn quoted(&self, array: &dyn Array, delimiter: u8) -> Self {
+        let mut texts = Self::default();
+        for row in 0..self.ends.len() {
+            if array.is_valid(row) {
+                csv_text(&mut texts.bytes, self.get(row), delimiter);
+            }
+            texts.ends.push(texts.bytes.len());
+        }
+        texts
     }
 }
 
@@ -365,6 +479,32 @@ fn decimal(out: &mut String, value: i128, scale: i8) -> Written {
                 out.extend(std::iter::repeat_n('0', usize::from(scale.unsigned_abs())));
             }
         }
+    }
+    Ok(())
+}
+
+/// An interval as ISO 8601 has it, such as `P1Y2M3DT4H5M6.7S`; none is `PT0S`.
+fn interval(out: &mut String, months: i32, days: i32, nanos: i64) -> Written {
+    out.push('P');
+    let mut part = |value: i64, unit: char| if value == 0 { Ok(()) } else { write!(out, "{value}{unit}") };
+    part(i64::from(months / 12), 'Y')?;
+    part(i64::from(months % 12), 'M')?;
+    part(i64::from(days), 'D')?;
+    if nanos == 0 && (months, days) != (0, 0) {
+        return Ok(());
+    }
+    out.push('T');
+    let mut part = |value: i64, unit: char| if value == 0 { Ok(()) } else { write!(out, "{value}{unit}") };
+    let (seconds, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    part(seconds / 3600, 'H')?;
+    part(seconds / 60 % 60, 'M')?;
+    let seconds = seconds % 60;
+    if fraction != 0 {
+        let sign = if nanos < 0 { "-" } else { "" };
+        let digits = format!("{:09}", fraction.unsigned_abs());
+        write!(out, "{sign}{}.{}S", seconds.unsigned_abs(), digits.trim_end_matches('0'))?;
+    } else if seconds != 0 || nanos == 0 {
+        write!(out, "{seconds}S")?;
     }
     Ok(())
 }

@@ -104,6 +104,11 @@ impl<'a> Scan<'a> {
         self.open(b'}', "'}': one change a line")
     }
 
+    /// The place of the next byte.
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
     /// There is nothing behind the document.
     pub(crate) fn end(&mut self) -> Result<(), Error> {
         match self.peek() {

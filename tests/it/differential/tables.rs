@@ -2,6 +2,7 @@
 //!
 //! Domains are small, so that keys meet, groups have members and rows repeat.
 
+use arrow::array::StructArray;
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::ScalarValue;
 
@@ -82,6 +83,14 @@ pub(super) fn value(rng: &mut Rng, field: &Field) -> ScalarValue {
         DataType::Timestamp(TimeUnit::Microsecond, None) => {
             let hour = 3_600_000_000;
             ScalarValue::TimestampMicrosecond(Some((19_800 * 24 + 12 * day) * hour + natural as i64 * hour / 4), None)
+        }
+        DataType::List(item) => {
+            let items: Vec<ScalarValue> = (0..rng.below(4)).map(|_| value(rng, item)).collect();
+            ScalarValue::List(ScalarValue::new_list(&items, item.data_type(), true))
+        }
+        DataType::Struct(fields) => {
+            let columns = fields.iter().map(|field| (field.clone(), value(rng, field).to_array().unwrap()));
+            ScalarValue::Struct(std::sync::Arc::new(StructArray::from(columns.collect::<Vec<_>>())))
         }
         other => panic!("no values of type {other}"),
     }
