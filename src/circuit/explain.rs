@@ -93,6 +93,9 @@ impl fmt::Display for Stage {
         match self {
             Self::Filter(expr) => write!(f, "filter {expr}"),
             Self::Repeat { .. } => f.write_str("repeat"),
+            Self::Unnest { lists, keeps_empty, .. } => {
+                write!(f, "unnest {lists:?}{}", if *keeps_empty { " or nothing" } else { "" })
+            }
             Self::Project { exprs, .. } => {
                 let exprs: Vec<String> = exprs.iter().map(ToString::to_string).collect();
                 write!(f, "project [{}]", exprs.join(", "))

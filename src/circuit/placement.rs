@@ -108,6 +108,9 @@ fn distribution(plan: &CircuitPlan, node: &Node, of: &[Vec<Vec<usize>>]) -> Vec<
                     let width = schema.fields().len();
                     keys.into_iter().filter(|key| key.iter().all(|&column| column < width)).collect()
                 }
+                Stage::Unnest { lists, .. } => {
+                    keys.into_iter().filter(|key| key.iter().all(|column| !lists.contains(column))).collect()
+                }
                 Stage::Project { exprs, .. } => keys.iter().filter_map(|key| project(key, exprs)).collect(),
             })
         }

@@ -234,6 +234,15 @@ pub enum Stage {
         /// The rows without the last column.
         schema: SchemaRef,
     },
+    /// Gives a row for each place in the longest of its lists, with their elements in the place of the lists.
+    Unnest {
+        /// The columns that are lists.
+        lists: Vec<usize>,
+        /// Whether a row without any element stays once, with NULLs.
+        keeps_empty: bool,
+        /// The rows with elements in the place of lists.
+        schema: SchemaRef,
+    },
 }
 
 /// One aggregate of a group.

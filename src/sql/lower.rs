@@ -31,6 +31,7 @@ mod nodes;
 mod output;
 mod project;
 mod temporal;
+mod unnest;
 mod window;
 
 pub(super) use nodes::Nodes;
@@ -106,6 +107,7 @@ impl Lowering<'_> {
             LogicalPlan::EmptyRelation(empty) => self.empty(empty),
             LogicalPlan::Values(values) => self.values(values),
             LogicalPlan::Window(window) => self.window(window),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             other => Err(Refusal::new(format!("{} is not supported yet", construct(other)))),
         }
     }
@@ -229,6 +231,7 @@ impl Lowering<'_> {
         }
         let what = match stream.stages.as_slice() {
             [Stage::Filter(_)] => "filter",
+            stages if stages.iter().any(|s| matches!(s, Stage::Unnest { .. })) => "unnest",
             stages if stages.iter().all(|s| matches!(s, Stage::Project { .. })) => "project",
             _ => "filter and project",
         };
@@ -260,7 +263,6 @@ fn nullable(schema: &Schema) -> SchemaRef {
 fn construct(plan: &LogicalPlan) -> &'static str {
     match plan {
         LogicalPlan::Subquery(_) => "a sub-query in an expression",
-        LogicalPlan::Unnest(_) => "UNNEST",
         LogicalPlan::RecursiveQuery(_) => "WITH RECURSIVE",
         _ => "this kind of query",
     }

@@ -12,6 +12,7 @@ use datafusion_expr::LogicalPlan;
 use datafusion_expr::planner::ContextProvider;
 use datafusion_optimizer::analyzer::Analyzer;
 use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
+use datafusion_optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion_optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion_optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion_optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
@@ -27,13 +28,16 @@ use datafusion_optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion_optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
-use datafusion_sql::sqlparser::ast::{Expr, Query, Spanned, Statement, visit_expressions, visit_relations};
+use datafusion_sql::sqlparser::ast::{
+    Expr, Query, Spanned, Statement, TableFactor, Visit, Visitor, visit_expressions, visit_relations,
+};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 
 use super::catalog::Catalog;
 use super::clock::plan_uses_now;
 use super::ddl::normalized;
 use super::error::{Mistake, suggestion};
+use super::lateral::{self, UNNEST_ON};
 use super::set_operation;
 use super::subquery::{self, AGGREGATE_OF_NOTHING, NOT_A_JOIN};
 use crate::suggest::nearest;
@@ -66,8 +70,9 @@ pub(super) fn plan(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, Prob
 fn optimized(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, DataFusionError> {
     let options = ParserOptions::new().with_map_string_types_to_utf8view(false).with_collect_spans(true);
     let planner = SqlToRel::new_with_options(catalog, options);
-    let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(rewrite::fetch_as_limit(query))))?;
+    let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(rewrite::standard(query))))?;
     let plan = plan.transform_up_with_subqueries(rewrite::distinct_on).data()?;
+    let plan = plan.transform_up_with_subqueries(lateral::beside_unnest).data()?;
     let plan = subquery::normalise(set_operation::normalise(plan)?)?;
     let plan = Analyzer::new().execute_and_check(plan, &catalog.options, |_, _| {})?;
     // Fresh names for each view (their generator is the context's), and no clock.
@@ -82,6 +87,7 @@ fn optimized(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, DataFusion
         Arc::new(ReplaceDistinctWithAggregate::new()),
         Arc::new(DecorrelatePredicateSubquery::new()),
         Arc::new(ScalarSubqueryToJoin::new()),
+        Arc::new(DecorrelateLateralJoin::new()),
         Arc::new(ExtractEquijoinPredicate::new()),
         Arc::new(EliminateDuplicatedExpr::new()),
         // Before filters are pushed down: `false` would pass an aggregate without groups, which has a row of no input.
@@ -135,6 +141,8 @@ fn mistake(error: &DataFusionError, query: &Query, catalog: &Catalog) -> Mistake
                 mistake
             } else if text == NOT_A_JOIN {
                 Mistake::new(subquery_span(query), text).help("join with the sub-query in FROM instead")
+            } else if text == UNNEST_ON {
+                Mistake::new(unnest_span(query), text).help("put the condition into WHERE, or unnest in a sub-query")
             } else if text == AGGREGATE_OF_NOTHING {
                 Mistake::new(subquery_span(query), text)
                     .help("compare with the aggregate as a scalar sub-query instead")
@@ -217,6 +225,25 @@ fn function_span(query: &Query, text: &str, catalog: &Catalog) -> Span {
         ControlFlow::Continue(())
     });
     span
+}
+
+/// The place of the first array that is unnested in FROM.
+fn unnest_span(query: &Query) -> Span {
+    struct Finder(Span);
+    impl Visitor for Finder {
+        type Break = ();
+
+        fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+            if let TableFactor::UNNEST { array_exprs, .. } = factor {
+                self.0 = array_exprs.first().map_or(Span::empty(), Spanned::span);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut finder = Finder(Span::empty());
+    let _ = query.visit(&mut finder);
+    finder.0
 }
 
 /// The place of the sub-query in an expression, if there is only one.

@@ -172,15 +172,17 @@ impl Visitor for Walk<'_> {
                     );
                 }
             }
-            TableFactor::Derived { lateral: false, sample: None, .. } => {}
-            TableFactor::Derived { lateral: true, .. } => self.refuse(span, "LATERAL", None),
+            TableFactor::Derived { sample: None, .. } => {}
             TableFactor::Derived { .. } => self.refuse(span, "TABLESAMPLE", None),
             TableFactor::NestedJoin { table_with_joins, .. } => {
                 for join in &table_with_joins.joins {
                     self.join(join);
                 }
             }
-            TableFactor::UNNEST { .. } => self.refuse(span, "UNNEST", None),
+            TableFactor::UNNEST { with_offset: true, .. } => {
+                self.refuse(span, "WITH OFFSET", Some("WITH ORDINALITY AS alias (element, number) counts from 1"));
+            }
+            TableFactor::UNNEST { .. } => {}
             _ => self.refuse(span, "this form of FROM", Some("FROM has tables, views and sub-queries")),
         }
         ControlFlow::Continue(())
@@ -343,7 +345,7 @@ impl Walk<'_> {
         let span = object.span();
         let upper = name.to_uppercase();
         if name == "unnest" {
-            self.refuse(span, "UNNEST", None);
+            // The planner's own: it is in no catalog.
         } else if let Some(scalar) = self.catalog.get_function_meta(name) {
             match scalar.signature().volatility {
                 Volatility::Immutable => {}

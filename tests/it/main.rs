@@ -20,3 +20,4 @@ mod rng;
 mod savepoint;
 mod service;
 mod simulation;
+mod types;

@@ -1,4 +1,4 @@
-//! Fused chains of filters, projections and repetitions: no state, no exchange.
+//! Fused chains of filters, projections, repetitions and unnested lists: no state, no exchange.
 //!
 //! DataFusion fails a whole batch when an expression fails on one of its rows. So a batch that fails is halved until the rows
 //! at fault stand alone; each gets the treatment that the config asks for, and no other row is lost.
@@ -15,6 +15,8 @@ use super::{Operator, StepContext};
 use crate::circuit::delta::{Delta, batch};
 use crate::circuit::error::{EvalError, Result};
 use crate::circuit::plan::{Node, Stage};
+
+mod unnest;
 
 /// The operator; see the module.
 pub struct Linear {
@@ -102,6 +104,8 @@ impl Evaluator {
                 }
                 Stage::Repeat { schema } => repeat(schema, &delta)
                     .map_err(|e| Failure { expression: "repeat".to_owned(), message: e.to_string() })?,
+                Stage::Unnest { lists, keeps_empty, schema } => unnest::unnest(&delta, lists, *keeps_empty, schema)
+                    .map_err(|e| Failure { expression: "unnest".to_owned(), message: e.to_string() })?,
             };
         }
         Ok(delta)

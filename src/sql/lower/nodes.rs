@@ -66,6 +66,10 @@ fn same_stage(a: &Stage, b: &Stage) -> bool {
         (Stage::Filter(a), Stage::Filter(b)) => a == b,
         (Stage::Project { exprs: a, schema: s }, Stage::Project { exprs: b, schema: t }) => a == b && same_types(s, t),
         (Stage::Repeat { schema: a }, Stage::Repeat { schema: b }) => same_types(a, b),
+        (
+            Stage::Unnest { lists: a, keeps_empty: m, schema: s },
+            Stage::Unnest { lists: b, keeps_empty: n, schema: t },
+        ) => a == b && m == n && same_types(s, t),
         _ => false,
     }
 }

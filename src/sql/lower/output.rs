@@ -63,7 +63,7 @@ impl Lowering<'_> {
     /// Renames the columns where they are made, if that is inside this view, whose nodes are those from `first` on.
     fn rename(&mut self, stream: &mut Stream, names: &[String], first: NodeId) -> bool {
         let last_project = stream.stages.iter_mut().rev().find_map(|stage| match stage {
-            Stage::Project { schema, .. } | Stage::Repeat { schema } => Some(schema),
+            Stage::Project { schema, .. } | Stage::Repeat { schema } | Stage::Unnest { schema, .. } => Some(schema),
             Stage::Filter(_) => None,
         });
         let made = match last_project {

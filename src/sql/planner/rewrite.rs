@@ -8,18 +8,21 @@ use datafusion_common::{Column, Result};
 use datafusion_expr::logical_plan::{Distinct, DistinctOn, LogicalPlan, LogicalPlanBuilder};
 use datafusion_expr::{Expr, ExprFunctionExt, lit};
 use datafusion_functions_window::row_number::row_number;
-use datafusion_sql::sqlparser::ast::{Expr as Ast, LimitClause, Query, Value, VisitMut, VisitorMut};
+use datafusion_sql::sqlparser::ast::{
+    CastKind, DataType, Expr as Ast, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
+    Ident, LimitClause, ObjectName, Query, TableAlias, TableAliasColumnDef, TableFactor, Value, VisitMut, VisitorMut,
+};
 
-/// The query with LIMIT in the place of FETCH, here and in its sub-queries.
-pub(super) fn fetch_as_limit(query: &Query) -> Query {
+/// The query with LIMIT in the place of FETCH and without WITH ORDINALITY, here and in its sub-queries.
+pub(super) fn standard(query: &Query) -> Query {
     let mut query = query.clone();
-    let ControlFlow::Continue(()) = query.visit(&mut FetchAsLimit);
+    let ControlFlow::Continue(()) = query.visit(&mut Standard);
     query
 }
 
-struct FetchAsLimit;
+struct Standard;
 
-impl VisitorMut for FetchAsLimit {
+impl VisitorMut for Standard {
     type Break = Infallible;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
@@ -34,6 +37,61 @@ impl VisitorMut for FetchAsLimit {
         }
         ControlFlow::Continue(())
     }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+        if let TableFactor::UNNEST { alias, array_exprs, with_ordinality, .. } = factor {
+            named_elements(alias, array_exprs.len(), *with_ordinality);
+            if std::mem::take(with_ordinality) {
+                array_exprs.push(numbers_of(array_exprs));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Gives the columns of UNNEST the names that PostgreSQL gives them: that of the alias, or `unnest`.
+fn named_elements(alias: &mut Option<TableAlias>, arrays: usize, with_ordinality: bool) {
+    let alias = alias.get_or_insert_with(|| TableAlias {
+        explicit: true,
+        name: Ident::new("unnest"),
+        columns: Vec::new(),
+        at: None,
+    });
+    let elements = if arrays == 1 { alias.name.value.as_str() } else { "unnest" };
+    let named = |i: usize| if i == 0 { elements.to_owned() } else { format!("unnest_{}", i + 1) };
+    let ordinality = with_ordinality.then(|| "ordinality".to_owned());
+    let names: Vec<String> = (0..arrays).map(named).chain(ordinality).collect();
+    let given = alias.columns.len();
+    alias.columns.extend(names.into_iter().skip(given).map(TableAliasColumnDef::from_name));
+}
+
+/// The numbers from 1 to the length of the longest of these arrays.
+fn numbers_of(arrays: &[Ast]) -> Ast {
+    let call = |name: &str, args: Vec<Ast>| {
+        let args = args.into_iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e))).collect();
+        let list = FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() };
+        Ast::Function(Function {
+            name: ObjectName::from(vec![Ident::new(name)]),
+            uses_odbc_syntax: false,
+            parameters: FunctionArguments::None,
+            args: FunctionArguments::List(list),
+            filter: None,
+            null_treatment: None,
+            over: None,
+            within_group: Vec::new(),
+        })
+    };
+    let number = |n: &str| Ast::Value(Value::Number(n.to_owned(), false).with_empty_span());
+    let lengths = arrays.iter().map(|array| call("array_length", vec![array.clone()])).collect();
+    let length = call("coalesce", vec![call("greatest", lengths), number("0")]);
+    let length = Ast::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(length),
+        data_type: DataType::BigInt(None),
+        array: false,
+        format: None,
+    };
+    call("generate_series", vec![number("1"), length])
 }
 
 /// DISTINCT ON as the first row of each partition.

@@ -4,6 +4,7 @@
 //! - `changes`: what happens to the tables, cut into steps;
 //! - `circuit`: a program run in process; `oracle`: the batch answer, and the comparison with it;
 //! - `windows`: limits and window functions, random and written;
+//! - `unnest`: lists and structs, in columns and unnested;
 //! - `time`: windows of time, and the clock, which goes on between steps;
 //! - `programs`: programs that somebody wrote down, one line a construct: **add yours there**; `aggregates`: those about aggregates;
 //! - `joins`: outer, semi, anti and cross joins, and sub-queries in expressions; `tpch`: the 22 queries of TPC-H.
@@ -34,6 +35,7 @@ mod set_operations;
 mod tables;
 mod time;
 mod tpch;
+mod unnest;
 mod windows;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
