@@ -165,9 +165,9 @@ impl fmt::Display for WindowFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}(", self.kind)?;
         if let Some(column) = self.argument {
-            write!(f, "{column}")?;
+            write!(f, "{}{column}", if self.distinct { "distinct " } else { "" })?;
         }
-        f.write_str(")")?;
+        f.write_str(if self.ignore_nulls { " ignore nulls)" } else { ")" })?;
         match self.kind {
             WindowKind::Nth(_) | WindowKind::Aggregate(_) => write!(f, " {}", self.frame),
             _ => Ok(()),
@@ -194,15 +194,16 @@ impl fmt::Display for WindowKind {
 
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bound = |bound: FrameBound| match bound {
+        let bound = |bound: &FrameBound| match bound {
             FrameBound::Unbounded => String::new(),
             FrameBound::Offset(offset) => offset.to_string(),
+            FrameBound::Distance(distance) => format!("({})", distance.bound),
         };
         let units = match self.units {
             FrameUnits::Rows => "rows",
             FrameUnits::Groups => "groups",
         };
-        write!(f, "{units} {}..={}", bound(self.start), bound(self.end))
+        write!(f, "{units} {}..={}", bound(&self.start), bound(&self.end))
     }
 }
 

@@ -16,7 +16,7 @@ use datafusion_physical_expr::PhysicalExpr;
 
 mod ordered;
 
-pub use ordered::{Frame, FrameBound, FrameUnits, Ranking, TopK, Window, WindowFunction, WindowKind};
+pub use ordered::{Distance, Frame, FrameBound, FrameUnits, Ranking, TopK, Window, WindowFunction, WindowKind};
 
 /// Index of a node in [`CircuitPlan::nodes`].
 pub type NodeId = usize;

@@ -44,6 +44,12 @@ pub(super) fn functions() -> [ScalarUDF; 2] {
     ]
 }
 
+/// All names of theirs.
+pub(super) fn names() -> Vec<String> {
+    let names = |f: &ScalarUDF| std::iter::once(f.name().to_owned()).chain(f.aliases().to_vec()).collect::<Vec<_>>();
+    functions().iter().flat_map(names).collect()
+}
+
 /// Whether a function is one of the clock's that a view may call.
 pub(super) fn is_clock(function: &ScalarUDF) -> bool {
     let inner: &dyn Any = function.inner().as_ref();

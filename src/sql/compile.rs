@@ -160,9 +160,10 @@ impl Compiler {
         let (node, schema) = match lowering.view(&plan, &names) {
             Ok(output) => output,
             Err(refusal) => {
-                let mut mistake = Mistake::new(view.span, format!("the view {}: {}", view.name, refusal.message));
+                let span = planner::call_span(&view.query, &refusal.about, &self.catalog);
+                let mut mistake = Mistake::new(span, format!("the view {}: {}", view.name, refusal.message));
                 mistake.help = refusal.help.map(str::to_owned);
-                mistakes.push(mistake);
+                mistakes.push(mistake.or_at(view.span));
                 return None;
             }
         };

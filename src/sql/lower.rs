@@ -19,12 +19,13 @@ use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::catalog::Catalog;
-use super::clock::uses_now;
+use super::clock::{self, uses_now};
 use super::extension::{Operated, Operation};
 use crate::circuit::plan::{Node, NodeId, NodeKind, Stage};
 
 mod aggregate;
 mod constant;
+mod distance;
 mod join;
 mod limit;
 mod nodes;
@@ -51,11 +52,25 @@ struct Stream {
 pub(super) struct Refusal {
     pub message: String,
     pub help: Option<&'static str>,
+    /// The functions that it is about, if it is about a call of one of them.
+    pub about: Vec<String>,
 }
 
 impl Refusal {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), help: None }
+        Self { message: message.into(), help: None, about: Vec::new() }
+    }
+
+    fn with_help(message: impl Into<String>, help: &'static str) -> Self {
+        Self { message: message.into(), help: Some(help), about: Vec::new() }
+    }
+
+    /// About calls of these functions, if it is not about others.
+    fn about<S: Into<String>>(mut self, functions: impl IntoIterator<Item = S>) -> Self {
+        if self.about.is_empty() {
+            self.about = functions.into_iter().map(Into::into).collect();
+        }
+        self
     }
 }
 
@@ -195,9 +210,9 @@ impl Lowering<'_> {
     /// The expression over batches of `schema`.
     pub(super) fn physical(&self, e: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
         let replaced = match uses_now(e) {
-            true => Some(with_clock_column(e, schema)?.ok_or_else(|| Refusal {
-                message: format!("the clock in `{e}` is not supported here"),
-                help: Some("compute it as a column of a sub-query, or compare it in WHERE"),
+            true => Some(with_clock_column(e, schema)?.ok_or_else(|| {
+                let help = "compute it as a column of a sub-query, or compare it in WHERE";
+                Refusal::with_help(format!("the clock in `{e}` is not supported here"), help).about(clock::names())
             })?),
             false => None,
         };
@@ -207,11 +222,8 @@ impl Lowering<'_> {
         let physical = create_physical_expr(e, schema, &props, &PhysicalPlanningContext::default())?;
         if is_deeper_than(&physical, MAX_DEPTH) {
             let help =
-                Some("a chain of operators is as deep as it is long: use IN (…), or a join with a table of the values");
-            return Err(Refusal {
-                message: format!("an expression is nested more than {MAX_DEPTH} levels deep"),
-                help,
-            });
+                "a chain of operators is as deep as it is long: use IN (…), or a join with a table of the values";
+            return Err(Refusal::with_help(format!("an expression is nested more than {MAX_DEPTH} levels deep"), help));
         }
         Ok(physical)
     }

@@ -227,6 +227,25 @@ fn function_span(query: &Query, text: &str, catalog: &Catalog) -> Span {
     span
 }
 
+/// The place of the only call of one of these functions; nothing, if there are several.
+pub(super) fn call_span(query: &Query, names: &[String], catalog: &Catalog) -> Span {
+    let mut spans = Vec::new();
+    let _: ControlFlow<()> = visit_expressions(query, |expr| {
+        if let Expr::Function(function) = expr {
+            let called = function.name.to_string().to_lowercase();
+            let aggregate = catalog.get_aggregate_meta(&called).map(|f| f.name().to_owned());
+            if names.iter().any(|name| *name == called || Some(name) == aggregate.as_ref()) {
+                spans.push(function.name.span());
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    match spans.as_slice() {
+        [span] => *span,
+        _ => Span::empty(),
+    }
+}
+
 /// The place of the first array that is unnested in FROM.
 fn unnest_span(query: &Query) -> Span {
     struct Finder(Span);

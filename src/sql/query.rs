@@ -114,9 +114,9 @@ fn compile_one(
             Some(Query { plan, order })
         }
         Err(refusal) => {
-            let mut mistake = Mistake::new(first.span, refusal.message);
+            let mut mistake = Mistake::new(planner::call_span(&query, &refusal.about, &catalog), refusal.message);
             mistake.help = refusal.help.map(str::to_owned);
-            mistakes.push(mistake);
+            mistakes.push(mistake.or_at(first.span));
             None
         }
     }

@@ -321,7 +321,11 @@ impl Walk<'_> {
             }
             let is_known = |clause: &FunctionArgumentClause| {
                 use FunctionArgumentClause::{IgnoreOrRespectNulls, OrderBy};
-                aggregate && matches!(clause, OrderBy(_) | IgnoreOrRespectNulls(_))
+                match clause {
+                    OrderBy(_) => aggregate,
+                    IgnoreOrRespectNulls(_) => aggregate || is_window,
+                    _ => false,
+                }
             };
             if !list.clauses.iter().all(is_known) {
                 self.refuse(span, &format!("a clause inside {upper}(…), such as ORDER BY,"), None);
@@ -333,7 +337,7 @@ impl Walk<'_> {
         if !function.within_group.is_empty() && !aggregate {
             self.refuse(span, &format!("{upper}(…) WITHIN GROUP"), None);
         }
-        if function.null_treatment.is_some() && !aggregate {
+        if function.null_treatment.is_some() && !aggregate && !is_window {
             self.refuse(span, &format!("IGNORE NULLS or RESPECT NULLS behind {upper}(…)"), None);
         }
         if !(is_window && WINDOW_FUNCTIONS.contains(&name.as_str())) {

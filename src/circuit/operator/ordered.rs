@@ -143,3 +143,6 @@ pub(super) fn partitions(batch: &RowBatch) -> impl Iterator<Item = std::ops::Ran
         (first < start).then_some(first..start)
     })
 }
+
+#[cfg(test)]
+mod tests;

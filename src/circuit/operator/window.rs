@@ -5,11 +5,13 @@
 //! 1. A partition's output is a function of its rows of positive weight alone; a row of weight n is n rows, next to each other.
 //! 2. Rows that are peers in the order stand in the order of their other columns, so that ROW_NUMBER and LAG are determined.
 //!
-//! Known limits: a partition that a step touches is read and evaluated whole, before and after, and stands in memory meanwhile;
-//! without partition columns one worker has all rows.
+//! Where the results of all functions depend on rows at known distances in the order alone, a step reads the rows around those
+//! that it changes (`near`). Known limits: otherwise a partition that a step touches is read and evaluated whole, before and after,
+//! and stands in memory meanwhile; without partition columns one worker has all rows.
 //!
-//! Parts: `frames` (rows, peers and the frame of each), `functions` (columns of results).
+//! Parts: `frames` (rows, peers and the frame of each), `functions` (columns of results), `near` (which rows a step touches).
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
@@ -22,14 +24,16 @@ use super::ordered::{OrderedRows, Update, order_key, partitions};
 use super::{OpenRole, Operator, StepContext};
 use crate::circuit::delta::{Delta, batch, take_columns};
 use crate::circuit::error::{CircuitError, EvalError, Result};
-use crate::circuit::plan::{Node, Window};
+use crate::circuit::plan::{FrameBound, Node, Window, WindowFunction, WindowKind};
 use crate::circuit::row::{RowCodec, normalise};
 
 mod frames;
 mod functions;
+mod near;
 
-use frames::Partitions;
+use frames::{OrderKeys, Partitions};
 use functions::Evaluated;
+use near::{Distances, Stretches};
 
 /// Rows from which on the partitions read so far are evaluated.
 const EVALUATED_ROWS: usize = 65_536;
@@ -41,6 +45,10 @@ pub struct WindowOperator {
     input: SchemaRef,
     window: Window,
     ordered: OrderedRows,
+    /// If a frame has an end at a distance.
+    distances: Option<Distances>,
+    /// Whether a changed row changes near rows only.
+    is_local: bool,
     result_codec: RowCodec,
 }
 
@@ -49,13 +57,23 @@ pub struct WindowOperator {
 struct Stretch {
     rows: RowBatch,
     partitions: Partitions,
+    /// For each partition, or stretch of one, the rows whose results are right: the others are there for the frames of these.
+    shown: Vec<Range<usize>>,
 }
 
 impl Stretch {
-    fn read(&mut self, cursor: &mut Cursor, partition: &[u8]) -> StorageResult<()> {
-        cursor.seek(partition)?;
+    /// Reads a partition, or the part of it that `within` says.
+    fn read(&mut self, cursor: &mut Cursor, partition: &[u8], within: Option<&near::Stretch>) -> StorageResult<()> {
+        let first = self.rows.len();
+        match within {
+            Some(stretch) => cursor.seek_row(partition, &stretch.read.0)?,
+            None => cursor.seek(partition)?,
+        }
         while cursor.valid() && cursor.key() == partition {
             let row = cursor.value();
+            if within.is_some_and(|stretch| order_key(row) > stretch.read.1.as_slice()) {
+                break;
+            }
             for _ in 0..cursor.weight() {
                 let before = self.partitions.in_partition().then(|| order_key(self.rows.key(self.rows.len() - 1)));
                 self.partitions.push(before == Some(order_key(row)));
@@ -64,12 +82,25 @@ impl Stretch {
             cursor.next()?;
         }
         self.partitions.end();
+        let (mut start, mut end) = (first, self.rows.len());
+        if let Some(near::Stretch { shown: (from, to), .. }) = within {
+            let key = |row: usize| order_key(self.rows.key(row));
+            start = (first..end).find(|&row| key(row) >= from.as_slice()).unwrap_or(end);
+            end = (start..end).find(|&row| key(row) > to.as_slice()).unwrap_or(end);
+        }
+        self.shown.push(start..end);
         Ok(())
+    }
+
+    fn is_shown(&self, row: usize) -> bool {
+        let stretch = self.shown.partition_point(|rows| rows.end <= row);
+        self.shown.get(stretch).is_some_and(|rows| rows.contains(&row))
     }
 
     fn clear(&mut self) {
         self.rows.clear();
         self.partitions = Partitions::default();
+        self.shown.clear();
     }
 }
 
@@ -83,8 +114,11 @@ impl WindowOperator {
         for function in &window.functions {
             functions::check(function, input).map_err(|message| CircuitError::plan(&node.label, message))?;
         }
+        let is_local = window.functions.iter().all(WindowFunction::is_local);
         Ok(Self {
             label: node.label.clone(),
+            distances: Distances::new(node, input, window)?,
+            is_local,
             schema: Arc::clone(&node.schema),
             input: Arc::clone(input),
             window: window.clone(),
@@ -99,10 +133,12 @@ impl WindowOperator {
         let mut results = Vec::with_capacity(self.window.functions.len());
         let mut failed = Vec::new();
         for (i, function) in self.window.functions.iter().enumerate() {
-            let Evaluated { column, overflowed } = functions::evaluate(function, &columns, &stretch.partitions)
-                .map_err(CircuitError::arrow(&self.label))?;
+            let frames = self.frames(function, &columns, stretch)?;
+            let Evaluated { column, overflowed } =
+                functions::evaluate(function, &columns, &stretch.partitions, &frames)
+                    .map_err(CircuitError::arrow(&self.label))?;
             results.push(normalise(&column));
-            failed.extend(overflowed.into_iter().map(|row| (i, row)));
+            failed.extend(overflowed.into_iter().filter(|&row| stretch.is_shown(row)).map(|row| (i, row)));
         }
         if let Some(context) = report {
             let rows =
@@ -110,6 +146,19 @@ impl WindowOperator {
             failed.into_iter().try_for_each(|(function, row)| self.overflow(context, &rows, function, row))?;
         }
         Ok((columns, results))
+    }
+
+    /// The frames of a function's rows, if it looks at them.
+    fn frames(&self, function: &WindowFunction, columns: &[ArrayRef], stretch: &Stretch) -> Result<Vec<Range<usize>>> {
+        if !matches!(function.kind, WindowKind::Nth(_) | WindowKind::Aggregate(_)) {
+            return Ok(Vec::new());
+        }
+        let ends = |bound: &FrameBound| match (bound, &self.distances) {
+            (FrameBound::Distance(distance), Some(distances)) => distances.ends(distance, columns).map(Some),
+            _ => Ok(None),
+        };
+        let (starts, ends) = (ends(&function.frame.start)?, ends(&function.frame.end)?);
+        Ok(stretch.partitions.frames(&function.frame, &OrderKeys { rows: &stretch.rows, starts, ends }))
     }
 
     fn overflow(&self, context: &mut StepContext, rows: &RecordBatch, function: usize, row: usize) -> Result<()> {
@@ -130,7 +179,7 @@ impl WindowOperator {
         let old_encoded = self.result_codec.encode(&old_results, old.rows.len())?;
         let new_encoded = self.result_codec.encode(&new_results, new.rows.len())?;
         let (mut leaving, mut coming): (Vec<u32>, Vec<u32>) = (Vec::new(), Vec::new());
-        for (olds, news) in old.partitions.ranges().zip(new.partitions.ranges()) {
+        for (olds, news) in old.shown.iter().zip(&new.shown) {
             let (mut i, mut j) = (olds.start, news.start);
             while i < olds.end || j < news.end {
                 let order = match (i < olds.end, j < news.end) {
@@ -169,10 +218,17 @@ impl Operator for WindowOperator {
         };
         let mut out = Vec::new();
         let (mut old, mut new) = (Stretch::default(), Stretch::default());
-        for rows in partitions(&delta) {
-            let partition = delta.key(rows.start);
-            old.read(&mut before, partition).map_err(storage(&self.label))?;
-            new.read(&mut after, partition).map_err(storage(&self.label))?;
+        let near = match &self.distances {
+            Some(distances) if self.is_local => Some(distances.near(&self.window, &delta)?),
+            _ => None,
+        };
+        let whole = || partitions(&delta).map(|rows| (rows.start, None)).collect::<Vec<_>>();
+        let stretches: Stretches<'_> =
+            near.as_ref().map_or_else(whole, |near| near.iter().map(|s| (s.row, Some(s))).collect());
+        for (row, within) in stretches {
+            let partition = delta.key(row);
+            old.read(&mut before, partition, within).map_err(storage(&self.label))?;
+            new.read(&mut after, partition, within).map_err(storage(&self.label))?;
             if old.rows.len() + new.rows.len() >= EVALUATED_ROWS {
                 self.emit(context, &old, &new, &mut out)?;
                 old.clear();
@@ -187,3 +243,6 @@ impl Operator for WindowOperator {
         vec![&mut self.ordered.rows]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,10 @@
 //!
 //! Invariant: rows of equal order keys stand in the order of their other columns, so that nothing depends on how they came in.
 
+use std::sync::Arc;
+
 use arrow::datatypes::DataType;
+use datafusion_physical_expr::PhysicalExpr;
 
 use super::{AggregateFunction, SortColumn};
 
@@ -53,6 +56,10 @@ pub struct WindowFunction {
     pub kind: WindowKind,
     /// The argument's column.
     pub argument: Option<usize>,
+    /// Whether [`WindowKind::Shift`] and [`WindowKind::Nth`] pass over rows whose argument is NULL.
+    pub ignore_nulls: bool,
+    /// Whether an aggregate counts equal arguments of a frame once.
+    pub distinct: bool,
     /// The rows that [`WindowKind::Nth`] and [`WindowKind::Aggregate`] look at.
     pub frame: Frame,
     /// The result's type (as DataFusion's planner says).
@@ -88,7 +95,7 @@ pub enum WindowKind {
 }
 
 /// The rows around a row that a function looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// What offsets count.
     pub units: FrameUnits,
@@ -103,15 +110,54 @@ pub struct Frame {
 pub enum FrameUnits {
     /// Rows.
     Rows,
-    /// Groups of peers; also RANGE, as far as it has no offset but CURRENT ROW.
+    /// Groups of peers; also RANGE, whose ends are peers' or [`FrameBound::Distance`].
     Groups,
 }
 
 /// An end of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FrameBound {
     /// The partition's end on that side.
     Unbounded,
     /// So many units on or, negative, back; 0 is CURRENT ROW.
     Offset(i64),
+    /// As far as an order key; the window has one order column.
+    Distance(Distance),
+}
+
+/// An end of a frame at a distance from a row's order key. Both expressions read column 0.
+#[derive(Clone, Debug)]
+pub struct Distance {
+    /// The order key at the frame's end, from the row's. It grows with the row's, in the window's order.
+    pub bound: Arc<dyn PhysicalExpr>,
+    /// Whether that would be beyond all keys of the type, where the frame cannot begin, or end. [`Self::bound`] then is the last
+    /// one on that side.
+    pub beyond: Option<Arc<dyn PhysicalExpr>>,
+    /// The inverse, if it is exact: the row's order key, from the one at the frame's end.
+    pub inverse: Option<Arc<dyn PhysicalExpr>>,
+}
+
+impl PartialEq for Distance {
+    fn eq(&self, other: &Self) -> bool {
+        *self.bound == *other.bound
+            && self.beyond.as_deref() == other.beyond.as_deref()
+            && self.inverse.as_deref() == other.inverse.as_deref()
+    }
+}
+
+impl Eq for Distance {}
+
+impl WindowFunction {
+    /// Whether a row's result depends on nothing but rows whose order keys are at known distances from its own, so that
+    /// a changed row changes the results of such rows only.
+    pub fn is_local(&self) -> bool {
+        let is_near = |bound: &FrameBound| match bound {
+            FrameBound::Unbounded => false,
+            FrameBound::Offset(places) => *places == 0 && self.frame.units == FrameUnits::Groups,
+            FrameBound::Distance(distance) => distance.inverse.is_some(),
+        };
+        matches!(self.kind, WindowKind::Nth(_) | WindowKind::Aggregate(_))
+            && is_near(&self.frame.start)
+            && is_near(&self.frame.end)
+    }
 }

@@ -35,10 +35,11 @@ impl Lowering<'_> {
         }
         let rounds = lists.first().map_or(0, |(_, depth)| *depth);
         if lists.len() > 1 && lists.iter().any(|(_, depth)| *depth > 1) {
-            return Err(Refusal {
-                message: "several UNNESTs, of which one unnests lists of lists, are not supported yet".to_owned(),
-                help: Some("unnest one after the other: the inner one in a sub-query"),
-            });
+            return Err(Refusal::with_help(
+                "several UNNESTs, of which one unnests lists of lists, are not supported yet",
+                "unnest one after the other: the inner one in a sub-query",
+            )
+            .about(["unnest"]));
         }
         if columns.len() != stream.schema.fields().len() || !unnest.struct_type_columns.is_empty() {
             stream = push_project(stream, columns)?;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::{DFSchema, ScalarValue};
-use datafusion_expr::expr::{self, Sort};
-use datafusion_expr::{Expr, ExprSchemable, WindowFrame, WindowFrameBound, WindowFrameUnits, logical_plan};
+use datafusion_expr::expr::{self, Case, Sort};
+use datafusion_expr::{Expr, ExprSchemable, WindowFrame, WindowFrameBound, WindowFrameUnits, lit, logical_plan};
 use datafusion_physical_expr::expressions::cast;
 
 use super::limit::Sorted;
@@ -59,7 +59,8 @@ impl Lowering<'_> {
         let mut functions = Vec::with_capacity(group.functions.len());
         for (i, function) in &group.functions {
             let field = window.schema.field(input.fields().len() + i);
-            functions.push(self.window_function(function, input, &mut columns, field.data_type())?);
+            let made = self.window_function(function, input, &mut columns, field.data_type());
+            functions.push(made.map_err(|refusal| refusal.about([function.fun.name()]))?);
         }
         let stream =
             if columns.len() == stream.schema.fields().len() { stream } else { push_project(stream, columns)? };
@@ -85,12 +86,6 @@ impl Lowering<'_> {
     ) -> Result<WindowFunction> {
         let name = function.fun.name();
         let params = &function.params;
-        if params.distinct || params.filter.is_some() || params.null_treatment == Some(expr::NullTreatment::IgnoreNulls)
-        {
-            return Err(Refusal::new(format!(
-                "DISTINCT, FILTER or IGNORE NULLS in {name} … OVER is not supported yet"
-            )));
-        }
         let mut need = |e: &Expr, to: Option<&DataType>| -> Result<usize> {
             let mut expr = self.physical(e, input)?;
             if let Some(to) = to {
@@ -134,12 +129,44 @@ impl Lowering<'_> {
                 }
             },
         };
+        let is_aggregate = matches!(kind, WindowKind::Aggregate(_));
+        let is_framed = is_aggregate || matches!(kind, WindowKind::Nth(_));
+        let ignores = params.null_treatment == Some(expr::NullTreatment::IgnoreNulls);
+        if ignores && is_aggregate {
+            return Err(Refusal::new(format!(
+                "IGNORE NULLS has no meaning for {}: it leaves NULLs out anyway",
+                name.to_uppercase()
+            )));
+        }
+        if params.filter.is_some() && !is_aggregate {
+            return Err(Refusal::new(format!(
+                "FILTER stands behind aggregates only, not behind {}",
+                name.to_uppercase()
+            )));
+        }
+        // Twice the same is no larger and no smaller.
+        let distinct =
+            params.distinct && !matches!(kind, WindowKind::Aggregate(AggregateFunction::Min | AggregateFunction::Max));
+        if distinct && kind != WindowKind::Aggregate(AggregateFunction::Count) {
+            return Err(Refusal::new(format!("{}(DISTINCT …) OVER is not supported yet", name.to_uppercase())));
+        }
         let counts_rows = match (kind, args.first()) {
             (WindowKind::Aggregate(AggregateFunction::Count), Some(Expr::Literal(value, _))) => !value.is_null(),
             _ => false,
         };
         let takes_argument = matches!(kind, WindowKind::Shift { .. } | WindowKind::Nth(_) | WindowKind::Aggregate(_));
+        // Aggregates leave NULLs out; so they do the rows for which a FILTER is not true.
+        let filtered = |e: Expr| match &params.filter {
+            None => e,
+            Some(condition) => {
+                Expr::Case(Case { expr: None, when_then_expr: vec![(condition.clone(), Box::new(e))], else_expr: None })
+            }
+        };
+        if counts_rows && params.filter.is_some() {
+            argument = Some(need(&filtered(lit(true)), None)?);
+        }
         if let Some(e) = args.first().filter(|_| takes_argument && !counts_rows) {
+            let e = &filtered(e.clone());
             let to = matches!(kind, WindowKind::Shift { .. } | WindowKind::Nth(_)).then_some(result);
             let place = need(e, to)?;
             let data_type = e.to_field(input)?.1.data_type().clone();
@@ -150,8 +177,45 @@ impl Lowering<'_> {
             }
             argument = Some(place);
         }
-        let frame = frame(&params.window_frame)?;
-        Ok(WindowFunction { kind, argument, frame, result: result.clone() })
+        let frame = if is_framed {
+            self.frame(&params.window_frame, &params.order_by, input)?
+        } else {
+            Frame { units: FrameUnits::Rows, start: FrameBound::Unbounded, end: FrameBound::Unbounded }
+        };
+        let ignore_nulls = ignores && !is_aggregate;
+        Ok(WindowFunction { kind, argument, ignore_nulls, distinct, frame, result: result.clone() })
+    }
+
+    fn frame(&self, frame: &WindowFrame, order: &[Sort], input: &DFSchema) -> Result<Frame> {
+        let units = match frame.units {
+            WindowFrameUnits::Rows => FrameUnits::Rows,
+            WindowFrameUnits::Range | WindowFrameUnits::Groups => FrameUnits::Groups,
+        };
+        let bound = |bound: &WindowFrameBound, is_end: bool| {
+            let (value, sign) = match bound {
+                WindowFrameBound::CurrentRow => return Ok(FrameBound::Offset(0)),
+                WindowFrameBound::Preceding(value) => (value, -1),
+                WindowFrameBound::Following(value) => (value, 1),
+            };
+            if value.is_null() {
+                return Ok(FrameBound::Unbounded);
+            }
+            if frame.units == WindowFrameUnits::Range {
+                let [key] = order else {
+                    return Err(Refusal::new("RANGE with a distance takes one ORDER BY expression"));
+                };
+                let data_type = key.expr.to_field(input)?.1.data_type().clone();
+                let is_back = (sign < 0) == key.asc;
+                // A frame that begins behind the row, or ends before it, may be beyond all rows.
+                let away = is_end == (sign < 0);
+                return self.distance(&data_type, value, is_back, away).map(FrameBound::Distance);
+            }
+            match value.cast_to(&DataType::Int64)? {
+                ScalarValue::Int64(Some(places)) => Ok(FrameBound::Offset(places.saturating_mul(sign))),
+                other => Err(Refusal::new(format!("the frame {frame} has an offset that is no number: {other}"))),
+            }
+        };
+        Ok(Frame { units, start: bound(&frame.start_bound, false)?, end: bound(&frame.end_bound, true)? })
     }
 }
 
@@ -177,31 +241,4 @@ fn integer(function: &str, e: &Expr) -> Result<i64> {
         return Ok(n);
     }
     Err(Refusal::new(format!("{} takes a whole number, not `{e}`", function.to_uppercase())))
-}
-
-fn frame(frame: &WindowFrame) -> Result<Frame> {
-    let units = match frame.units {
-        WindowFrameUnits::Rows => FrameUnits::Rows,
-        WindowFrameUnits::Range | WindowFrameUnits::Groups => FrameUnits::Groups,
-    };
-    let bound = |bound: &WindowFrameBound| {
-        let (value, sign) = match bound {
-            WindowFrameBound::CurrentRow => return Ok(FrameBound::Offset(0)),
-            WindowFrameBound::Preceding(value) => (value, -1),
-            WindowFrameBound::Following(value) => (value, 1),
-        };
-        if value.is_null() {
-            return Ok(FrameBound::Unbounded);
-        }
-        if frame.units == WindowFrameUnits::Range {
-            let help = Some("ROWS and GROUPS take a number; RANGE takes UNBOUNDED and CURRENT ROW");
-            return Err(Refusal { message: format!("the frame {frame} is not supported yet"), help });
-        }
-        let places = value.cast_to(&DataType::Int64)?;
-        match places {
-            ScalarValue::Int64(Some(places)) => Ok(FrameBound::Offset(places.saturating_mul(sign))),
-            other => Err(Refusal::new(format!("the frame {frame} has an offset that is no number: {other}"))),
-        }
-    };
-    Ok(Frame { units, start: bound(&frame.start_bound)?, end: bound(&frame.end_bound)? })
 }

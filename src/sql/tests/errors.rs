@@ -213,27 +213,34 @@ fn functions() {
   help: with OVER there are COUNT, SUM, AVG, MIN, MAX, ROW_NUMBER, RANK, DENSE_RANK, PERCENT_RANK, CUME_DIST, NTILE, LAG, LEAD, FIRST_VALUE, LAST_VALUE and NTH_VALUE"
     );
     assert_eq!(
-        view("SELECT rank(), lag(a) IGNORE NULLS OVER (ORDER BY a) AS r FROM t"),
+        view("SELECT rank(), lag(a) FILTER (WHERE a > 1) OVER (ORDER BY a) AS r FROM t"),
         r"p.sql:2:25: error: the window function RANK without OVER is not supported yet
-  CREATE VIEW v AS SELECT rank(), lag(a) IGNORE NULLS OVER (ORDER BY a) AS r FROM t
+  CREATE VIEW v AS SELECT rank(), lag(a) FILTER (WHERE a > 1) OVER (ORDER BY a) AS r FROM t
                           ^^^^
 
-p.sql:2:33: error: IGNORE NULLS or RESPECT NULLS behind LAG(…) is not supported yet
-  CREATE VIEW v AS SELECT rank(), lag(a) IGNORE NULLS OVER (ORDER BY a) AS r FROM t
-                                  ^^^"
+p.sql:2:33: error: LAG(…) FILTER is not supported yet
+  CREATE VIEW v AS SELECT rank(), lag(a) FILTER (WHERE a > 1) OVER (ORDER BY a) AS r FROM t
+                                  ^^^
+  help: FILTER stands behind aggregates only"
     );
     assert_eq!(
-        view("SELECT sum(a) OVER (ORDER BY a RANGE BETWEEN 1 PRECEDING AND CURRENT ROW) AS r FROM t"),
-        r"p.sql:2:13: error: the view v: the frame RANGE BETWEEN 1 PRECEDING AND CURRENT ROW is not supported yet
-  CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY a RANGE BETWEEN 1 PRECEDING AND CURRENT ROW) AS r FROM t
-              ^
-  help: ROWS and GROUPS take a number; RANGE takes UNBOUNDED and CURRENT ROW"
+        view("SELECT sum(DISTINCT a) OVER (ORDER BY a) AS r FROM t"),
+        r"p.sql:2:25: error: the view v: SUM(DISTINCT …) OVER is not supported yet
+  CREATE VIEW v AS SELECT sum(DISTINCT a) OVER (ORDER BY a) AS r FROM t
+                          ^^^"
+    );
+    assert_eq!(
+        view("SELECT sum(a) OVER (ORDER BY b RANGE BETWEEN 1 PRECEDING AND CURRENT ROW) AS r FROM t"),
+        r"p.sql:2:25: error: the view v: RANGE with the distance 1 over an ORDER BY of Utf8 is not supported
+  CREATE VIEW v AS SELECT sum(a) OVER (ORDER BY b RANGE BETWEEN 1 PRECEDING AND CURRENT ROW) AS r FROM t
+                          ^^^
+  help: a distance is a number over numbers, and an INTERVAL over DATE and TIMESTAMP"
     );
     assert_eq!(
         view("SELECT lag(a, a) OVER (ORDER BY a) AS r FROM t"),
-        r"p.sql:2:13: error: the view v: LAG takes a whole number, not `t.a`
+        r"p.sql:2:25: error: the view v: LAG takes a whole number, not `t.a`
   CREATE VIEW v AS SELECT lag(a, a) OVER (ORDER BY a) AS r FROM t
-              ^"
+                          ^^^"
     );
     assert_eq!(
         view("SELECT length(DISTINCT b), upper(b) FILTER (WHERE b > 'x') FROM t"),
@@ -260,9 +267,9 @@ p.sql:2:45: error: a clause inside UPPER(…), such as ORDER BY, is not supporte
     );
     assert_eq!(
         view("SELECT array_agg(DISTINCT b ORDER BY a) AS l FROM t"),
-        r"p.sql:2:13: error: the view v: `array_agg(DISTINCT t.b) ORDER BY [t.a ASC NULLS LAST]`: with DISTINCT the values can only be ordered by themselves
+        r"p.sql:2:25: error: the view v: `array_agg(DISTINCT t.b) ORDER BY [t.a ASC NULLS LAST]`: with DISTINCT the values can only be ordered by themselves
   CREATE VIEW v AS SELECT array_agg(DISTINCT b ORDER BY a) AS l FROM t
-              ^
+                          ^^^^^^^^^
   help: order by the argument, or leave DISTINCT out"
     );
     assert_eq!(

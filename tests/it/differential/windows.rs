@@ -61,8 +61,11 @@ pub(super) fn ordered(rng: &mut Rng, name: &str, schema: &SchemaRef) -> String {
     let all = all.join(", ");
     match rng.below(6) {
         4 | 5 => {
-            let functions: Vec<String> =
-                (0..1 + rng.below(3)).map(|i| format!("{} AS w{i}", window_function(rng, "r", schema))).collect();
+            // One order for all: which of several equal rows is the first may differ from one order to the next.
+            let over = (partition(rng, "r", schema), order);
+            let functions: Vec<String> = (0..1 + rng.below(3))
+                .map(|i| format!("{} AS w{i}", window_function(rng, "r", schema, &over)))
+                .collect();
             format!("SELECT {all}, {} FROM {name} AS r", functions.join(", "))
         }
         0 => format!("SELECT {all} FROM {name} AS r ORDER BY {order} LIMIT {bound}"),
@@ -88,31 +91,55 @@ pub(super) fn ordered(rng: &mut Rng, name: &str, schema: &SchemaRef) -> String {
     }
 }
 
+fn partition(rng: &mut Rng, alias: &str, schema: &SchemaRef) -> String {
+    let fields = schema.fields();
+    match rng.once_in(3) {
+        true => String::new(),
+        false => format!("PARTITION BY {alias}.{} ", fields[rng.below(fields.len() as u64) as usize].name()),
+    }
+}
+
 /// A call of a window function. Sums and averages whose frame moves on from the first row are of whole numbers alone: taking NaN or a
 /// large number away from a float leaves a trace in DataFusion.
-fn window_function(rng: &mut Rng, alias: &str, schema: &SchemaRef) -> String {
+fn window_function(rng: &mut Rng, alias: &str, schema: &SchemaRef, over: &(String, String)) -> String {
     let fields = schema.fields();
     let any = fields[rng.below(fields.len() as u64) as usize].name();
     let numbers: Vec<&str> = (fields.iter())
         .filter(|f| f.data_type().is_signed_integer() && *f.data_type() != DataType::Int64)
         .map(|f| f.name().as_str())
         .collect();
-    let partition = match rng.once_in(3) {
-        true => String::new(),
-        false => format!("PARTITION BY {alias}.{} ", fields[rng.below(fields.len() as u64) as usize].name()),
-    };
-    let order = total_order(rng, alias, schema);
+    let (partition, order) = over;
     let column = format!("{alias}.{any}");
     let unbounded = rng.once_in(2);
+    if !numbers.is_empty() && rng.once_in(4) {
+        // One order column: rows tie, which these do not notice.
+        let order = rng.one_of(&numbers);
+        let call = rng.one_of(&["count(*)", "sum", "min", "max", "avg", "count(DISTINCT"]);
+        let call = match call {
+            "count(*)" => call.to_owned(),
+            "count(DISTINCT" => format!("{call} {alias}.{order})"),
+            _ => format!("{call}({alias}.{})", rng.one_of(&numbers)),
+        };
+        let filter = if rng.once_in(4) { format!(" FILTER (WHERE {alias}.{order} > 0)") } else { String::new() };
+        let (start, end) = (rng.below(3), rng.below(3));
+        let frame = match rng.below(4) {
+            0 => format!("{} PRECEDING AND {start} PRECEDING", start + end),
+            1 => format!("{start} FOLLOWING AND {} FOLLOWING", start + end),
+            _ => format!("{start} PRECEDING AND {end} FOLLOWING"),
+        };
+        let direction = rng.one_of(&["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]);
+        return format!("{call}{filter} OVER ({partition}ORDER BY {alias}.{order}{direction} RANGE BETWEEN {frame})");
+    }
+    let nulls = rng.one_of(&["", "", "", " IGNORE NULLS"]);
     let call = match rng.below(if numbers.is_empty() { 9 } else { 11 }) {
         0 => "row_number()".to_owned(),
         1 => rng.one_of(&["rank()", "dense_rank()", "percent_rank()", "cume_dist()"]).to_owned(),
         2 => format!("ntile({})", 1 + rng.below(4)),
-        3 => format!("lag({column}, {})", rng.below(3)),
-        4 => format!("lead({column})"),
-        5 => format!("first_value({column})"),
-        6 => format!("last_value({column})"),
-        7 => format!("nth_value({column}, {})", 1 + rng.below(3)),
+        3 => format!("lag({column}, {}){nulls}", 1 + rng.below(2)),
+        4 => format!("lead({column}){nulls}"),
+        5 => format!("first_value({column}){nulls}"),
+        6 => format!("last_value({column}){nulls}"),
+        7 => format!("nth_value({column}, {}){nulls}", 1 + rng.below(3)),
         8 => format!("count({column})"),
         n => {
             let number = rng.one_of(&numbers);
@@ -196,6 +223,56 @@ fn window_functions() {
         "SELECT a, n FROM (SELECT a, row_number() OVER (ORDER BY a) AS n FROM t) w WHERE n >= 2",
         "SELECT a, b FROM t QUALIFY row_number() OVER (PARTITION BY b ORDER BY a) <= 2 AND count(*) OVER (PARTITION BY a) > 1",
         "SELECT x.a, x.s, k.id FROM (SELECT a, sum(a) OVER (PARTITION BY b) AS s FROM t) x JOIN k ON x.s = k.a",
+    ]);
+}
+
+#[test]
+fn distances_in_range() {
+    views(&[
+        "SELECT a, b, sum(a) OVER (PARTITION BY b ORDER BY a RANGE BETWEEN 1 PRECEDING AND CURRENT ROW) AS s FROM t",
+        "SELECT a, b, count(*) OVER w AS n, sum(a) OVER w AS s, avg(d) OVER w AS m, max(b) OVER w AS h FROM t \
+         WINDOW w AS (ORDER BY a RANGE BETWEEN 1 PRECEDING AND 2 FOLLOWING)",
+        "SELECT a, c, min(c) OVER w AS l, max(a) OVER w AS h FROM u WINDOW w AS (PARTITION BY b ORDER BY a DESC RANGE BETWEEN 2 PRECEDING AND 1 PRECEDING)",
+        "SELECT a, count(*) OVER (ORDER BY a NULLS FIRST RANGE BETWEEN 1 FOLLOWING AND 3 FOLLOWING) AS n FROM u",
+        "SELECT a, count(*) OVER (ORDER BY a DESC NULLS LAST RANGE BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS n FROM t",
+        "SELECT a, count(*) OVER (ORDER BY a RANGE BETWEEN UNBOUNDED PRECEDING AND 1 FOLLOWING) AS n FROM t",
+        "SELECT a, count(*) OVER (ORDER BY a RANGE BETWEEN 1 PRECEDING AND UNBOUNDED FOLLOWING) AS n FROM t",
+        "SELECT d, sum(d) OVER (ORDER BY d RANGE BETWEEN 0.5 PRECEDING AND 0.5 FOLLOWING) AS s FROM t",
+        "SELECT ts, count(*) OVER (ORDER BY ts RANGE BETWEEN INTERVAL '12 hours' PRECEDING AND CURRENT ROW) AS n FROM t",
+        "SELECT ts, b, sum(a) OVER (PARTITION BY b ORDER BY ts DESC RANGE BETWEEN INTERVAL '1 day' PRECEDING AND INTERVAL '15 minutes' FOLLOWING) AS n FROM t",
+        "SELECT ts, count(*) OVER (ORDER BY ts RANGE INTERVAL '1 month' PRECEDING) AS n FROM t",
+        "SELECT a, b, sum(a) OVER (PARTITION BY b ORDER BY a RANGE CURRENT ROW) AS s, first_value(a) OVER (PARTITION BY b ORDER BY a RANGE 1 PRECEDING) AS f FROM t",
+        "SELECT a, row_number() OVER w AS r, count(*) OVER w AS n FROM t WINDOW w AS (ORDER BY a, b, c, d, ts ROWS 1 PRECEDING)",
+        "SELECT s, count(*) OVER (ORDER BY s RANGE BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS n FROM (SELECT a, sum(a) AS s FROM u GROUP BY a) q",
+    ]);
+    views_as(&[(
+        // Floats: NaN is its own peer and far from all others.
+        "SELECT c, count(*) OVER (ORDER BY c RANGE BETWEEN 0.5 PRECEDING AND 0.5 FOLLOWING) AS n FROM u",
+        "SELECT q.c, count(*) AS n FROM (SELECT c, row_number() OVER () AS i FROM u) q \
+         JOIN u y ON (q.c IS NOT DISTINCT FROM y.c) OR (y.c >= q.c - 0.5 AND y.c <= q.c + 0.5) GROUP BY q.i, q.c",
+    )]);
+}
+
+#[test]
+fn nulls_filters_and_repetitions() {
+    views(&[
+        "SELECT a, b, lag(a) IGNORE NULLS OVER w AS l, lead(a, 2) IGNORE NULLS OVER w AS m, lag(a, 1, 7) IGNORE NULLS OVER w AS n FROM u \
+         WINDOW w AS (PARTITION BY b ORDER BY c, a)",
+        "SELECT a, b, first_value(b) IGNORE NULLS OVER w AS f, last_value(b) IGNORE NULLS OVER w AS l FROM t \
+         WINDOW w AS (ORDER BY a, b, c, d, ts ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING)",
+        "SELECT a, sum(a) FILTER (WHERE c > 0) OVER (PARTITION BY b) AS s, count(*) FILTER (WHERE a = 1) OVER (ORDER BY a) AS n FROM u",
+        "SELECT a, count(DISTINCT a) OVER (PARTITION BY b) AS n, count(DISTINCT c) FILTER (WHERE a > 0) OVER () AS m, max(DISTINCT a) OVER () AS h FROM u",
+    ]);
+    views_as(&[
+        (
+            "SELECT id, count(DISTINCT a) OVER (ORDER BY id ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS n FROM k",
+            "SELECT x.id, count(DISTINCT y.a) AS n FROM (SELECT id, row_number() OVER (ORDER BY id) AS r FROM k) x \
+             JOIN (SELECT a, row_number() OVER (ORDER BY id) AS r FROM k) y ON y.r BETWEEN x.r - 1 AND x.r + 1 GROUP BY x.id",
+        ),
+        (
+            "SELECT a, nth_value(b, 2) IGNORE NULLS OVER (ORDER BY a, b, c, d, ts) AS n FROM t",
+            "SELECT a, nth_value(b, 2) IGNORE NULLS OVER (ORDER BY a, b, c, d, ts) AS n FROM t",
+        ),
     ]);
 }
 

@@ -4,7 +4,12 @@
 
 use std::ops::Range;
 
+use arrow::array::{Array, BooleanArray};
+use backstay_storage::spine::RowBatch;
+
+use crate::circuit::operator::ordered::order_key;
 use crate::circuit::plan::{Frame, FrameBound, FrameUnits};
+use crate::circuit::row::EncodedRows;
 
 /// Rows of partitions, one after the other.
 #[derive(Debug, Default)]
@@ -58,20 +63,36 @@ impl Partitions {
     }
 
     /// The frame of each row; empty ones have their start at their end.
-    pub(super) fn frames(&self, frame: &Frame) -> Vec<Range<usize>> {
+    pub(super) fn frames(&self, frame: &Frame, keys: &OrderKeys<'_>) -> Vec<Range<usize>> {
         let mut frames = Vec::with_capacity(self.len());
         for partition in self.ranges() {
+            let (mut start, mut end) = (partition.start, partition.start);
             for row in partition.clone() {
-                let start = self.bound(frame.units, frame.start, row, &partition, false);
-                let end = self.bound(frame.units, frame.end, row, &partition, true);
+                start = match &keys.starts {
+                    Some(starts) => {
+                        keys.next(start..partition.end, |key| starts.get(row).is_none_or(|start| key < start))
+                    }
+                    None => self.bound(frame.units, &frame.start, row, &partition, false),
+                };
+                end = match &keys.ends {
+                    Some(ends) => keys.next(end..partition.end, |key| ends.get(row).is_some_and(|end| key <= end)),
+                    None => self.bound(frame.units, &frame.end, row, &partition, true),
+                };
                 frames.push(start.min(end)..end);
             }
         }
         frames
     }
 
-    fn bound(&self, units: FrameUnits, bound: FrameBound, row: usize, partition: &Range<usize>, is_end: bool) -> usize {
-        let FrameBound::Offset(offset) = bound else {
+    fn bound(
+        &self,
+        units: FrameUnits,
+        bound: &FrameBound,
+        row: usize,
+        partition: &Range<usize>,
+        is_end: bool,
+    ) -> usize {
+        let FrameBound::Offset(offset) = *bound else {
             return if is_end { partition.end } else { partition.start };
         };
         let moved = |from: usize| i64::try_from(from).unwrap_or(i64::MAX).saturating_add(offset);
@@ -86,5 +107,33 @@ impl Partitions {
                 }
             }
         }
+    }
+}
+
+/// The order keys of rows, and those at the ends of their frames, where these are at a distance.
+pub(super) struct OrderKeys<'a> {
+    pub(super) rows: &'a RowBatch,
+    pub(super) starts: Option<FrameEnds>,
+    pub(super) ends: Option<FrameEnds>,
+}
+
+/// The order keys at the ends of rows' frames.
+pub(super) struct FrameEnds {
+    pub(super) keys: EncodedRows,
+    /// Where the end is beyond all keys.
+    pub(super) beyond: Option<BooleanArray>,
+}
+
+impl FrameEnds {
+    fn get(&self, row: usize) -> Option<&[u8]> {
+        let is_beyond = self.beyond.as_ref().is_some_and(|beyond| beyond.is_valid(row) && beyond.value(row));
+        (!is_beyond).then(|| self.keys.get(row))
+    }
+}
+
+impl OrderKeys<'_> {
+    /// The first of these rows whose order key is not like that.
+    fn next(&self, mut rows: Range<usize>, is_passed: impl Fn(&[u8]) -> bool) -> usize {
+        rows.find(|&row| !is_passed(order_key(self.rows.key(row)))).unwrap_or(rows.end)
     }
 }

@@ -46,7 +46,8 @@ pub(super) fn call(e: &Expr) -> Result<Call<'_>> {
             return Err(Refusal::new(format!(
                 "`{e}`: an aggregate with {} arguments is not supported yet",
                 args.len()
-            )));
+            ))
+            .about([name]));
         }
     };
     let is_ordered = matches!(function, F::ArrayAgg | F::StringAgg | F::FirstValue | F::LastValue | F::NthValue);
@@ -58,10 +59,9 @@ pub(super) fn call(e: &Expr) -> Result<Call<'_>> {
     if distinct && !order_by.is_empty() {
         let own = |sort: &Sort| arguments.iter().any(|argument| plain(argument) == plain(&sort.expr));
         if order_by.len() > 1 || !order_by.iter().all(own) {
-            return Err(Refusal {
-                message: format!("`{e}`: with DISTINCT the values can only be ordered by themselves"),
-                help: Some("order by the argument, or leave DISTINCT out"),
-            });
+            let message = format!("`{e}`: with DISTINCT the values can only be ordered by themselves");
+            let refusal = Refusal::with_help(message, "order by the argument, or leave DISTINCT out");
+            return Err(refusal.about([name]));
         }
     }
     let ignore_nulls = *null_treatment == Some(NullTreatment::IgnoreNulls);
