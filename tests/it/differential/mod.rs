@@ -9,8 +9,8 @@
 //! - `programs`: programs that somebody wrote down, one line a construct: **add yours there**; `aggregates`: those about aggregates;
 //! - `joins`: outer, semi, anti and cross joins, and sub-queries in expressions; `tpch`: the 22 queries of TPC-H.
 //!
-//! `BACKSTAY_SQL_PROGRAMS` is how many random programs are run (default 100), `BACKSTAY_SQL_SEED=<n>` runs one of them, whose number a
-//! failure gives together with the whole program.
+//! `BACKSTAY_SQL_PROGRAMS` is how many random programs are run (default 100), `BACKSTAY_SQL_SEED=<n>` (or `<n>..<m>`) runs one of them (or some), whose
+//! number a failure gives together with the whole program.
 //!
 //! After each phase one of the two circuits is restarted: another number of workers goes on with what the spines hold.
 //!
@@ -52,6 +52,15 @@ const PHASES: u64 = 4;
 
 fn number_from(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// `7` or `100..200`.
+fn seeds(text: &str) -> std::ops::Range<u64> {
+    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("BACKSTAY_SQL_SEED={text} is not a number"));
+    match text.split_once("..") {
+        Some((from, to)) => number(from)..number(to),
+        None => number(text)..number(text) + 1,
+    }
 }
 
 /// Puts a program under random changes and compares each of its views with DataFusion's answer.
@@ -117,15 +126,19 @@ fn random_program(rng: &mut Rng) -> Result<String, String> {
 
 #[test]
 fn random_programs() {
-    let seeds = match number_from("BACKSTAY_SQL_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number_from("BACKSTAY_SQL_PROGRAMS").unwrap_or(100),
+    let seeds = match std::env::var("BACKSTAY_SQL_SEED") {
+        Ok(text) => seeds(&text),
+        Err(_) => 0..number_from("BACKSTAY_SQL_PROGRAMS").unwrap_or(100),
     };
     let oracle = Oracle::new();
     let start = std::time::Instant::now();
     let (mut failures, mut unanswered) = (Vec::new(), 0);
     let count = seeds.end - seeds.start;
     for seed in seeds {
+        if seed % 500 == 499 {
+            // A long run says how far it is.
+            println!("at {seed}, {:.0} s, {} failed", start.elapsed().as_secs_f64(), failures.len());
+        }
         let mut rng = Rng::new(mix(seed));
         let outcome = match catch_unwind(AssertUnwindSafe(|| random_program(&mut rng))) {
             Ok(Ok(sql)) => match catch_unwind(AssertUnwindSafe(|| run(&sql, &[], &oracle, &mut rng))) {
@@ -140,7 +153,10 @@ fn random_programs() {
             unanswered += 1;
             continue;
         }
-        failures.extend(outcome.err().map(|e| format!("BACKSTAY_SQL_SEED={seed}: {e}")));
+        if let Err(e) = outcome {
+            println!("BACKSTAY_SQL_SEED={seed}: {e}\n");
+            failures.push(format!("BACKSTAY_SQL_SEED={seed}: {e}"));
+        }
     }
     let seconds = start.elapsed().as_secs_f64();
     println!(

@@ -185,6 +185,23 @@ impl<'a> Maker<'a> {
             }
             return (format!("{windows} AS {alias}"), scope);
         }
+        if self.rng.once_in(3) {
+            let column = self.rng.below(schema.fields().len() as u64) as usize;
+            let field = schema.field(column);
+            scope.add(format!("{alias}.e"), field.data_type());
+            let name_of = |f: &arrow::datatypes::FieldRef| format!("{alias}.{}", f.name());
+            let all: Vec<String> = schema.fields().iter().map(name_of).collect();
+            let array = match self.rng.below(3) {
+                0 => format!("make_array({0}, {0})", all[column]),
+                1 => format!("make_array({0}, NULL, {0})", all[column]),
+                // No row, or one.
+                _ => format!("CASE WHEN {0} IS NULL THEN NULL ELSE make_array({0}) END", all[column]),
+            };
+            return (
+                format!("(SELECT {}, unnest({array}) AS e FROM {name} AS {alias}) AS {alias}", all.join(", ")),
+                scope,
+            );
+        }
         // Its columns keep their names.
         let filter = predicate(self.rng, &scope, 1);
         (format!("(SELECT * FROM {name} AS {alias} WHERE {filter}) AS {alias}"), scope)
