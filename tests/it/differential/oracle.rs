@@ -89,7 +89,7 @@ fn alike(theirs: &DataType, ours: &DataType) -> bool {
     theirs == ours
         || theirs.is_null()
         // What its optimizer makes of a CASE may be narrower.
-        || theirs.is_integer() && ours.is_integer()
+        || theirs.is_integer() && (ours.is_integer() || matches!(ours, Decimal128(_, 0)))
         || theirs.is_floating() && ours.is_floating()
         || matches!((theirs, ours), (Decimal128(_, s), Decimal128(_, t)) if s == t)
         || matches!((theirs, ours), (Utf8View | LargeUtf8, Utf8) | (BinaryView, Binary) | (Timestamp(..), Timestamp(..)))

@@ -101,7 +101,7 @@ fn derived(is_hop: bool, arguments: &[&str]) -> String {
         (true, [slide, size, rest @ ..]) => (*slide, *size, rest.first()),
         _ => panic!("{arguments:?}"),
     };
-    let origin = "TIMESTAMP '2000-01-01 00:00:00'";
+    let origin = "TIMESTAMP '1970-01-01 00:00:00'";
     let origin = offset.map_or(origin.to_owned(), |o| format!("{origin} + {o}"));
     let place = |length: &str| LENGTHS.iter().position(|l| length.contains(&format!("'{l}'"))).unwrap();
     let mut sql = String::from("(");
