@@ -1,6 +1,12 @@
 //! The nodes of a circuit while it is being built: equal ones are one, whatever their columns are called.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use arrow::datatypes::{FieldRef, Schema};
+use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::expressions::Column;
 
 use crate::circuit::plan::{Node, NodeId, NodeKind, Stage};
 
@@ -40,7 +46,7 @@ fn same_kind(a: &NodeKind, b: &NodeKind) -> bool {
         (
             NodeKind::Join { left_keys: l1, right_keys: r1, null_equals_null: n1, filter: f1 },
             NodeKind::Join { left_keys: l2, right_keys: r2, null_equals_null: n2, filter: f2 },
-        ) => l1 == l2 && r1 == r2 && n1 == n2 && f1 == f2,
+        ) => l1 == l2 && r1 == r2 && n1 == n2 && same_exprs(f1.as_slice(), f2.as_slice()),
         (NodeKind::Aggregate { group: g1, aggregates: a1 }, NodeKind::Aggregate { group: g2, aggregates: a2 }) => {
             g1 == g2 && a1 == a2
         }
@@ -63,8 +69,10 @@ fn same_kind(a: &NodeKind, b: &NodeKind) -> bool {
 
 fn same_stage(a: &Stage, b: &Stage) -> bool {
     match (a, b) {
-        (Stage::Filter(a), Stage::Filter(b)) => a == b,
-        (Stage::Project { exprs: a, schema: s }, Stage::Project { exprs: b, schema: t }) => a == b && same_types(s, t),
+        (Stage::Filter(a), Stage::Filter(b)) => same_expr(a, b),
+        (Stage::Project { exprs: a, schema: s }, Stage::Project { exprs: b, schema: t }) => {
+            same_exprs(a, b) && same_types(s, t)
+        }
         (Stage::Repeat { schema: a }, Stage::Repeat { schema: b }) => same_types(a, b),
         (
             Stage::Unnest { lists: a, keeps_empty: m, schema: s },
@@ -72,4 +80,25 @@ fn same_stage(a: &Stage, b: &Stage) -> bool {
         ) => a == b && m == n && same_types(s, t),
         _ => false,
     }
+}
+
+fn same_exprs(a: &[Arc<dyn PhysicalExpr>], b: &[Arc<dyn PhysicalExpr>]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_expr(a, b))
+}
+
+/// Whether two expressions are the same over columns of the same places, whatever these are called: the optimizer numbers the names of
+/// common parts through the whole query, so that equal sub-queries have other ones.
+fn same_expr(a: &Arc<dyn PhysicalExpr>, b: &Arc<dyn PhysicalExpr>) -> bool {
+    a == b || matches!((nameless(a), nameless(b)), (Some(a), Some(b)) if *a == *b)
+}
+
+fn nameless(expr: &Arc<dyn PhysicalExpr>) -> Option<Arc<dyn PhysicalExpr>> {
+    let without_name = |expr: Arc<dyn PhysicalExpr>| {
+        let any: &dyn Any = expr.as_ref();
+        Ok(match any.downcast_ref::<Column>() {
+            Some(column) => Transformed::yes(Arc::new(Column::new("", column.index())) as Arc<dyn PhysicalExpr>),
+            None => Transformed::no(expr),
+        })
+    };
+    Arc::clone(expr).transform(without_name).ok().map(|done| done.data)
 }
