@@ -1,6 +1,6 @@
 -- Nexmark q22. Get URL directories: of each bid's.
 CREATE TABLE bid (auction BIGINT NOT NULL, bidder BIGINT NOT NULL, price BIGINT NOT NULL, channel VARCHAR, url VARCHAR,
-    datetime TIMESTAMP NOT NULL, extra VARCHAR)
+    datetime TIMESTAMP NOT NULL LATENESS INTERVAL '4' SECOND, extra VARCHAR)
 WITH ('connectors' = '[{"transport": {"name": "nexmark", "config": {"table": "bid", "options": {"events": 1000000}}}}]');
 
 CREATE VIEW q22

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::floors::Floors;
 use super::plan::{
     Aggregate, AggregateFunction, CircuitPlan, Edge, Frame, FrameBound, FrameUnits, Grain, Node, NodeKind, Ranking,
     SemiOutput, SortColumn, Stage, TimeBound, TopK, Window, WindowFunction, WindowKind,
@@ -17,6 +18,10 @@ impl fmt::Display for CircuitPlan {
         }
         for view in &self.views {
             writeln!(f, "view {} = {}", view.name, view.node)?;
+        }
+        let freed: Vec<String> = Floors::of(self).nodes().iter().map(ToString::to_string).collect();
+        if !freed.is_empty() {
+            writeln!(f, "behind watermarks the state is freed of {}", freed.join(", "))?;
         }
         Ok(())
     }

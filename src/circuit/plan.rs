@@ -14,6 +14,8 @@ use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion_common::ScalarValue;
 use datafusion_physical_expr::PhysicalExpr;
 
+use super::watermark::Lateness;
+
 mod ordered;
 
 pub use ordered::{Distance, Frame, FrameBound, FrameUnits, Ranking, TopK, Window, WindowFunction, WindowKind};
@@ -60,6 +62,8 @@ pub struct TableNode {
     pub name: String,
     /// Its [`NodeKind::Table`] node.
     pub node: NodeId,
+    /// Columns with LATENESS.
+    pub lateness: Vec<Lateness>,
 }
 
 /// A view's place in the circuit.

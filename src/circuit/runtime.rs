@@ -31,6 +31,7 @@ use timely::progress::frontier::MutableAntichain;
 
 use super::delta::Delta;
 use super::error::{CircuitError, Result};
+use super::floors::{Floors, NodeFloor};
 use super::message::Message;
 use super::operator::EvalErrors;
 use super::plan::CircuitPlan;
@@ -51,6 +52,7 @@ pub struct Runtime {
     /// Steps that were submitted, with what the workers answered so far.
     pending: BTreeMap<u64, Vec<Option<Result<WorkerOutput>>>>,
     last_step: u64,
+    floors: Floors,
     stopped: Option<String>,
 }
 
@@ -69,7 +71,7 @@ struct Threads {
 }
 
 enum Command {
-    Step { step: u64, clock_ms: i64, input: Vec<TableChunk> },
+    Step { step: u64, clock_ms: i64, floors: Arc<Vec<NodeFloor>>, input: Vec<TableChunk> },
     Freeze,
 }
 
@@ -129,7 +131,8 @@ impl Runtime {
         let view_codecs = view_codecs.collect::<Result<_>>()?;
         let workers = options.workers;
         let (pending, stopped) = (BTreeMap::new(), None);
-        Ok(Self { plan, engine, view_codecs, workers, pending, last_step: 0, stopped })
+        let floors = Floors::of(&plan);
+        Ok(Self { plan, engine, view_codecs, workers, pending, last_step: 0, floors, stopped })
     }
 
     /// Hands a step to the workers and does not wait. Steps may be numbered with gaps, but must ascend.
@@ -148,16 +151,17 @@ impl Runtime {
             return Err(CircuitError::plan("circuit", message));
         }
         self.last_step = step;
+        let floors = Arc::new(self.floors.at(&input.watermarks)?);
         let shares = spread(input, self.workers);
         let answers = match &mut self.engine {
             Engine::Threads(threads) => {
                 for (commands, input) in threads.commands.iter().zip(shares) {
                     // A worker that is gone says so by its farewell, which `complete` finds.
-                    let _ = commands.send(Command::Step { step, clock_ms, input });
+                    let _ = commands.send(Command::Step { step, clock_ms, floors: Arc::clone(&floors), input });
                 }
                 (0..self.workers).map(|_| None).collect()
             }
-            Engine::Inline(workers, order) => match run_inline(workers, order, step, clock_ms, shares) {
+            Engine::Inline(workers, order) => match run_inline(workers, order, (step, clock_ms, &floors), shares) {
                 Ok(outputs) => outputs.into_iter().map(|output| Some(Ok(output))).collect(),
                 Err(error) => vec![Some(Err(error))],
             },
@@ -289,13 +293,12 @@ impl Runtime {
 fn run_inline(
     workers: &mut [Worker],
     pick: &mut Pick,
-    step: u64,
-    clock_ms: i64,
+    (step, clock_ms, floors): (u64, i64, &[NodeFloor]),
     shares: Vec<Vec<TableChunk>>,
 ) -> Result<Vec<WorkerOutput>> {
     let mut messages = Vec::new();
     for (worker, input) in workers.iter_mut().zip(shares) {
-        messages.extend(worker.begin(step, clock_ms, input)?);
+        messages.extend(worker.begin(step, clock_ms, floors, input)?);
     }
     let stages = workers.first().map_or(0, Worker::stages);
     for stage in 0..stages {
@@ -416,12 +419,12 @@ fn serve(mut timely: timely::worker::Worker, post: Post) {
     });
     for command in orders {
         let reply = match command {
-            Command::Step { step, clock_ms, input: share } => {
+            Command::Step { step, clock_ms, floors, input: share } => {
                 input.advance_to(step);
                 {
                     let local = &mut *local.borrow_mut();
                     (local.step, local.next_stage) = (step, 0);
-                    match local.worker.begin(step, clock_ms, share) {
+                    match local.worker.begin(step, clock_ms, &floors, share) {
                         Ok(messages) => messages.into_iter().for_each(|message| input.send(message)),
                         Err(error) => local.failure = Some(error),
                     }

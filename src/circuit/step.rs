@@ -46,6 +46,9 @@ pub struct StepInput {
     /// By index in the plan's tables: raw chunks in order of arrival. In a table with a primary key a positive weight puts
     /// the row in the place of the one with its key, and a negative one deletes the row with that key.
     pub tables: Vec<Vec<Delta>>,
+    /// By the plan's columns with LATENESS, in the order of tables and columns: what no row of this or a later step is below. It may be
+    /// shorter: then there is no watermark yet. It never goes back.
+    pub watermarks: Vec<Option<i64>>,
 }
 
 /// What a step did to the views.

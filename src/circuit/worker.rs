@@ -13,6 +13,7 @@ use backstay_storage::spine::Snapshot;
 
 use super::delta::{Delta, ViewHash};
 use super::error::{CircuitError, Result};
+use super::floors::NodeFloor;
 use super::message::Message;
 use super::operator::{self, EvalErrors, Operator, StateKeys, StepContext, pick};
 use super::placement::{Place, place};
@@ -108,14 +109,33 @@ impl Worker {
     }
 
     /// Starts a step: gives the messages that the worker's share of the input makes.
-    pub(super) fn begin(&mut self, step: u64, clock_ms: i64, input: Vec<TableChunk>) -> Result<Vec<Message>> {
+    pub(super) fn begin(
+        &mut self,
+        step: u64,
+        clock_ms: i64,
+        floors: &[NodeFloor],
+        input: Vec<TableChunk>,
+    ) -> Result<Vec<Message>> {
         self.context = context(step, clock_ms, self.on_eval_error);
+        for floor in floors {
+            self.raise(floor)?;
+        }
         let mut out = Vec::new();
         for TableChunk { table, order, delta } in input {
             let node = self.plan.tables[table].node;
             self.send(node, 0, order, delta, &mut out)?;
         }
         Ok(out)
+    }
+
+    /// Lets a node's spines forget what lies below a floor.
+    fn raise(&mut self, NodeFloor { node, spine, floor }: &NodeFloor) -> Result<()> {
+        let label = &self.plan.nodes[*node].label;
+        let spines = self.nodes[*node].operator.as_mut().map_or_else(Vec::new, |o| o.spines());
+        for (_, one) in spines.into_iter().enumerate().filter(|(i, _)| spine.is_none_or(|wanted| wanted == *i)) {
+            one.raise_floor(floor.clone()).map_err(CircuitError::storage(label))?;
+        }
+        Ok(())
     }
 
     /// Takes a message for a later stage.

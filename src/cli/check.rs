@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Failure, read_text};
+use crate::circuit::{Growth, growing_state};
 use crate::sql;
 
 /// What `check` takes.
@@ -29,5 +30,12 @@ pub(super) fn check(args: Args) -> Result<(), Failure> {
         program.views.len(),
         program.plan.nodes.len()
     );
+    let growing = growing_state(&program.plan);
+    if !growing.is_empty() {
+        println!("state that grows with the input (LATENESS on a column of time can bound it, see docs/sql.md):");
+    }
+    for Growth { node, label, keeps } in growing {
+        println!("  operator {node}, {label}: keeps {keeps}");
+    }
     Ok(())
 }

@@ -146,6 +146,9 @@ impl Progress {
         if s.parse_errors > 0 {
             line.push_str(&format!(", {} rows did not parse", s.parse_errors));
         }
+        if s.late_rows > 0 {
+            line.push_str(&format!(", {} rows were late", s.late_rows));
+        }
         if s.evaluation_errors > 0 {
             line.push_str(&format!(", {} rows left out", s.evaluation_errors));
         }

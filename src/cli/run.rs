@@ -11,6 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::progress::Progress;
 use super::{Failure, read_text};
+use crate::circuit::growing_state;
 use crate::connector::{Connectors, Level};
 use crate::pipeline::{self, Control, Environment, Options, PipelineConfig, Summary, SystemClock, Threads};
 use crate::server::runtime;
@@ -74,6 +75,11 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     };
     let mut progress = Progress::new(Arc::clone(&env.clock));
     progress.line(&headline(&program, &options, &args));
+    let growing = growing_state(&program.plan).len();
+    if growing > 0 {
+        progress
+            .line(&format!("{growing} operators keep state that grows with the input: `backstay check` lists them"));
+    }
     let worker = {
         let (control, env) = (Arc::clone(&control), env.clone());
         std::thread::Builder::new()
@@ -223,8 +229,12 @@ fn closing(summary: &Summary, took: Duration) -> String {
         0 => String::new(),
         n => format!(", {n} rows did not parse"),
     };
+    let late = match summary.late_rows {
+        0 => String::new(),
+        n => format!(", {n} rows were late"),
+    };
     format!(
-        "{how}: step {}, {} rows in all, {} new{bad}, {:.1} s",
+        "{how}: step {}, {} rows in all, {} new{bad}{late}, {:.1} s",
         summary.step,
         summary.input_rows,
         summary.new_rows,

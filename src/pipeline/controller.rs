@@ -15,7 +15,7 @@ use backstay_storage::Store;
 use backstay_storage::disk::Disk;
 use crossbeam::sync::Parker;
 
-use crate::circuit::{Delta, Runtime, StepInput};
+use crate::circuit::{CircuitError, Delta, Runtime, StepInput, Watermarks};
 use crate::connector::Connectors;
 use crate::pipeline::batch::Batch;
 use crate::pipeline::checkpointer::{Checkpointer, Job};
@@ -89,6 +89,8 @@ pub struct Summary {
     pub input_rows: u64,
     /// Rows that did not parse, over the pipeline's life.
     pub parse_errors: u64,
+    /// Rows that were late, over the pipeline's life.
+    pub late_rows: u64,
     /// Whether it ended because all inputs had.
     pub finished: bool,
 }
@@ -102,6 +104,8 @@ pub(crate) struct Pipeline {
     /// Whether steps are logged.
     pub(super) logged: bool,
     pub(super) runtime: Runtime,
+    /// What rows are late by.
+    pub(super) watermarks: Watermarks,
     pub(super) inputs: Vec<InputEndpoint>,
     pub(super) outputs: Vec<OutputEndpoint>,
     pub(super) checkpointer: Option<Checkpointer>,
@@ -161,6 +165,7 @@ pub fn run(program: &Arc<Program>, options: &Options, env: &Environment, control
         new_rows: snapshot.new_rows,
         input_rows: pipeline.inputs.iter().map(|i| i.state.rows).sum(),
         parse_errors: pipeline.inputs.iter().map(|i| i.state.errors).sum(),
+        late_rows: pipeline.watermarks.late_rows(),
         finished,
     })
 }
@@ -354,9 +359,11 @@ impl Pipeline {
     }
 
     /// The part of a step that replay shares: circuit, durability of its record, outputs.
-    pub(super) fn run_step(&mut self, step: u64, clock_ms: i64, tables: Vec<Vec<Delta>>) -> Result<()> {
+    pub(super) fn run_step(&mut self, step: u64, clock_ms: i64, mut tables: Vec<Vec<Delta>>) -> Result<()> {
         self.env.scheduler.pass();
-        self.runtime.submit(StepInput { step, clock_ms, tables })?;
+        let watermarks = self.watermarks.values();
+        self.watermarks.advance(&mut tables).map_err(CircuitError::arrow("LATENESS"))?;
+        self.runtime.submit(StepInput { step, clock_ms, tables, watermarks })?;
         let done = self.runtime.complete()?;
         if let (true, Some(store)) = (self.logged && checked(Check::WriteAhead), &self.store) {
             let log = store.log();
@@ -457,6 +464,7 @@ impl Pipeline {
         if checked(Check::InputPositions) {
             state.inputs = self.positions();
         }
+        state.watermarks = self.watermarks.marks();
         let spines = self.runtime.freeze()?;
         let mut outputs = Vec::new();
         for output in &mut self.outputs {
@@ -540,6 +548,7 @@ impl Pipeline {
             s.input_rows = self.inputs.iter().map(|i| i.state.rows).sum();
             s.parse_errors = self.inputs.iter().map(|i| i.state.errors).sum();
             s.buffered_rows = self.inputs.iter().map(InputEndpoint::ready_rows).sum();
+            s.late_rows = self.watermarks.late_rows();
             s.delivered_step = self.outputs.iter().map(OutputEndpoint::delivered).min().unwrap_or(self.state.step);
             s.pending_bytes = self.pending_bytes();
             s.log_bytes = self.store.as_ref().map_or(0, |store| store.log().bytes());

@@ -17,7 +17,7 @@ use backstay_storage::spine::Spine;
 use backstay_storage::{Recovered, Store, StoreOptions};
 use crossbeam::sync::Parker;
 
-use crate::circuit::{CircuitPlan, OnEvalError, Pick, ROW_FORMAT, Runtime, RuntimeOptions, reshard};
+use crate::circuit::{CircuitPlan, OnEvalError, Pick, ROW_FORMAT, Runtime, RuntimeOptions, Watermarks, reshard};
 use crate::connector::config::ConnectorConfig;
 use crate::connector::{ConnectorError, Context, Input, Level, Output, Resume, SinkPosition};
 use crate::pipeline::checkpointer::Checkpointer;
@@ -100,6 +100,7 @@ impl Pipeline {
         }
 
         let plan = Arc::new(program.plan.clone());
+        let watermarks = Watermarks::new(&plan, &state.watermarks);
         let (runtime, dropped) =
             start_runtime(&plan, &state, old_workers, store.as_deref(), env.scheduler.worker_order())?;
 
@@ -165,6 +166,7 @@ impl Pipeline {
             logged: config.fault_tolerance.model == Level::ExactlyOnce,
             store,
             runtime,
+            watermarks,
             inputs: input_endpoints,
             outputs: output_endpoints,
             checkpointer,
@@ -361,6 +363,7 @@ fn fresh_state(program: &Program, options: &Options, env: &Environment, semantic
         relations: BTreeMap::new(),
         inputs: BTreeMap::new(),
         outputs: BTreeMap::new(),
+        watermarks: BTreeMap::new(),
         views: Vec::new(),
     }
 }

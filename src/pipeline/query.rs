@@ -147,7 +147,7 @@ impl Asked {
             if let Some(chunks) = tables.get_mut(table) {
                 chunks.extend(rows);
             }
-            circuit.submit(StepInput { step, clock_ms: self.state.clock_ms, tables })?;
+            circuit.submit(StepInput { step, clock_ms: self.state.clock_ms, tables, ..StepInput::default() })?;
             step += 1;
             circuit.complete()?.views.into_iter().try_for_each(|delta| result.add(&delta))
         };

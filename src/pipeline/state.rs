@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 use crate::circuit::plan::NodeId;
-use crate::circuit::{ROW_FORMAT, ViewHash};
+use crate::circuit::{Mark, ROW_FORMAT, ViewHash};
 use crate::connector::{Level, Position, SinkPosition};
 use crate::pipeline::config::OnError;
 use crate::pipeline::error::{PipelineError, Result};
@@ -60,6 +60,9 @@ pub struct PipelineState {
     pub inputs: BTreeMap<String, InputState>,
     /// By connector: where the sink stands.
     pub outputs: BTreeMap<String, OutputState>,
+    /// How far the columns with LATENESS have come, by `table.column`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub watermarks: BTreeMap<String, Mark>,
     /// Counts and hashes of step `step`'s deltas, by view in the program's order.
     pub views: Vec<ViewHash>,
 }
@@ -232,6 +235,7 @@ mod tests {
             relations: BTreeMap::from([("v".into(), relation())]),
             inputs: BTreeMap::new(),
             outputs: BTreeMap::from([("v.f".into(), OutputState::default())]),
+            watermarks: BTreeMap::new(),
             views: vec![ViewHash { rows: 1, hash: 2 }],
         }
     }

@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub new_rows: u64,
     /// Rows that did not parse, over the pipeline's life.
     pub parse_errors: u64,
+    /// Rows that were late by a column's LATENESS, over the pipeline's life.
+    pub late_rows: u64,
     /// Rows left out because an expression failed, in this process.
     pub evaluation_errors: u64,
     /// The first steps to replay and the last.

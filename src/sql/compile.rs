@@ -129,7 +129,8 @@ impl Compiler {
             self.materialize(node, &table.schema, &table.name);
         }
         let name = table.name.clone();
-        self.tables.push((table, TableNode { name, node }));
+        let lateness = table.lateness.clone();
+        self.tables.push((table, TableNode { name, node, lateness }));
     }
 
     fn view(&mut self, view: ViewDefinition, mistakes: &mut Vec<Mistake>) -> Option<()> {

@@ -11,10 +11,12 @@ use datafusion_sql::sqlparser::ast::{
 use datafusion_sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
 use super::error::{Mistake, Source, suggestion};
+use super::lateness::Clause;
 use super::options::{self, Options};
 use super::parse::Parsed;
 use super::program::{Place, Table};
 use super::types::{Semantics, arrow_type};
+use crate::circuit::Lateness;
 
 /// What one statement defines.
 #[derive(Debug)]
@@ -50,7 +52,9 @@ pub(super) struct Named {
 /// Reads one statement. `None` if it defines nothing; then a mistake says why.
 pub(super) fn read(source: Source<'_>, parsed: Parsed, mistakes: &mut Vec<Mistake>) -> Option<Named> {
     match parsed.statement {
-        Statement::CreateTable(create) => table(source, create, parsed.span, &parsed.tokens, mistakes),
+        Statement::CreateTable(create) => {
+            table(source, create, parsed.span, (&parsed.tokens, &parsed.lateness), mistakes)
+        }
         Statement::CreateView(create) => view(source, create, parsed.span, parsed.tokens, mistakes),
         other => {
             let text = other.to_string();
@@ -93,7 +97,7 @@ fn table(
     source: Source<'_>,
     create: CreateTable,
     statement: Span,
-    tokens: &[TokenWithSpan],
+    (tokens, lateness): (&[TokenWithSpan], &[Clause]),
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Named> {
     let (name, span) = simple_name(&create.name, statement, mistakes)?;
@@ -131,6 +135,7 @@ fn table(
         .enumerate()
         .map(|(i, field)| if key.contains(&i) { field.with_nullable(false) } else { field })
         .collect();
+    let lateness = late_columns(&name, lateness, &fields, !key.is_empty(), mistakes);
     if mistakes.len() > before {
         return Some(Named { name, span, definition: None });
     }
@@ -138,11 +143,41 @@ fn table(
         name: name.clone(),
         schema: Arc::new(Schema::new(fields)),
         primary_key: key,
+        lateness,
         connectors: options.connectors,
         properties: options.properties,
         place: place(span),
     };
     Some(Named { name, span, definition: Some(Definition::Table(Box::new(table))) })
+}
+
+/// The columns with LATENESS, in their order.
+fn late_columns(
+    table: &str,
+    clauses: &[Clause],
+    fields: &[Field],
+    is_keyed: bool,
+    mistakes: &mut Vec<Mistake>,
+) -> Vec<Lateness> {
+    let mut late: Vec<Lateness> = Vec::new();
+    for clause in clauses {
+        let found = fields.iter().enumerate().find(|(_, f)| *f.name() == clause.column);
+        let Some((column, field)) = found else { continue };
+        let bound = match is_keyed {
+            true => Err(Mistake::new(clause.span, format!("{table} has a primary key, and so cannot have LATENESS"))
+                .help("an update of an old row would be late; leave out PRIMARY KEY, or LATENESS")),
+            false => clause.bound(field),
+        };
+        match bound {
+            Ok(_) if late.iter().any(|l| l.column == column) => {
+                mistakes.push(Mistake::new(clause.span, format!("`{}` has LATENESS twice", clause.column)));
+            }
+            Ok(bound) => late.push(Lateness { column, bound }),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    late.sort_by_key(|l| l.column);
+    late
 }
 
 /// Refuses every clause that `CREATE TABLE` has in some dialect and that is not read here.

@@ -20,6 +20,7 @@ mod ddl;
 mod error;
 mod extension;
 mod json;
+mod lateness;
 mod lateral;
 mod lower;
 mod options;

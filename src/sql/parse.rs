@@ -9,6 +9,7 @@ use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word};
 
 use super::error::{Mistake, Source};
+use super::lateness::{self, Clause};
 use super::table_functions::without_table;
 use super::type_tokens::known_types;
 
@@ -20,6 +21,8 @@ pub(super) struct Parsed {
     pub span: Span,
     /// Its tokens, without white space and comments.
     pub tokens: Vec<TokenWithSpan>,
+    /// LATENESS of columns, which is not in the statement.
+    pub lateness: Vec<Clause>,
 }
 
 /// A text, cut and parsed.
@@ -58,7 +61,7 @@ pub(super) fn parse(source: Source<'_>, mistakes: &mut Vec<Mistake>) -> Text {
             continue;
         }
         match parse_one(&tokens) {
-            Ok(statement) => text.statements.push(Parsed { statement, span, tokens }),
+            Ok((statement, lateness)) => text.statements.push(Parsed { statement, span, tokens, lateness }),
             Err(mistake) => {
                 mistakes.push(mistake.or_at(Span::new(end, end)));
                 text.broken.extend(defined_name(&tokens));
@@ -81,12 +84,13 @@ fn defined_name(tokens: &[TokenWithSpan]) -> Option<String> {
 }
 
 /// The mistake has an empty span where the statement ended too early.
-fn parse_one(tokens: &[TokenWithSpan]) -> Result<Statement, Mistake> {
-    let mut parser = Parser::new(&GenericDialect).with_tokens_with_locations(known_types(without_table(tokens)));
-    let statement = parser.parse_statement().map_err(|e| syntax_error(e, tokens))?;
+fn parse_one(tokens: &[TokenWithSpan]) -> Result<(Statement, Vec<Clause>), Mistake> {
+    let (tokens, lateness) = lateness::cut(tokens)?;
+    let mut parser = Parser::new(&GenericDialect).with_tokens_with_locations(known_types(without_table(&tokens)));
+    let statement = parser.parse_statement().map_err(|e| syntax_error(e, &tokens))?;
     let next = parser.peek_token();
     match next.token {
-        Token::EOF => Ok(statement),
+        Token::EOF => Ok((statement, lateness)),
         _ => Err(Mistake::new(next.span, format!("expected the end of the statement, found `{next}`"))
             .help("statements are separated by `;`")),
     }
@@ -102,11 +106,9 @@ fn syntax_error(error: ParserError, tokens: &[TokenWithSpan]) -> Mistake {
     let (message, location) = split_location(&message);
     let token = location.and_then(|l| tokens.iter().find(|t| t.span.start == l));
     if let Some(TokenWithSpan { token: Token::Word(word), span }) = token
-        && ["LATENESS", "WATERMARK"].iter().any(|w| word.value.eq_ignore_ascii_case(w))
+        && word.value.eq_ignore_ascii_case("WATERMARK")
     {
-        let name = word.value.to_uppercase();
-        return Mistake::new(*span, format!("{name} is not supported yet"))
-            .help("leave it out: state is kept for ever");
+        return Mistake::new(*span, "WATERMARK is not supported").help("write LATENESS behind a column of a table");
     }
     let message = match message.split_once(", found: ") {
         Some((expected, "EOF")) => format!("{}, found the end of the statement", lower_first(expected)),
@@ -181,12 +183,22 @@ mod tests {
     }
 
     #[test]
-    fn lateness_is_refused_by_name() {
+    fn lateness_is_cut_out() {
+        let source = Source {
+            name: "p.sql",
+            text: "CREATE TABLE t (ts TIMESTAMP LATENESS INTERVAL '1' HOUR NOT NULL, \"N\" INT NOT NULL LATENESS 5)",
+        };
+        let mut mistakes = Vec::new();
+        let text = parse(source, &mut mistakes);
+        assert!(mistakes.is_empty());
+        let columns: Vec<&str> = text.statements[0].lateness.iter().map(|c| c.column.as_str()).collect();
+        assert_eq!(columns, ["ts", "N"]);
         assert_eq!(
-            errors("CREATE TABLE t (ts TIMESTAMP LATENESS INTERVAL '1' HOUR)"),
+            errors("CREATE TABLE t (ts TIMESTAMP LATENESS)"),
             [
-                "p.sql:1:30: error: LATENESS is not supported yet\n  CREATE TABLE t (ts TIMESTAMP LATENESS INTERVAL '1' HOUR)\n  \
-              \u{20}                            ^^^^^^^^\n  help: leave it out: state is kept for ever"
+                "p.sql:1:30: error: LATENESS is followed by an interval or a number\n  CREATE TABLE t (ts TIMESTAMP LATENESS)\n  \
+              \u{20}                            ^^^^^^^^\n  help: write LATENESS INTERVAL '5 minutes' for a TIMESTAMP, LATENESS \
+              INTERVAL '1' DAY for a DATE, LATENESS 100 for a whole number"
             ]
         );
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use arrow::datatypes::SchemaRef;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::circuit::CircuitPlan;
+use crate::circuit::{CircuitPlan, Lateness};
 use crate::connector::config::ConnectorConfig;
 
 /// What a SQL text compiles to.
@@ -37,6 +37,8 @@ pub struct Table {
     pub schema: SchemaRef,
     /// Columns of the primary key in the order in which the key was declared; empty if there is none.
     pub primary_key: Vec<usize>,
+    /// Columns with LATENESS.
+    pub lateness: Vec<Lateness>,
     /// Where its rows come from.
     pub connectors: Vec<ConnectorConfig>,
     /// Other keys of `WITH`.
@@ -76,9 +78,12 @@ impl Table {
             .schema
             .fields()
             .iter()
-            .map(|f| {
+            .enumerate()
+            .map(|(i, f)| {
                 let null = if f.is_nullable() { "" } else { " NOT NULL" };
-                format!("{:?} {}{null}", f.name(), f.data_type())
+                let late = self.lateness.iter().find(|l| l.column == i);
+                let late = late.map(|l| format!(" LATENESS {}", l.bound)).unwrap_or_default();
+                format!("{:?} {}{null}{late}", f.name(), f.data_type())
             })
             .collect();
         if !self.primary_key.is_empty() {

@@ -14,6 +14,7 @@ mod differential;
 mod flights;
 mod full_disk;
 mod kill;
+mod late;
 mod process;
 mod query;
 mod rng;

@@ -136,7 +136,7 @@ fn everything() -> CircuitPlan {
         node(NodeKind::Union, &[6, 7], &one, "union"),
         node(join(0, 0, true, None), &[6, 1], &pairs, "null join"),
     ];
-    let table = |name: &str, node| TableNode { name: name.to_owned(), node };
+    let table = |name: &str, node| TableNode { name: name.to_owned(), node, lateness: Vec::new() };
     let views = (0..nodes.len()).map(|node| ViewNode { name: nodes[node].label.clone(), node }).collect();
     CircuitPlan { nodes, tables: vec![table("keyed", 0), table("plain", 1)], views }
 }
@@ -358,7 +358,7 @@ fn random_step(random: &mut Random, model: &mut Model, step: u64) -> StepInput {
         }
         tables[1].push(plain_rows(&rows));
     }
-    StepInput { step, clock_ms: 0, tables }
+    StepInput { step, clock_ms: 0, tables, ..StepInput::default() }
 }
 
 fn relation(delta: &Delta) -> Relation {
@@ -390,7 +390,7 @@ fn every_operator_follows_its_batch_model_whatever_the_workers() {
         // The first step has a number of its own, as after a restart; one step has no input at all.
         for step in 7..32 {
             let input = match step {
-                7 => StepInput { step, clock_ms: 0, tables: vec![Vec::new(), Vec::new()] },
+                7 => StepInput { step, clock_ms: 0, tables: vec![Vec::new(), Vec::new()], ..StepInput::default() },
                 _ => random_step(&mut random, &mut model, step),
             };
             let after = model.views();
@@ -434,7 +434,12 @@ fn steps_may_be_submitted_ahead() {
         assert_eq!((one.step, &one.view_hashes), (step, &other.view_hashes));
         assert_eq!(one.step, other.step);
     }
-    assert!(runtime.submit(StepInput { step: 3, clock_ms: 0, tables: vec![vec![], vec![]] }).is_err(), "steps ascend");
+    assert!(
+        runtime
+            .submit(StepInput { step: 3, clock_ms: 0, tables: vec![vec![], vec![]], ..StepInput::default() })
+            .is_err(),
+        "steps ascend"
+    );
     assert!(runtime.complete().is_err(), "nothing was submitted");
 }
 
@@ -452,14 +457,14 @@ fn unary(input: SchemaRef, expr: Expr) -> CircuitPlan {
         node(NodeKind::Table { primary_key: vec![] }, &[], &input, "numbers"),
         node(NodeKind::Linear(vec![stage]), &[0], &output, "quotients: projection"),
     ];
-    let tables = vec![TableNode { name: "numbers".to_owned(), node: 0 }];
+    let tables = vec![TableNode { name: "numbers".to_owned(), node: 0, lateness: Vec::new() }];
     CircuitPlan { nodes, tables, views: vec![ViewNode { name: "quotients".to_owned(), node: 1 }] }
 }
 
 fn numbers(step: u64, values: &[i64]) -> StepInput {
     let column: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
     let rows = RecordBatch::try_new(schema(&[("x", DataType::Int64)]), vec![column]).unwrap();
-    StepInput { step, clock_ms: 0, tables: vec![vec![Delta::inserts(rows)]] }
+    StepInput { step, clock_ms: 0, tables: vec![vec![Delta::inserts(rows)]], ..StepInput::default() }
 }
 
 #[test]
@@ -552,7 +557,7 @@ fn spines_are_opened_by_name_and_frozen_in_that_order() {
     };
     let options = RuntimeOptions { workers: 2, ..RuntimeOptions::default() };
     let mut runtime = Runtime::start(Arc::new(everything()), options, &mut open).unwrap();
-    runtime.submit(StepInput { step: 1, clock_ms: 0, tables: vec![vec![], vec![]] }).unwrap();
+    runtime.submit(StepInput { step: 1, clock_ms: 0, tables: vec![vec![], vec![]], ..StepInput::default() }).unwrap();
     runtime.complete().unwrap();
     assert_eq!(runtime.freeze().unwrap().len(), names.len());
     let first: Vec<&str> = names.iter().filter(|n| n.starts_with('0')).map(String::as_str).collect();

@@ -71,6 +71,7 @@ fn shape(served: &Served, now: &Snapshot) -> Value {
             "step": now.step,
             "delivered_step": now.delivered_step,
             "parse_errors": now.parse_errors,
+            "late_records": now.late_rows,
             "evaluation_errors": now.evaluation_errors,
             "log_bytes": now.log_bytes,
             "pending_output_bytes": now.pending_bytes,

@@ -432,10 +432,29 @@ p.sql:5:11: error: the constraint `UNIQUE (a)` is not supported
             r"CREATE TABLE t (ts TIMESTAMP LATENESS INTERVAL '1' HOUR);
 CREATE VIEW v AS SELECT ts FROM t"
         ),
-        r"p.sql:1:30: error: LATENESS is not supported yet
+        r"p.sql:1:30: error: `ts` has LATENESS and may be NULL, which is neither late nor not
   CREATE TABLE t (ts TIMESTAMP LATENESS INTERVAL '1' HOUR);
                                ^^^^^^^^
-  help: leave it out: state is kept for ever"
+  help: make it NOT NULL"
+    );
+    assert_eq!(
+        compiled("CREATE TABLE t (a INT NOT NULL LATENESS INTERVAL '1' HOUR, b INT PRIMARY KEY)"),
+        r"p.sql:1:32: error: t has a primary key, and so cannot have LATENESS
+  CREATE TABLE t (a INT NOT NULL LATENESS INTERVAL '1' HOUR, b INT PRIMARY KEY)
+                                 ^^^^^^^^
+  help: an update of an old row would be late; leave out PRIMARY KEY, or LATENESS"
+    );
+    assert_eq!(
+        compiled("CREATE TABLE t (a TIMESTAMP NOT NULL LATENESS 7, b VARCHAR NOT NULL LATENESS 7)"),
+        r"p.sql:1:38: error: `7` is no LATENESS for a column of type Timestamp(µs)
+  CREATE TABLE t (a TIMESTAMP NOT NULL LATENESS 7, b VARCHAR NOT NULL LATENESS 7)
+                                       ^^^^^^^^
+  help: write LATENESS INTERVAL '5 minutes' for a TIMESTAMP, LATENESS INTERVAL '1' DAY for a DATE, LATENESS 100 for a whole number
+
+p.sql:1:69: error: a column of type Utf8 cannot have LATENESS
+  CREATE TABLE t (a TIMESTAMP NOT NULL LATENESS 7, b VARCHAR NOT NULL LATENESS 7)
+                                                                      ^^^^^^^^
+  help: TIMESTAMP, DATE and signed whole numbers can"
     );
 }
 

@@ -39,9 +39,14 @@ impl Circuit {
     }
 
     pub(super) fn step(&mut self, clock_ms: i64, tables: &Step) -> Result<(), String> {
+        self.step_from(clock_ms, tables, &[])
+    }
+
+    /// A step that begins with these watermarks; the rows below them are not in it.
+    pub(super) fn step_from(&mut self, clock_ms: i64, tables: &Step, marks: &[Option<i64>]) -> Result<(), String> {
         self.last_step += 1;
         let step = self.last_step;
-        let input = StepInput { step, clock_ms, tables: tables.clone() };
+        let input = StepInput { step, clock_ms, tables: tables.clone(), watermarks: marks.to_vec() };
         let output = self.runtime.submit(input).and_then(|()| self.runtime.complete());
         let output = output.map_err(|e| format!("{} worker(s), step {step}: {e}", self.workers))?;
         for ((delta, codec), (_, total)) in output.views.iter().zip(&self.codecs).zip(&mut self.views) {
@@ -63,6 +68,19 @@ impl Circuit {
         let left = self.runtime.freeze().unwrap();
         self.workers = workers;
         self.runtime = runtime(program, workers, seed, &left);
+    }
+
+    /// How many rows its spines show.
+    pub(super) fn state_rows(&mut self) -> usize {
+        let mut rows = 0;
+        for snapshot in self.runtime.freeze().unwrap() {
+            let mut cursor = snapshot.cursor().unwrap();
+            while cursor.valid() {
+                rows += 1;
+                cursor.next().unwrap();
+            }
+        }
+        rows
     }
 
     /// The rows of a view now.

@@ -27,6 +27,7 @@ mod changes;
 mod circuit;
 mod expressions;
 mod joins;
+mod lateness;
 mod nexmark;
 mod oracle;
 mod programs;

@@ -1,0 +1,125 @@
+//! Watermarks: how far the columns with LATENESS have come, and which rows are late.
+//!
+//! The watermark of a column is the largest value that steps before this one brought, less the column's lateness. A row below it is late:
+//! it is left out before the circuit sees it, and counted. So whatever a step brings is at or above the watermarks that it begins with,
+//! and state below them can be freed ([`floors`](super::floors)).
+//!
+//! Invariants:
+//! 1. A watermark is a function of the input rows of the steps before: a replay comes to the same ones.
+//! 2. It never goes back.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array};
+use arrow::compute::kernels::aggregate::max;
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Int64Type};
+use arrow::error::ArrowError;
+use serde::{Deserialize, Serialize};
+
+use super::delta::Delta;
+use super::plan::CircuitPlan;
+
+/// A column with LATENESS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lateness {
+    /// The column of the table.
+    pub column: usize,
+    /// By how much a row may be behind, in the unit of the column's type.
+    pub bound: i64,
+}
+
+/// How far one column has come: part of a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The largest value so far.
+    pub max: Option<i64>,
+    /// Rows that were late by it.
+    pub late_rows: u64,
+}
+
+/// The columns with LATENESS of a program, in the order of tables and columns.
+#[derive(Debug, Default)]
+pub struct Watermarks {
+    columns: Vec<(usize, Lateness)>,
+    marks: Vec<Mark>,
+    names: Vec<String>,
+}
+
+impl Watermarks {
+    /// Those of a plan, as far as they had come.
+    pub fn new(plan: &CircuitPlan, known: &BTreeMap<String, Mark>) -> Self {
+        let mut this = Self::default();
+        for (table, definition) in plan.tables.iter().enumerate() {
+            let schema = plan.nodes.get(definition.node).map(|n| &n.schema);
+            for lateness in &definition.lateness {
+                let column = schema.map_or("", |s| s.field(lateness.column).name());
+                let name = format!("{}.{column}", definition.name);
+                this.marks.push(known.get(&name).copied().unwrap_or_default());
+                this.columns.push((table, *lateness));
+                this.names.push(name);
+            }
+        }
+        this
+    }
+
+    /// How far each has come, by `table.column`.
+    pub fn marks(&self) -> BTreeMap<String, Mark> {
+        self.names.iter().cloned().zip(self.marks.iter().copied()).collect()
+    }
+
+    /// Rows that were late so far.
+    pub fn late_rows(&self) -> u64 {
+        self.marks.iter().map(|m| m.late_rows).sum()
+    }
+
+    /// The watermarks that the next step begins with; none before the first row.
+    pub fn values(&self) -> Vec<Option<i64>> {
+        let value = |((_, lateness), mark): (&(usize, Lateness), &Mark)| Some(mark.max?.saturating_sub(lateness.bound));
+        self.columns.iter().zip(&self.marks).map(value).collect()
+    }
+
+    /// Takes the late rows out of a step's input, and moves on by what it brings.
+    ///
+    /// # Errors
+    /// A column that is not of its type.
+    pub fn advance(&mut self, tables: &mut [Vec<Delta>]) -> Result<(), ArrowError> {
+        let values = self.values();
+        for (((table, lateness), mark), watermark) in self.columns.iter().zip(&mut self.marks).zip(values) {
+            let mut most = mark.max;
+            for delta in tables.get_mut(*table).into_iter().flatten() {
+                let column = numbers(delta.rows.column(lateness.column))?;
+                let times = column.as_primitive::<Int64Type>();
+                most = most.max(max(times));
+                if let Some(watermark) = watermark {
+                    mark.late_rows += drop_late(delta, times, watermark)?;
+                }
+            }
+            mark.max = most;
+        }
+        Ok(())
+    }
+}
+
+/// A column with LATENESS as whole numbers.
+fn numbers(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match column.data_type() {
+        DataType::Int64 => Ok(ArrayRef::clone(column)),
+        // Days are 32 bits wide, and so is what stands between.
+        DataType::Date32 => cast(&cast(column, &DataType::Int32)?, &DataType::Int64),
+        _ => cast(column, &DataType::Int64),
+    }
+}
+
+/// Takes out the rows below the watermark, and says how many there were.
+fn drop_late(delta: &mut Delta, times: &Int64Array, watermark: i64) -> Result<u64, ArrowError> {
+    if times.values().iter().all(|&time| time >= watermark) {
+        return Ok(0);
+    }
+    let is_kept: BooleanArray = times.values().iter().map(|&time| Some(time >= watermark)).collect();
+    let before = delta.len();
+    delta.rows = filter_record_batch(&delta.rows, &is_kept)?;
+    let mut kept = is_kept.values().iter();
+    delta.weights.retain(|_| kept.next().unwrap_or(true));
+    Ok((before - delta.len()) as u64)
+}
