@@ -8,7 +8,8 @@
 //! Invariant: what a floor hides is never asked for. So nothing is put out when state is freed, and results stand.
 //!
 //! Known limits: the columns before the bounded one in a key must have a fixed width (numbers, times, booleans). State that
-//! another operator keeps by other columns is not freed (a join on an id with a condition on times, say).
+//! another operator keeps by other columns is not freed (a join on an id with a condition on times, say). Whole numbers wrap around when
+//! they overflow, and are taken for monotone all the same: a column must stay as far from the ends of its type as constants move it.
 
 use std::any::Any;
 use std::sync::Arc;
