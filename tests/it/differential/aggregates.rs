@@ -24,6 +24,8 @@ pub(super) fn aggregate(rng: &mut Rng, scope: &Scope) -> String {
         function if rng.once_in(4) && ["count", "sum", "min", "max"].contains(&function) && kind != Kind::Float => {
             format!("{function}(DISTINCT {argument})")
         }
+        // What is computed of a rank, which is unsigned, may be a DECIMAL.
+        function if function.starts_with("bit_") => format!("{function}(CAST({argument} AS BIGINT))"),
         function => format!("{function}({argument})"),
     };
     match rng.once_in(4) {
