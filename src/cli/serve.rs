@@ -13,7 +13,7 @@ use crate::server::manager::{Options, serve};
 /// What `serve` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Feldera's clients work with it: `fda --host http://127.0.0.1:8080 …`, and the Python package.
+Feldera's Python package works with it; see docs/service.md for the routes.
 
 Each pipeline is a process of its own, which is started again after a crash and resumes. SIGTERM or
 Ctrl-C stops them behind a checkpoint, and the next start brings back those that were running.")]
