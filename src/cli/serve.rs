@@ -74,6 +74,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         .map_err(|e| match e.get_ref().and_then(|inner| inner.downcast_ref::<backstay_storage::Error>()) {
             Some(backstay_storage::Error::Locked { .. }) => Failure::new(4, e),
             Some(backstay_storage::Error::Damaged(_)) => Failure::new(3, e),
+            _ if e.kind() == std::io::ErrorKind::InvalidInput => Failure::usage(e),
             _ => Failure::new(1, e),
         })
 }

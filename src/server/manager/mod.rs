@@ -39,6 +39,9 @@ use crate::server::error::{ApiError, Result};
 /// The version that clients are told: that of Feldera whose API this is.
 pub const PLATFORM_VERSION: &str = "0.349.0";
 
+/// What the kernel allows a Unix socket's path, without the byte that ends it.
+const SOCKET_PATH_BYTES: usize = 107;
+
 /// How the service is run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -75,8 +78,16 @@ pub struct Manager {
 /// # Errors
 /// The catalog does not open, the address cannot be listened at.
 pub async fn serve(options: Options, end: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
-    // A socket's path has little room.
     let root = std::path::absolute(&options.root)?;
+    let socket = Place::new(&root, Uuid::nil()).socket();
+    if socket.as_os_str().len() > SOCKET_PATH_BYTES {
+        let message = format!(
+            "--data-dir {}: too long: the pipelines' sockets below it may have {SOCKET_PATH_BYTES} bytes of path, and would have {}",
+            root.display(),
+            socket.as_os_str().len()
+        );
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, message));
+    }
     tokio::fs::create_dir_all(&root).await?;
     let catalog = Catalog::open(Arc::clone(&options.disk), &root.join("catalog"), Uuid::new_v4());
     let manager = Arc::new(Manager {

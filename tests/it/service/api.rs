@@ -196,6 +196,10 @@ fn a_key_is_asked_for_where_there_is_one() {
     let send = |key: &str| service.send("GET", "/v0/pipelines", &[("authorization", key)], "").status;
     assert_eq!(send("Bearer a-key-of-sixteen-lettert"), 401);
     assert_eq!(send("Bearer a-key-of-sixteen-letters"), 200);
+    let long = format!("/tmp/{}", "d".repeat(80));
+    let long = crate::process::output(["serve", "--data-dir", &long, "--bind", "127.0.0.1:0"]);
+    assert_eq!(long.status.code(), Some(2));
+    assert!(crate::process::stderr(&long).contains("too long"));
     let far = crate::process::output(["serve", "--data-dir", "/nowhere", "--bind", "0.0.0.0:0"]);
     assert_eq!(far.status.code(), Some(2));
     assert!(crate::process::stderr(&far).contains("--api-key-file"));
