@@ -143,7 +143,8 @@ impl Pipeline {
             };
             let position = position.unwrap_or_else(|| known.sink.clone());
             let wake = parker.unparker().clone();
-            let mut endpoint = OutputEndpoint::start(name.clone(), view, output, position, &*env.scheduler, wake)?;
+            let mut endpoint =
+                OutputEndpoint::start(name.clone(), view, output, (position, replayed), &*env.scheduler, wake)?;
             for file in &known.pending {
                 let store = store.as_ref().ok_or_else(|| lost("store"))?;
                 for (step, delta) in pending::decode(schema, file, &store.read_extra(file)?)? {

@@ -106,12 +106,12 @@ impl Frozen {
 }
 
 impl OutputEndpoint {
-    /// Starts the delivering task over an opened output that stands at `position`.
+    /// Starts the delivering task over an opened output that stands at `position`. `replayed` as in [`Resume`](crate::connector::Resume).
     pub fn start(
         name: String,
         view: usize,
         output: Box<dyn Output>,
-        position: SinkPosition,
+        (position, replayed): (SinkPosition, bool),
         scheduler: &dyn Scheduler,
         wake: Unparker,
     ) -> Result<Self> {
@@ -119,7 +119,7 @@ impl OutputEndpoint {
         let skip = position.step;
         let shared = Arc::new(Shared { synced: Mutex::new(position), ..Shared::default() });
         shared.delivered.store(skip, Ordering::Release);
-        let work = Work { output, items, at_hand: None, shared: Arc::clone(&shared), wake };
+        let work = Work { output, items, at_hand: None, replayed, shared: Arc::clone(&shared), wake };
         let task = scheduler
             .start(&format!("out {name}"), Box::new(work))
             .map_err(|e| PipelineError::State(format!("cannot start a thread for output {name}: {e}")))?;
@@ -250,6 +250,8 @@ struct Work {
     items: queue::Receiver<Item>,
     /// What is to be done next: again after an error that may pass, or a flush when nothing else waits.
     at_hand: Option<Item>,
+    /// Whether the sink may hold later steps than were sent in this process, which are to come again as they were.
+    replayed: bool,
     shared: Arc<Shared>,
     wake: Unparker,
 }
@@ -298,7 +300,13 @@ impl Work {
             Item::ReplayDone => self.output.replay_done()?,
             Item::Flush => self.output.flush()?,
             Item::Sync(done) => {
-                *lock(&self.shared.synced) = self.output.sync()?;
+                let mut position = self.output.sync()?;
+                if !self.replayed {
+                    // Steps after the checkpoint are made anew, under the same numbers: what a sink holds of an earlier process's is none
+                    // of these, and nothing that it has not been sent is durable.
+                    position.step = position.step.min(self.shared.delivered.load(Ordering::Acquire));
+                }
+                *lock(&self.shared.synced) = position;
                 if let Some(done) = done {
                     // The checkpointer may have stopped waiting.
                     let _ = done.try_send(());
@@ -376,7 +384,7 @@ mod tests {
         let parker = Parker::new();
         let wake = parker.unparker().clone();
         let mut endpoint =
-            OutputEndpoint::start("v.full".into(), 0, sink, SinkPosition::default(), &Threads, wake).unwrap();
+            OutputEndpoint::start("v.full".into(), 0, sink, (SinkPosition::default(), true), &Threads, wake).unwrap();
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
         endpoint.send(1, Arc::new(Delta { rows: RecordBatch::new_empty(schema), weights: Vec::new() }));
         endpoint.settle();
