@@ -18,11 +18,12 @@ use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions,
 use arrow::compute::{cast, kernels::cmp::lt};
 use arrow::datatypes::{DataType, SchemaRef};
 use backstay_storage::spine::Floor;
+use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
 use datafusion_physical_expr::expressions::{BinaryExpr, CastExpr, Column, Literal};
 use datafusion_physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
-use super::error::{CircuitError, Result};
+use super::error::Result;
 use super::plan::{CircuitPlan, Node, NodeId, NodeKind, SemiOutput, Stage, TopK, Window};
 use super::row::RowCodec;
 
@@ -95,16 +96,16 @@ impl Floors {
     /// The floors at these watermarks, if they are others than those of the last call.
     ///
     /// # Errors
-    /// An expression that cannot be computed.
+    /// A type without a row encoding.
     pub(super) fn at(&mut self, watermarks: &[Option<i64>]) -> Result<Vec<NodeFloor>> {
         if self.rules.is_empty() || self.last == watermarks {
             return Ok(Vec::new());
         }
         let mut floors = Vec::new();
         for rule in &self.rules {
-            let value = rule.bound.value(watermarks).map_err(CircuitError::arrow("watermark"))?;
-            if let Some(value) = value {
-                let value = of_type(&value, &rule.data_type).map_err(CircuitError::arrow("watermark"))?;
+            // An expression that fails for the watermark (an overflow) leaves the floor where it is.
+            let value = rule.bound.value(watermarks).ok().flatten();
+            if let Some(Ok(value)) = value.map(|value| of_type(&value, &rule.data_type)) {
                 let codec = RowCodec::new(std::slice::from_ref(&rule.data_type))?;
                 if value.is_null(0) {
                     continue;
@@ -313,15 +314,18 @@ fn monotone_in(expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
     let arguments = function.args();
     match (function.name(), arguments) {
         ("date_trunc", [unit, time]) if is_constant(unit) => monotone_in(time),
-        ("date_bin", [width, time, rest @ ..]) if is_constant(width) && rest.iter().all(is_constant) => {
-            monotone_in(time)
-        }
+        // Not `date_bin`: it is NULL for times that nanoseconds cannot say, and NULLs come before all floors.
         _ => None,
     }
 }
 
+/// A literal that is not NULL and moves all times alike: months do not, since a day that a month does not have becomes its last.
 fn is_constant(expr: &Arc<dyn PhysicalExpr>) -> bool {
-    downcast::<Literal>(expr).is_some()
+    downcast::<Literal>(expr).is_some_and(|literal| match literal.value() {
+        ScalarValue::IntervalMonthDayNano(Some(interval)) => interval.months == 0,
+        ScalarValue::IntervalYearMonth(_) => false,
+        value => !value.is_null(),
+    })
 }
 
 /// Whether `expr` is `((x or x - c) % n + n) % n`, with the same positive n.
