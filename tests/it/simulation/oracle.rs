@@ -5,7 +5,7 @@
 //! | exactly_once | fixed | the reference's, byte for byte | the same, with repeats only |
 //! | exactly_once | free | each step once, in order; the same in both; integrated, the reference's | the same, with repeats only |
 //! | at_least_once | fixed | the reference's, with repeats only | the same |
-//! | none | fixed | the last life's part: exactly the rows that were handed out to it | the same |
+//! | none | fixed | the last life's part: exactly the rows that were handed out to it, and before them, in order, what a graceful stop had left pending | the same |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,8 +38,9 @@ pub(super) fn compare_after(game: &Game, reference: &World, world: &World, step:
         let written = written(world, view)?;
         match (game.model(), game.is_fixed()) {
             (Level::None, _) => {
-                last_life(world, &expected, &once).map_err(|e| at("once", e))?;
-                last_life(world, &expected, &least).map_err(|e| at("least", e))?;
+                let after = |what: &str| world.state().sinks[&format!("{view}.{what}")].opened_after;
+                last_life(world, &expected, &once, after("once")).map_err(|e| at("once", e))?;
+                last_life(world, &expected, &least, after("least")).map_err(|e| at("least", e))?;
             }
             (Level::AtLeastOnce, _) => {
                 repeats_only(&expected, &once).map_err(|e| at("once", e))?;
@@ -134,8 +135,9 @@ fn integrated(entries: &[Entry]) -> BTreeMap<String, i64> {
     rows
 }
 
-/// The life that came to its end has delivered what it was handed, whole and once, and nothing that is not the reference's.
-fn last_life(world: &World, expected: &[Entry], got: &[Entry]) -> Check {
+/// The life that came to its end has delivered what it was handed, whole and once, and nothing that is not the reference's. What it
+/// delivers of steps up to `opened_after`, the checkpoint that it went on from, an earlier life was handed.
+fn last_life(world: &World, expected: &[Entry], got: &[Entry], opened_after: u64) -> Check {
     let state = world.state();
     let mut ids = BTreeSet::new();
     for (name, source) in &state.sources {
@@ -158,7 +160,12 @@ fn last_life(world: &World, expected: &[Entry], got: &[Entry]) -> Check {
     if let Some((row, _)) = integrated(got).iter().find(|(row, _)| !all.contains_key(*row)) {
         return Err(format!("{row} is not a row of the source's"));
     }
-    same(&format!("{:#?}", of_ids(all)), &format!("{:#?}", integrated(&last)))
+    let (pending, own): (Vec<Entry>, Vec<Entry>) = last.into_iter().partition(|e| e.step <= opened_after);
+    ascending(&pending)?;
+    if let Some((row, _)) = integrated(&pending).iter().find(|(row, _)| ids.contains(&id_of(row))) {
+        return Err(format!("{row} was handed to this life, and delivered as one of steps up to {opened_after}"));
+    }
+    same(&format!("{:#?}", of_ids(all)), &format!("{:#?}", integrated(&own)))
 }
 
 /// The id in a line, which is its first column.

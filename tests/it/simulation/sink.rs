@@ -35,6 +35,8 @@ pub(super) struct SinkState {
     marker: u64,
     /// The incarnation and epoch that delivered last.
     pub(super) owner: Option<(Uuid, u64)>,
+    /// The step of the checkpoint that this life went on from: what is delivered of earlier ones was pending in it.
+    pub(super) opened_after: u64,
     /// Exactly-once: whether a position is that of the marker, ahead of what has been replayed.
     pub(super) ahead: bool,
     /// Sabotage: the marker is not looked at.
@@ -122,6 +124,7 @@ impl Output for SimOutput {
                 return error(format!("it belongs to {incarnation} in epoch {epoch}, not to {owner:?}"));
             }
             *me = Some(owner);
+            sink.opened_after = resume.step;
             *last = resume.checkpoint.as_ref().map_or(resume.step, |c| c.step);
             if *level < Level::ExactlyOnce || sink.ignore_marker {
                 return Ok(());
