@@ -16,6 +16,7 @@ pub mod config;
 mod error;
 mod format;
 pub mod input;
+mod kafka;
 pub mod options;
 pub mod output;
 pub mod registry;
@@ -255,6 +256,10 @@ pub trait Output: Debug + Send {
     /// Makes all that was delivered durable, and says where the sink stands. A new sink is asked before anything was delivered, for the
     /// checkpoint that is to name it: that may not come to be, so nothing of it may stand in the sink.
     fn sync(&mut self) -> Result<SinkPosition>;
+    /// Called now and then while there is nothing to do, for what a sink wants of an idle writer too.
+    fn idle(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// How a connector is made: what the factory of each transport gets.
@@ -262,6 +267,8 @@ pub trait Output: Debug + Send {
 pub struct Context {
     /// `<relation>.<connector>`.
     pub name: String,
+    /// The pipeline's name.
+    pub pipeline: String,
     /// The table's or view's columns.
     pub schema: SchemaRef,
     /// For a table: the columns of its primary key (an input format may then carry deletes by key).

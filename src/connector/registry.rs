@@ -6,20 +6,20 @@ use std::sync::Arc;
 
 use super::config::ConnectorConfig;
 use super::input::file::FileInput;
+use super::input::kafka::KafkaInput;
 use super::input::{datagen, nexmark};
 use super::options::suggestion;
 use super::output::file::FileOutput;
+use super::output::kafka::KafkaOutput;
 use super::output::null::NullOutput;
 use super::{ConnectorError, Context, Input, Output, Result};
 
 /// Input transports.
-pub const INPUTS: &[&str] = &["file_input", "nexmark", "datagen"];
+pub const INPUTS: &[&str] = &["file_input", "kafka_input", "nexmark", "datagen"];
 /// Output transports.
-pub const OUTPUTS: &[&str] = &["file_output", "null_output"];
+pub const OUTPUTS: &[&str] = &["file_output", "kafka_output", "null_output"];
 /// Feldera's transports that are not here yet.
 const LATER: &[&str] = &[
-    "kafka_input",
-    "kafka_output",
     "url_input",
     "s3_input",
     "http_input",
@@ -98,6 +98,7 @@ pub fn input(config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Input>> {
     let config = &config.expand(&ctx.name, &ctx.variables)?;
     match config.transport.name.as_str() {
         "file_input" => Ok(Box::new(FileInput::new(config, &ctx)?)),
+        "kafka_input" => Ok(Box::new(KafkaInput::new(config, &ctx)?)),
         "nexmark" => generated(config, &ctx).and_then(|()| Ok(Box::new(nexmark::new(config, &ctx)?) as Box<dyn Input>)),
         "datagen" => generated(config, &ctx).and_then(|()| Ok(Box::new(datagen::new(config, &ctx)?) as Box<dyn Input>)),
         other => Err(unknown(&ctx.name, other, "a table", INPUTS, OUTPUTS)),
@@ -112,6 +113,7 @@ pub fn output(config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Output>>
     let config = &config.expand(&ctx.name, &ctx.variables)?;
     match config.transport.name.as_str() {
         "file_output" => Ok(Box::new(FileOutput::new(config, &ctx)?)),
+        "kafka_output" => Ok(Box::new(KafkaOutput::new(config, &ctx)?)),
         "null_output" => Ok(Box::new(NullOutput::new(config, &ctx)?)),
         other => Err(unknown(&ctx.name, other, "a view", OUTPUTS, INPUTS)),
     }

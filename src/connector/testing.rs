@@ -25,6 +25,7 @@ pub(crate) fn schema() -> SchemaRef {
 pub(crate) fn context(disk: Arc<dyn Disk>, schema: SchemaRef) -> Context {
     Context {
         name: "t.c".to_owned(),
+        pipeline: "p".to_owned(),
         schema,
         primary_key: Vec::new(),
         disk,

@@ -66,8 +66,9 @@ impl Pipeline {
     ) -> Result<Self> {
         control.update(|s| s.phase = Phase::Opening);
         let config = &options.config;
-        let inputs = make_inputs(program, env)?;
-        let outputs = make_outputs(program, env)?;
+        let name = options.name.as_ref().unwrap_or(&options.default_name);
+        let inputs = make_inputs(program, name, env)?;
+        let outputs = make_outputs(program, name, env)?;
         check_levels(config.fault_tolerance.model, &inputs)?;
 
         let store = open_store(options, env)?;
@@ -209,12 +210,12 @@ fn stands_at(name: &str, sink: &SinkPosition, replayed: bool, step: u64, last_st
     Ok(sink.clone())
 }
 
-fn make_inputs(program: &Program, env: &Environment) -> Result<Vec<MadeInput>> {
+fn make_inputs(program: &Program, pipeline: &str, env: &Environment) -> Result<Vec<MadeInput>> {
     let mut made = Vec::new();
     for (table, definition) in program.tables.iter().enumerate() {
         for config in &definition.connectors {
             let name = format!("{}.{}", definition.name, config.name);
-            let context = context(env, &name, &definition.schema, &definition.primary_key);
+            let context = context(env, pipeline, &name, &definition.schema, &definition.primary_key);
             let input = Arc::from(env.connectors.input(config, context).map_err(misconfigured)?);
             made.push(MadeInput { name, table, input, max_batch: max_batch(config) });
         }
@@ -222,12 +223,12 @@ fn make_inputs(program: &Program, env: &Environment) -> Result<Vec<MadeInput>> {
     Ok(made)
 }
 
-fn make_outputs(program: &Program, env: &Environment) -> Result<Vec<MadeOutput>> {
+fn make_outputs(program: &Program, pipeline: &str, env: &Environment) -> Result<Vec<MadeOutput>> {
     let mut made: Vec<MadeOutput> = Vec::new();
     for (view, definition) in program.views.iter().enumerate() {
         for config in &definition.connectors {
             let name = format!("{}.{}", definition.name, config.name);
-            let context = context(env, &name, &definition.schema, &[]);
+            let context = context(env, pipeline, &name, &definition.schema, &[]);
             let output = env.connectors.output(config, context).map_err(misconfigured)?;
             if let Some(target) = output.target()
                 && let Some(other) = made.iter().find(|o| o.output.target().as_ref() == Some(&target))
@@ -252,9 +253,16 @@ fn max_batch(config: &ConnectorConfig) -> Option<u64> {
     config.max_batch_size
 }
 
-fn context(env: &Environment, name: &str, schema: &arrow::datatypes::SchemaRef, primary_key: &[usize]) -> Context {
+fn context(
+    env: &Environment,
+    pipeline: &str,
+    name: &str,
+    schema: &arrow::datatypes::SchemaRef,
+    primary_key: &[usize],
+) -> Context {
     Context {
         name: name.to_string(),
+        pipeline: pipeline.to_string(),
         schema: Arc::clone(schema),
         primary_key: primary_key.to_vec(),
         disk: Arc::clone(&env.disk),

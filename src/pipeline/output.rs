@@ -72,9 +72,14 @@ impl Pending {
 
 #[derive(Debug)]
 enum Item {
-    Delta { step: u64, delta: Arc<Delta> },
+    Delta {
+        step: u64,
+        delta: Arc<Delta>,
+    },
     ReplayDone,
     Flush,
+    /// There was nothing to do for a while.
+    Idle,
     Sync(Option<reply::Sender<()>>),
 }
 
@@ -262,14 +267,14 @@ impl Task for Work {
             Some(item) => item,
             None => match self.items.recv_timeout(patience) {
                 Ok(item) => item,
-                Err(RecvTimeoutError::Timeout) => return Turn::Again,
+                Err(RecvTimeoutError::Timeout) => Item::Idle,
                 Err(RecvTimeoutError::Disconnected) => return Turn::End,
             },
         };
         let turn = match self.work_off(&item) {
             Ok(()) => {
                 *lock(&self.shared.trouble) = None;
-                if !matches!(item, Item::Flush) && self.items.is_empty() {
+                if !matches!(item, Item::Flush | Item::Idle) && self.items.is_empty() {
                     self.at_hand = Some(Item::Flush);
                 }
                 Turn::Again
@@ -299,6 +304,7 @@ impl Work {
             }
             Item::ReplayDone => self.output.replay_done()?,
             Item::Flush => self.output.flush()?,
+            Item::Idle => self.output.idle()?,
             Item::Sync(done) => {
                 let mut position = self.output.sync()?;
                 if !self.replayed {

@@ -7,6 +7,7 @@ pub(crate) mod cell;
 pub(crate) mod csv;
 pub(crate) mod document;
 pub(crate) mod json;
+pub(crate) mod message;
 mod nested;
 pub(crate) mod render;
 mod scan;

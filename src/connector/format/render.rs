@@ -15,7 +15,7 @@
 
 use std::fmt::Write as _;
 
-use arrow::array::{Array, ArrowPrimitiveType, AsArray, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::datatypes::*;
 use serde_json::Value;
 
@@ -47,6 +47,15 @@ enum Style {
     },
 }
 
+/// The columns' names as keys of an object.
+fn json_keys(schema: &SchemaRef) -> Vec<String> {
+    let key = |(i, f): (usize, &FieldRef)| {
+        let comma = if i == 0 { "" } else { "," };
+        format!("{comma}{}:", Value::String(f.name().clone()))
+    };
+    schema.fields().iter().enumerate().map(key).collect()
+}
+
 /// One column's texts.
 #[derive(Debug, Default)]
 struct Texts {
@@ -73,12 +82,7 @@ impl Renderer {
                         options.error("\"update_format\": \"raw\" cannot say what is deleted; use \"insert_delete\"")
                     );
                 }
-                let key = |(i, f): (usize, &FieldRef)| {
-                    let comma = if i == 0 { "" } else { "," };
-                    format!("{comma}{}:", Value::String(f.name().clone()))
-                };
-                let keys = ctx.schema.fields().iter().enumerate().map(key).collect();
-                (options.bool("include_step")?, Style::Json { keys })
+                (options.bool("include_step")?, Style::Json { keys: json_keys(&ctx.schema) })
             }
             "csv" => {
                 let options = Options::new(
@@ -101,6 +105,37 @@ impl Renderer {
             include_step: include_step.unwrap_or(false),
             style,
         })
+    }
+
+    /// A renderer of JSON for [`Renderer::objects`].
+    pub(crate) fn of_objects(connector: &str, schema: &SchemaRef) -> Result<Self> {
+        check_output_types(connector, schema)?;
+        let style = Style::Json { keys: json_keys(schema) };
+        Ok(Self { connector: connector.to_owned(), schema: schema.clone(), include_step: false, style })
+    }
+
+    /// Appends a JSON object for each row, and where it ends.
+    pub(crate) fn objects(
+        &self,
+        columns: &[ArrayRef],
+        rows: usize,
+        out: &mut Vec<u8>,
+        ends: &mut Vec<usize>,
+    ) -> Result<()> {
+        let Style::Json { keys } = &self.style else { return Ok(()) };
+        let columns = columns.iter().map(|c| self.column(c, None)).collect::<Result<Vec<Texts>>>()?;
+        let mut readers: Vec<(&str, std::slice::Iter<'_, usize>, usize)> =
+            columns.iter().map(|t| (t.bytes.as_str(), t.ends.iter(), 0)).collect();
+        for _ in 0..rows {
+            out.push(b'{');
+            for (reader, key) in readers.iter_mut().zip(keys) {
+                out.extend_from_slice(key.as_bytes());
+                out.extend_from_slice(next(reader));
+            }
+            out.push(b'}');
+            ends.push(out.len());
+        }
+        Ok(())
     }
 
     /// What a file begins with.

@@ -6,5 +6,6 @@ pub(crate) mod file;
 pub(crate) mod generator;
 pub(crate) mod glob;
 pub(crate) mod gzip;
+pub(crate) mod kafka;
 pub(crate) mod nexmark;
 pub(crate) mod random;

@@ -1,4 +1,5 @@
 //! Output transports, one file each.
 
 pub(crate) mod file;
+pub(crate) mod kafka;
 pub(crate) mod null;

@@ -1,0 +1,170 @@
+//! `kafka_input`: rows from topics, exactly once.
+//!
+//! Settings: `topic` or `topics`; `start_from`: `"earliest"` (the default), `"latest"`, `{"offsets": {"<topic>/<partition>": n}}` or
+//! `{"timestamp": ms}`; all else is librdkafka's. A message is a document of the format, `json` or `csv` without a header.
+//!
+//! A partition is `<topic>/<number>`, an offset Kafka's. Positions are the checkpoint's alone: the consumer group's name is there because
+//! librdkafka wants one, and nothing is ever committed to it. Only committed transactions are read.
+//!
+//! Invariants:
+//! 1. Offsets without a message (transaction markers, compacted and aborted ones) belong to the range of the next message.
+//! 2. A range's identity is the last message's offset, and the hash of its content and timestamp. A reader that goes on behind it looks
+//!    whether it is still there: a topic that was made anew is refused, not read as the old one. One that was compacted away proves nothing.
+//! 3. What retention deleted before it was read, or before it could be read again, is an error that names topic, partition and offsets.
+//!
+//! Bounds: chunks of [`reader::ROWS`] messages or [`reader::BYTES`]; librdkafka reads ahead `queued.max.messages.kbytes` (16 MiB unless set).
+//! Limits: a partition of which nothing was read yet begins at `start_from` again after a restart; key, headers and timestamp of messages are
+//! not to be had; a message without a value is a row that does not parse.
+
+mod reader;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use serde_json::Value;
+
+use super::super::config::ConnectorConfig;
+use super::super::format::Format;
+use super::super::format::csv::Layout;
+use super::super::options::Options;
+use super::super::{Chunk, ConnectorError, Context, Descriptor, Input, InputReader, Level, Position, Result};
+use crate::connector::kafka;
+use reader::KafkaReader;
+
+/// A configured input.
+#[derive(Debug)]
+pub(crate) struct KafkaInput {
+    shared: Arc<Shared>,
+}
+
+/// Where a partition that was never read begins.
+#[derive(Clone, Debug, PartialEq)]
+enum Start {
+    Earliest,
+    Latest,
+    Timestamp(i64),
+    Offsets(serde_json::Map<String, Value>),
+}
+
+/// What readers share.
+struct Shared {
+    connector: String,
+    topics: Vec<String>,
+    start: Start,
+    settings: ClientConfig,
+    format: Format,
+    layout: Layout,
+    /// The consumer that replays steps, once there is one.
+    replaying: Mutex<Option<BaseConsumer>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaInput").field("connector", &self.connector).field("topics", &self.topics).finish()
+    }
+}
+
+impl KafkaInput {
+    pub(crate) fn new(config: &ConnectorConfig, ctx: &Context) -> Result<Self> {
+        let place = "transport.config of kafka_input";
+        let known = ["topic", "topics", "start_from"];
+        let later = [
+            "log_level",
+            "kafka_service",
+            "poller_threads",
+            "partitions",
+            "include_headers",
+            "include_topic",
+            "include_partition",
+            "include_offset",
+            "include_timestamp",
+            "synchronize_partitions",
+            "group_join_timeout_secs",
+            "region",
+            "resume_earliest_if_data_expires",
+        ];
+        let own: Vec<&str> = known.iter().chain(&later).copied().collect();
+        let mut settings = kafka::settings(&ctx.name, place, &config.transport.config, &own)?;
+        let map = config.transport.config.as_object().cloned().unwrap_or_default();
+        let of_ours = Value::Object(map.into_iter().filter(|(key, _)| own.contains(&key.as_str())).collect());
+        let options = Options::new(&ctx.name, place, &of_ours, &known, &later)?;
+        let topics = match (options.string("topic")?, options.strings("topics")?) {
+            (Some(topic), None) => vec![topic.to_owned()],
+            (None, Some(topics)) if !topics.is_empty() => topics,
+            (None, _) => return Err(options.error("\"topic\" is missing, or \"topics\", a list")),
+            (Some(_), Some(_)) => return Err(options.error("\"topic\" and \"topics\" exclude each other")),
+        };
+        let format = Format::new(config.format.as_ref(), ctx)?;
+        if format.has_header() {
+            return Err(ConnectorError::new(
+                &ctx.name,
+                "messages have no header line: set \"headers\": false in format.config of csv; the columns then stand in the table's order",
+            ));
+        }
+        settings
+            .set("group.id", format!("backstay.{}.{}", ctx.pipeline, ctx.name))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "error")
+            .set_log_level(rdkafka::config::RDKafkaLogLevel::Critical);
+        if settings.get("queued.max.messages.kbytes").is_none() {
+            settings.set("queued.max.messages.kbytes", "16384");
+        }
+        let shared = Shared {
+            connector: ctx.name.clone(),
+            topics,
+            start: start(&options)?,
+            settings,
+            layout: format.layout(std::path::Path::new(""), &[])?,
+            format,
+            replaying: Mutex::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+fn start(options: &Options<'_>) -> Result<Start> {
+    let wrong = || {
+        options.error(
+            "\"start_from\" must be \"earliest\", \"latest\", {\"timestamp\": milliseconds} or {\"offsets\": {\"topic/0\": 17}}",
+        )
+    };
+    match options.value("start_from") {
+        None | Some(Value::Null) => Ok(Start::Earliest),
+        Some(Value::String(s)) if s == "earliest" => Ok(Start::Earliest),
+        Some(Value::String(s)) if s == "latest" => Ok(Start::Latest),
+        Some(Value::Object(map)) if map.len() == 1 => match (map.get("timestamp"), map.get("offsets")) {
+            (Some(ms), None) => ms.as_i64().map(Start::Timestamp).ok_or_else(wrong),
+            (None, Some(Value::Object(offsets))) if offsets.values().all(Value::is_u64) => {
+                Ok(Start::Offsets(offsets.clone()))
+            }
+            _ => Err(wrong()),
+        },
+        Some(_) => Err(wrong()),
+    }
+}
+
+impl Input for KafkaInput {
+    fn level(&self) -> Level {
+        Level::ExactlyOnce
+    }
+
+    fn is_finite(&self) -> bool {
+        false
+    }
+
+    fn open(&self, position: &Position) -> Result<Box<dyn InputReader>> {
+        Ok(Box::new(KafkaReader::new(Arc::clone(&self.shared), position)?))
+    }
+
+    fn replay(&self, descriptor: &Descriptor) -> Result<Vec<Chunk>> {
+        let mut consumer = self.shared.replaying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut chunks = Vec::new();
+        for range in &descriptor.ranges {
+            self.shared.replay(range, &mut consumer, &mut chunks)?;
+        }
+        Ok(chunks)
+    }
+}

@@ -1,0 +1,458 @@
+//! Reading topics: from positions on, and ranges again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::{Shared, Start};
+use crate::connector::format::split::Record;
+use crate::connector::kafka::{self, REQUEST, code, failed};
+use crate::connector::{
+    Chunk, ConnectorError, Identity, InputReader, Next, PartitionPosition, Position, Range, Result,
+};
+
+/// The most messages of a chunk.
+pub(super) const ROWS: usize = 16 << 10;
+/// The bytes after which a chunk ends.
+pub(super) const BYTES: usize = 1 << 20;
+/// How often it is looked whether topics have more partitions.
+const LOOK: Duration = Duration::from_secs(30);
+/// How long a replay waits for the brokers to go on.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Messages of one partition that are to be parsed.
+#[derive(Debug, Default)]
+struct Gathered {
+    block: Vec<u8>,
+    records: Vec<Record>,
+    /// By record: the message's offset, and its hash.
+    messages: Vec<(u64, u64)>,
+}
+
+impl Gathered {
+    fn push(&mut self, message: &impl Message) {
+        let start = self.block.len();
+        let payload = message.payload().unwrap_or_default();
+        self.block.extend_from_slice(payload);
+        let end = self.block.len();
+        self.records.push(Record { start, text_end: end, end, broken: false });
+        self.messages.push((offset(message), hash(message)));
+    }
+
+    fn next_offset(&self) -> Option<u64> {
+        self.messages.last().map(|(offset, _)| offset + 1)
+    }
+}
+
+fn offset(message: &impl Message) -> u64 {
+    u64::try_from(message.offset()).unwrap_or_default()
+}
+
+/// What is the same of a message as long as it is the same message.
+fn hash(message: &impl Message) -> u64 {
+    let timestamp = message.timestamp().to_millis().unwrap_or_default();
+    xxh3_64_with_seed(message.payload().unwrap_or_default(), timestamp.cast_unsigned())
+}
+
+fn identity(offset: u64, hash: u64) -> String {
+    format!("{offset}:{hash:016x}")
+}
+
+/// Offsets and hashes of a chunk's messages.
+#[derive(Debug)]
+struct Messages(Vec<(u64, u64)>);
+
+impl Identity for Messages {
+    fn at(&self, end: u64) -> String {
+        let behind = self.0.partition_point(|(offset, _)| *offset < end);
+        let last = behind.checked_sub(1).and_then(|i| self.0.get(i));
+        last.map_or_else(String::new, |(offset, hash)| identity(*offset, *hash))
+    }
+}
+
+/// How far a partition has been read.
+#[derive(Debug, Default)]
+struct Place {
+    /// The next offset; `None` before the first message.
+    next: Option<u64>,
+    /// The last message that was read in an earlier life, while it has not been looked for.
+    expected: Option<(u64, String)>,
+}
+
+/// Reads all partitions.
+pub(super) struct KafkaReader {
+    shared: Arc<Shared>,
+    places: BTreeMap<(String, i32), Place>,
+    consumer: Option<BaseConsumer>,
+    looked_at: Option<Instant>,
+    ready: VecDeque<Chunk>,
+    /// What ends the reader, once what was read before it is handed out.
+    failed: Option<ConnectorError>,
+}
+
+impl fmt::Debug for KafkaReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaReader").field("places", &self.places).finish()
+    }
+}
+
+impl KafkaReader {
+    /// A reader that connects when it is first asked.
+    pub(super) fn new(shared: Arc<Shared>, position: &Position) -> Result<Self> {
+        let mut places = BTreeMap::new();
+        for known in &position.partitions {
+            let (topic, partition) = shared.partition(&known.partition)?;
+            if !shared.topics.contains(&topic) {
+                continue;
+            }
+            places.insert((topic, partition), place(known));
+        }
+        Ok(Self { shared, places, consumer: None, looked_at: None, ready: VecDeque::new(), failed: None })
+    }
+
+    /// Takes up the partitions that are not read yet.
+    fn look(&mut self) -> Result<()> {
+        if self.looked_at.is_some_and(|at| at.elapsed() < LOOK) {
+            return Ok(());
+        }
+        let is_first = self.consumer.is_none();
+        let consumer = match self.consumer.take() {
+            Some(consumer) => consumer,
+            None => self.shared.consumer()?,
+        };
+        let found = self.take_up(&consumer, is_first);
+        // A consumer that was not told where to read is of no use.
+        if found.is_ok() || !is_first {
+            self.consumer = Some(consumer);
+        }
+        found?;
+        self.looked_at = Some(kafka::now());
+        Ok(())
+    }
+
+    fn take_up(&mut self, consumer: &BaseConsumer, is_first: bool) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let mut new = TopicPartitionList::new();
+        let mut begun = Vec::new();
+        for topic in &shared.topics {
+            let partitions = shared.partitions(consumer, topic)?;
+            let known = self.places.keys().filter(|(t, _)| t == topic).map(|(_, p)| *p).max();
+            if let Some(gone) = known.filter(|p| !partitions.contains(p)) {
+                return Err(shared.error(format!(
+                    "partition {topic}/{gone} has been read, but the topic has {} partitions: it was made anew. Start in another data directory to read \
+                     the new topic from its beginning",
+                    partitions.len()
+                )));
+            }
+            for partition in partitions {
+                let key = (topic.clone(), partition);
+                let place = self.places.get(&key);
+                if !is_first && place.is_some() {
+                    continue;
+                }
+                let from = match place.and_then(|p| p.next) {
+                    Some(next) => self.resume_at(consumer, &key, next)?,
+                    None if is_first => shared.first(consumer, &key)?,
+                    // A partition that came to be while others were read: from its beginning.
+                    None => Offset::Beginning,
+                };
+                new.add_partition_offset(topic, partition, from)
+                    .map_err(|e| failed(&shared.connector, "begin at an offset", &e))?;
+                begun.push(key);
+            }
+        }
+        if new.count() > 0 {
+            let assigned = if is_first { consumer.assign(&new) } else { consumer.incremental_assign(&new) };
+            assigned.map_err(|e| failed(&shared.connector, "read partitions", &e))?;
+        }
+        for key in begun {
+            self.places.entry(key).or_default();
+        }
+        Ok(())
+    }
+
+    /// Where a partition is read on from: at the last message that has been read, if it is still there, to see that it is the same.
+    fn resume_at(&self, consumer: &BaseConsumer, key: &(String, i32), next: u64) -> Result<Offset> {
+        let (low, high) = self.shared.bounds(consumer, key)?;
+        let (topic, partition) = key;
+        if next > high {
+            return Err(self.shared.error(format!(
+                "{topic}/{partition} has been read up to offset {next}, but ends at {high}: the topic was made anew. Start in another data directory to \
+                 read the new topic from its beginning"
+            )));
+        }
+        if next < low {
+            return Err(self.shared.error(format!(
+                "{topic}/{partition}: offsets {next} to {} were deleted (retention) before they were read; the topic now begins at {low}. Raise the topic's \
+                 retention, and start in another data directory to read what is left",
+                low - 1
+            )));
+        }
+        let expected = self.places.get(key).and_then(|p| p.expected.as_ref()).map(|(offset, _)| *offset);
+        let from = expected.filter(|offset| *offset >= low).unwrap_or(next);
+        Ok(Offset::Offset(i64::try_from(from).unwrap_or(i64::MAX)))
+    }
+
+    /// Reads what has come, up to a chunk's size.
+    fn poll(&mut self) -> Result<()> {
+        let Some(consumer) = &self.consumer else { return Ok(()) };
+        let shared = &self.shared;
+        let mut gathered: BTreeMap<(String, i32), Gathered> = BTreeMap::new();
+        let (mut rows, mut bytes) = (0, 0);
+        let mut failure = None;
+        while rows < ROWS && bytes < BYTES {
+            let message = match consumer.poll(Duration::ZERO) {
+                None => break,
+                Some(Err(KafkaError::PartitionEOF(_))) => continue,
+                Some(Err(error)) => {
+                    failure = Some(shared.read_error(&error));
+                    break;
+                }
+                Some(Ok(message)) => message,
+            };
+            let key = (message.topic().to_owned(), message.partition());
+            let Some(place) = self.places.get_mut(&key) else { continue };
+            if let Some((at, known)) = place.expected.take() {
+                if offset(&message) == at && identity(at, hash(&message)) != known {
+                    failure = Some(shared.error(format!(
+                        "{}/{}: the message at offset {at} is not the one that has been read there: the topic was made anew. Start in another data \
+                         directory to read the new topic from its beginning",
+                        key.0, key.1
+                    )));
+                    break;
+                }
+            }
+            if place.next.is_some_and(|next| offset(&message) < next) {
+                continue;
+            }
+            rows += 1;
+            bytes += message.payload_len();
+            gathered.entry(key).or_default().push(&message);
+        }
+        for (key, gathered) in gathered {
+            let Some(end) = gathered.next_offset() else { continue };
+            let place = self.places.entry(key.clone()).or_default();
+            let first = gathered.messages.first().map_or(end, |(offset, _)| *offset);
+            let chunk = shared.chunk(&key, place.next.unwrap_or(first), end, gathered)?;
+            place.next = Some(end);
+            self.ready.push_back(chunk);
+        }
+        match failure {
+            Some(error) if !error.retry => self.failed = Some(error),
+            // It comes again if it stays; what was read before it is not kept from the pipeline.
+            Some(error) if self.ready.is_empty() => return Err(error),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn place(known: &PartitionPosition) -> Place {
+    let expected = known.identity.split_once(':').and_then(|(offset, _)| offset.parse().ok());
+    Place { next: Some(known.offset), expected: expected.map(|offset| (offset, known.identity.clone())) }
+}
+
+impl InputReader for KafkaReader {
+    fn next(&mut self) -> Result<Next> {
+        if self.ready.is_empty() {
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
+            self.look()?;
+            self.poll()?;
+        }
+        match (self.ready.pop_front(), self.failed.take()) {
+            (Some(chunk), failed) => {
+                self.failed = failed;
+                Ok(Next::Chunk(chunk))
+            }
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(Next::Idle),
+        }
+    }
+}
+
+impl Shared {
+    fn error(&self, message: impl Into<String>) -> ConnectorError {
+        ConnectorError::new(&self.connector, message)
+    }
+
+    fn consumer(&self) -> Result<BaseConsumer> {
+        self.settings.create().map_err(|e| failed(&self.connector, "make a consumer", &e))
+    }
+
+    /// Topic and number of a partition's name.
+    fn partition(&self, name: &str) -> Result<(String, i32)> {
+        let parsed = name.rsplit_once('/').and_then(|(topic, number)| Some((topic.to_owned(), number.parse().ok()?)));
+        parsed.ok_or_else(|| {
+            self.error(format!(
+                "{name} is not a partition of a topic: another transport read it under this connector's name"
+            ))
+        })
+    }
+
+    fn partitions(&self, consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
+        let metadata = consumer
+            .fetch_metadata(Some(topic), REQUEST)
+            .map_err(|e| failed(&self.connector, "reach the brokers", &e))?;
+        let found = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
+        let partitions: Vec<i32> = found.iter().flat_map(|t| t.partitions()).map(|p| p.id()).collect();
+        if partitions.is_empty() {
+            let error = self.error(format!("topic {topic} does not exist; create it, it goes on by itself"));
+            return Err(ConnectorError { retry: true, ..error });
+        }
+        Ok(partitions)
+    }
+
+    /// First offset that is there, and the one after the last.
+    fn bounds(&self, consumer: &BaseConsumer, (topic, partition): &(String, i32)) -> Result<(u64, u64)> {
+        let (low, high) = consumer
+            .fetch_watermarks(topic, *partition, REQUEST)
+            .map_err(|e| failed(&self.connector, "ask for a partition's bounds", &e))?;
+        Ok((u64::try_from(low).unwrap_or_default(), u64::try_from(high).unwrap_or_default()))
+    }
+
+    /// Where a partition that was never read begins.
+    fn first(&self, consumer: &BaseConsumer, key: &(String, i32)) -> Result<Offset> {
+        let (topic, partition) = key;
+        match &self.start {
+            Start::Earliest => Ok(Offset::Beginning),
+            Start::Latest => Ok(Offset::End),
+            Start::Timestamp(ms) => {
+                let fail = |e: KafkaError| failed(&self.connector, "find the offset of a time", &e);
+                let mut list = TopicPartitionList::new();
+                list.add_partition_offset(topic, *partition, Offset::Offset(*ms)).map_err(fail)?;
+                let found = consumer.offsets_for_times(list, REQUEST).map_err(fail)?;
+                let offset = found.elements().first().map(|e| e.offset());
+                Ok(offset.filter(|o| matches!(o, Offset::Offset(_))).unwrap_or(Offset::End))
+            }
+            Start::Offsets(offsets) => {
+                let named = offsets.get(&format!("{topic}/{partition}")).and_then(serde_json::Value::as_i64);
+                Ok(named.map_or(Offset::Beginning, Offset::Offset))
+            }
+        }
+    }
+
+    /// An error of reading, in our words.
+    fn read_error(&self, error: &KafkaError) -> ConnectorError {
+        match code(error) {
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => self.error(
+                "an offset that was to be read next is not there any more: retention deleted it before it was read, or the topic was made anew. Restart \
+                 to see which",
+            ),
+            _ => failed(&self.connector, "read", error),
+        }
+    }
+
+    /// Parses messages of a partition, which stand for the offsets from `start` to `end`.
+    fn chunk(&self, key: &(String, i32), start: u64, end: u64, gathered: Gathered) -> Result<Chunk> {
+        let Gathered { block, records, messages } = gathered;
+        let mut parsed = self.format.parse(&self.layout, &block, 0, &records)?;
+        // Places in the block become offsets: of each record one or the other, in order.
+        let by_place = |at: u64, place: fn(&Record) -> usize, from: &mut usize| {
+            let behind = records.get(*from..).unwrap_or_default();
+            let found = behind.iter().position(|r| place(r) as u64 == at).unwrap_or_default();
+            *from += found;
+            let offset = messages.get(*from).map_or(end, |(offset, _)| *offset);
+            *from += 1;
+            offset
+        };
+        let mut from = 0;
+        for at in &mut parsed.ends {
+            *at = by_place(*at, |r| r.end, &mut from) + 1;
+        }
+        let mut from = 0;
+        for error in &mut parsed.errors {
+            error.offset = by_place(error.offset, |r| r.start, &mut from);
+        }
+        Ok(Chunk {
+            partition: Arc::from(format!("{}/{}", key.0, key.1)),
+            start,
+            end,
+            rows: parsed.rows,
+            weights: parsed.weights,
+            ends: parsed.ends,
+            errors: parsed.errors,
+            identity: Arc::new(Messages(messages)),
+        })
+    }
+
+    /// Reads a range again.
+    pub(super) fn replay(&self, range: &Range, kept: &mut Option<BaseConsumer>, chunks: &mut Vec<Chunk>) -> Result<()> {
+        let key = self.partition(&range.partition)?;
+        kafka::insist(PATIENCE, || {
+            if kept.is_none() {
+                *kept = Some(self.consumer()?);
+            }
+            let Some(consumer) = kept else { return Ok(()) };
+            let (low, high) = self.bounds(consumer, &key)?;
+            if range.end > high {
+                return Err(self.error(format!(
+                    "{}: offsets {} to {} are to be read again, but it ends at {high}: the topic was made anew",
+                    range.partition, range.start, range.end
+                )));
+            }
+            // Offsets without messages may stand before the range's first one; its rows' hash tells whether one of them was one.
+            if range.end <= low {
+                return Err(self.error(format!(
+                    "{}: offsets {} to {} are to be read again, but were deleted (retention): the partition begins at {low}. Raise the topic's retention \
+                     above the time between checkpoints",
+                    range.partition, range.start, range.end
+                )));
+            }
+            Ok(())
+        })?;
+        let Some(consumer) = kept else { return Ok(()) };
+        let mut list = TopicPartitionList::new();
+        let fail = |e: KafkaError| failed(&self.connector, "read again", &e);
+        let from = Offset::Offset(i64::try_from(range.start).unwrap_or(i64::MAX));
+        list.add_partition_offset(&key.0, key.1, from).map_err(fail)?;
+        consumer.assign(&list).map_err(fail)?;
+        let mut start = range.start;
+        let mut gathered = Gathered::default();
+        let mut end = kafka::now() + PATIENCE;
+        while gathered.next_offset().unwrap_or(start) < range.end {
+            let message = match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => {
+                    let error = self.read_error(&error);
+                    if !error.retry || kafka::now() > end {
+                        return Err(error);
+                    }
+                    continue;
+                }
+                None if kafka::now() > end => {
+                    return Err(self.error(format!(
+                        "{}: offsets {} to {} are to be read again, but for a minute nothing came: are the brokers up?",
+                        range.partition, range.start, range.end
+                    )));
+                }
+                None => continue,
+            };
+            if (message.topic(), message.partition()) != (key.0.as_str(), key.1) || offset(&message) < start {
+                continue;
+            }
+            if offset(&message) >= range.end {
+                break;
+            }
+            gathered.push(&message);
+            end = kafka::now() + PATIENCE;
+            if gathered.records.len() >= ROWS || gathered.block.len() >= BYTES {
+                let behind = gathered.next_offset().unwrap_or(start);
+                if behind < range.end {
+                    chunks.push(self.chunk(&key, start, behind, std::mem::take(&mut gathered))?);
+                    start = behind;
+                }
+            }
+        }
+        chunks.push(self.chunk(&key, start, range.end, gathered)?);
+        Ok(())
+    }
+}

@@ -1,0 +1,142 @@
+//! What `kafka_input` and `kafka_output` share: librdkafka's settings, and which of its errors pass.
+//!
+//! Settings that are not the connector's own go to librdkafka as they stand (`bootstrap.servers`, `compression.type`, …), which refuses
+//! what it does not know. Some are ours to decide, since exactly-once rests on them. Limit: no TLS and no SCRAM (librdkafka is built without OpenSSL).
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use serde_json::Value;
+
+use super::{ConnectorError, Result};
+
+/// How long one request to the brokers is waited for.
+pub(super) const REQUEST: Duration = Duration::from_secs(10);
+
+/// Settings that the connectors decide themselves.
+const RESERVED: &[&str] = &[
+    "acks",
+    "auto.offset.reset",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "isolation.level",
+    "request.required.acks",
+    "transactional.id",
+];
+
+/// Reads the settings of librdkafka in `config`: all keys that are not in `own`.
+pub(super) fn settings(connector: &str, place: &str, config: &Value, own: &[&str]) -> Result<ClientConfig> {
+    let error = |message: String| ConnectorError::new(connector, format!("{place}: {message}"));
+    let empty = serde_json::Map::new();
+    let map = match config {
+        Value::Object(map) => map,
+        Value::Null => &empty,
+        _ => return Err(error("it must be a JSON object".to_owned())),
+    };
+    let mut settings = ClientConfig::new();
+    for (key, value) in map.iter().filter(|(key, _)| !own.contains(&key.as_str())) {
+        if RESERVED.contains(&key.as_str()) {
+            return Err(error(format!(
+                "\"{key}\" is the connector's own to decide, exactly-once rests on it; leave it out"
+            )));
+        }
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(_) | Value::Bool(_) => value.to_string(),
+            _ => return Err(error(format!("\"{key}\" must be a string, a number, true or false"))),
+        };
+        settings.set(key, text);
+    }
+    if settings.get("bootstrap.servers").is_none_or(str::is_empty) {
+        return Err(error("\"bootstrap.servers\" is missing, such as \"localhost:9092\"".to_owned()));
+    }
+    // What librdkafka does not know is told now, not when the first message comes.
+    let made: Result<rdkafka::consumer::BaseConsumer, KafkaError> = settings.create();
+    made.map_err(|e| match e {
+        // Without the value, which may be a secret.
+        KafkaError::ClientConfig(_, what, key, _) => error(format!("\"{key}\": {}", what.trim())),
+        other => error(other.to_string()),
+    })?;
+    Ok(settings)
+}
+
+/// Whether an error stays whatever is tried: what is wrong is the configuration, the permissions or the data.
+fn is_final(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::InvalidTopic
+            | Code::InvalidTransactionTimeout
+            | Code::MessageSizeTooLarge
+            | Code::UnsupportedVersion
+            | Code::UnsupportedFeature
+            | Code::PolicyViolation
+            | Code::InvalidRecord
+            | Code::NotImplemented
+    )
+}
+
+/// Code of an error.
+pub(super) fn code(error: &KafkaError) -> Option<Code> {
+    match error {
+        KafkaError::Transaction(e) => Some(e.code()),
+        other => other.rdkafka_error_code(),
+    }
+}
+
+/// An error of the brokers', in the connector's words; most pass by themselves.
+pub(super) fn failed(connector: &str, what: &str, error: &KafkaError) -> ConnectorError {
+    let retry = !code(error).is_some_and(is_final);
+    let text = match error {
+        KafkaError::Transaction(e) => e.to_string(),
+        other => other.rdkafka_error_code().map_or_else(|| other.to_string(), |code| code.to_string()),
+    };
+    ConnectorError { connector: connector.to_owned(), message: format!("cannot {what}: {text}"), retry }
+}
+
+/// The present, for deadlines.
+#[expect(clippy::disallowed_methods, reason = "a deadline of a broker's request: it reaches no delta")]
+pub(super) fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// Tries until it works, the error is final, or `patience` has passed.
+pub(super) fn insist<T>(patience: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let end = now() + patience;
+    loop {
+        match attempt() {
+            Err(e) if e.retry && now() < end => std::thread::park_timeout(Duration::from_millis(200)),
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn settings_are_checked() {
+        let error = |value: Value| settings("v.k", "transport.config", &value, &["topic"]).unwrap_err().to_string();
+        assert!(error(json!({"topic": "t"})).contains("\"bootstrap.servers\" is missing"));
+        assert!(error(json!({"bootstrap.servers": "a", "isolation.level": "x"})).contains("leave it out"));
+        let e = error(json!({"bootstrap.servers": "a", "compresion.type": "zstd"}));
+        assert!(e.contains("compresion.type") && e.contains("No such configuration property"), "{e}");
+        let e = error(json!({"bootstrap.servers": "a", "sasl.mechanism": {"x": 1}}));
+        assert!(e.contains("must be a string"), "{e}");
+        let good = json!({"bootstrap.servers": "a", "topic": "t", "socket.timeout.ms": 3000});
+        assert_eq!(settings("v.k", "", &good, &["topic"]).unwrap().get("socket.timeout.ms"), Some("3000"));
+    }
+}

@@ -1,0 +1,320 @@
+//! `kafka_output`: a view's changes to a topic, exactly once.
+//!
+//! Settings: `topic`, `initialization_timeout_secs` (20), and librdkafka's. The format is [`message`](super::super::format::message)'s JSON.
+//!
+//! Whole steps are gathered and sent as one transaction, which carries the last of them as the committed offset of a consumer group of the output's own,
+//! `backstay.<pipeline>.<view>.<connector>`, on partition 0 of the topic: the [`marker`]. So keys and values are the user's alone, and a
+//! recovery reads one value. The transactional id is that name too, the same in all epochs.
+//!
+//! Invariants:
+//! 1. A step is in one transaction, whole; a reader with `read_committed` never sees a part.
+//! 2. At start `init_transactions` comes first (it ends what a former process left under way, and fences it), then the marker is read,
+//!    then the epoch is written into it, then steps are delivered.
+//! 3. The marker is between the checkpoint's and the last record's step, of this incarnation and not of a later epoch; else the topic
+//!    is refused. A marker that is missing although the checkpoint knows of one is refused too.
+//! 4. A transaction that failed is sent again as it was, after the marker was read: if that says that it was committed after all, it is not.
+//!
+//! Bounds: a transaction holds the steps that came until [`BYTES`] or [`MESSAGES`] are there or there is nothing more to deliver; a step larger than that is held whole.
+//! Limits: messages without a key of one step are spread over partitions, in no order between these.
+
+mod link;
+mod marker;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::super::config::ConnectorConfig;
+use super::super::format::message::{Encoder, Messages};
+use super::super::options::Options;
+use super::super::{ConnectorError, Context, Level, Output, Result, Resume, SinkPosition};
+use crate::circuit::Delta;
+use crate::connector::kafka::{self, failed, insist};
+use link::{Failure, Link, Reader, Target};
+use marker::Marker;
+
+/// Bytes of messages after which a transaction is committed.
+const BYTES: usize = 8 << 20;
+/// Messages after which it is.
+const MESSAGES: usize = 100_000;
+/// How often the marker of an idle output is written again: the brokers forget groups without members after days.
+const REFRESH: Duration = Duration::from_secs(12 * 3600);
+/// In the position: the step of the marker, if there is one.
+const MARKER: &str = "marker";
+/// librdkafka's own.
+const TRANSACTION_MS: u64 = 60_000;
+
+/// A configured output.
+#[derive(Debug)]
+pub(crate) struct KafkaOutput {
+    target: Target,
+    encoder: Encoder,
+    patience: Duration,
+    /// How long the brokers let a transaction be; longer ones are aborted.
+    transaction_ms: u64,
+    link: Option<Link>,
+    /// What this process writes into the marker.
+    me: Marker,
+    /// The step of the topic's marker, if it has one.
+    marker: Option<u64>,
+    /// Steps up to here are in the topic, and come again in a replay.
+    has: u64,
+    /// The last step that was delivered.
+    step: u64,
+    /// The steps that are not committed: first and last with messages, and these.
+    first: u64,
+    last: u64,
+    messages: Messages,
+    committed_at: Option<Instant>,
+}
+
+impl KafkaOutput {
+    pub(crate) fn new(config: &ConnectorConfig, ctx: &Context) -> Result<Self> {
+        let place = "transport.config of kafka_output";
+        let own = ["topic", "initialization_timeout_secs", "headers", "fault_tolerance", "kafka_service", "log_level"];
+        let mut settings = kafka::settings(&ctx.name, place, &config.transport.config, &own)?;
+        let only_own = only(&config.transport.config, &own);
+        let options = Options::new(&ctx.name, place, &only_own, &own[..2], &own[2..])?;
+        let transaction_ms = match settings.get("transaction.timeout.ms").map(str::parse) {
+            Some(Ok(ms)) => ms,
+            _ => TRANSACTION_MS,
+        };
+        settings.set_log_level(rdkafka::config::RDKafkaLogLevel::Critical);
+        let id = format!("backstay.{}.{}", ctx.pipeline, ctx.name);
+        let topic = options.require_string("topic")?.to_owned();
+        Ok(Self {
+            target: Target { connector: ctx.name.clone(), id, topic, settings },
+            encoder: Encoder::new(config.format.as_ref(), ctx)?,
+            patience: Duration::from_secs(options.u64("initialization_timeout_secs")?.unwrap_or(20)),
+            transaction_ms,
+            link: None,
+            me: Marker::default(),
+            marker: None,
+            has: 0,
+            step: 0,
+            first: 0,
+            last: 0,
+            messages: Messages::default(),
+            committed_at: None,
+        })
+    }
+
+    fn error(&self, message: impl Into<String>) -> ConnectorError {
+        ConnectorError::new(&self.target.connector, message)
+    }
+
+    /// The marker, checked against what the checkpoint and the log say.
+    fn check(&self, found: Option<Marker>, resume: &Resume) -> Result<u64> {
+        let (topic, id) = (&self.target.topic, &self.target.id);
+        let fix =
+            format!("give it another topic, or, if its content may go, delete the topic and the consumer group {id}");
+        let Some(checkpoint) = &resume.checkpoint else {
+            return match found {
+                None => Ok(0),
+                Some(m) => Err(self.error(format!(
+                    "topic {topic} holds what {m} delivered up to step {}, and this pipeline begins anew: {fix}",
+                    m.step
+                ))),
+            };
+        };
+        let known = checkpoint.detail.get(MARKER).and_then(serde_json::Value::as_u64);
+        match (found, known) {
+            (None, None) => Ok(0),
+            (None, Some(step)) => Err(self.error(format!(
+                "topic {topic} was delivered step {step}, but it has no marker (the offset of the consumer group {id}) any more: the topic was \
+                 deleted and made anew, or the group was deleted. Put them back, or start this pipeline in a new data directory with a new topic"
+            ))),
+            (Some(m), _) if m.incarnation != self.me.incarnation => Err(self.error(format!(
+                "topic {topic} belongs to {m}, not to incarnation {}: {fix}",
+                self.me.incarnation
+            ))),
+            (Some(m), _) if m.epoch > self.me.epoch || (m.epoch == self.me.epoch && self.link.is_none()) => {
+                Err(self.error(format!("topic {topic} was taken over by {m}: another process runs this pipeline from a copy of its data directory")))
+            }
+            (Some(_), _) if !resume.replayed => Ok(0),
+            (Some(m), Some(step)) if m.step < step => Err(self.error(format!(
+                "topic {topic} stands at step {}, but the checkpoint says that step {step} was delivered: its marker was set back; {fix}",
+                m.step
+            ))),
+            (Some(m), _) if m.step > resume.last_step => Err(self.error(format!(
+                "topic {topic} was delivered step {}, but the last step that the checkpoint and the log hold is {}: part of the log is missing; \
+                 put the data directory's files back, or start in another one with another topic",
+                m.step, resume.last_step
+            ))),
+            (Some(m), _) => Ok(m.step),
+        }
+    }
+
+    /// Connects anew, and takes what was committed after all out of what waits.
+    fn connect(&mut self) -> Result<()> {
+        let link = match Link::new(&self.target, self.transaction_ms) {
+            Err(Failure { code: Some(Code::InvalidTransactionTimeout), .. }) => return Err(self.too_long()),
+            other => other.map_err(|f| f.error)?,
+        };
+        match link.reader.marker(&self.target)? {
+            // An earlier epoch's is ours to replace: its writer was fenced when this producer began.
+            Some(m) if m.incarnation != self.me.incarnation || m.epoch > self.me.epoch => {
+                return Err(self.fenced(&format!("by {m}")));
+            }
+            // Nobody else writes markers since: the transaction whose end is not known was committed.
+            Some(m) if !self.messages.is_empty() && m.step == self.last && self.marker != Some(m.step) => {
+                self.marker = Some(m.step);
+                self.messages.clear();
+            }
+            Some(_) => {}
+            None if self.marker.is_some() => {
+                return Err(self.error(format!(
+                    "topic {} has lost its marker (the offset of the consumer group {}) while the pipeline was running: was it deleted?",
+                    self.target.topic, self.target.id
+                )));
+            }
+            None => {}
+        }
+        self.link = Some(link);
+        Ok(())
+    }
+
+    fn fenced(&self, by: &str) -> ConnectorError {
+        self.error(format!(
+            "fenced {by}: another process delivers as {} to topic {}; two processes run this pipeline, or two pipelines have one name",
+            self.target.id, self.target.topic
+        ))
+    }
+
+    fn too_long(&self) -> ConnectorError {
+        self.error(format!(
+            "steps {} to {}, {} messages of {} bytes, take longer to send than the brokers let a transaction be: raise their transaction.max.timeout.ms, \
+             or make steps smaller (max_batch_size of the inputs)",
+            self.first,
+            self.last,
+            self.messages.len(),
+            self.messages.bytes()
+        ))
+    }
+
+    /// Sends what waits as one transaction.
+    fn commit(&mut self) -> Result<()> {
+        if self.messages.is_empty() {
+            return Ok(());
+        }
+        self.transact(self.last)
+    }
+
+    /// A transaction of what waits, and of the marker.
+    fn transact(&mut self, step: u64) -> Result<()> {
+        if self.link.is_none() {
+            let waited = !self.messages.is_empty();
+            self.connect()?;
+            if waited && self.messages.is_empty() {
+                return Ok(());
+            }
+        }
+        let Some(link) = &self.link else { return Ok(()) };
+        let begun = kafka::now();
+        let marker = Marker { step, ..self.me };
+        if let Err(failure) = link.transaction(&self.target, &self.messages, &marker) {
+            // Whatever it was: a new producer ends the transaction, and the marker tells whether it was committed.
+            self.link = None;
+            if !failure.is_fence {
+                return Err(failure.error);
+            }
+            // The brokers treat one who is too slow as one who was replaced.
+            if begun.elapsed() < Duration::from_millis(self.transaction_ms / 10 * 9) {
+                return Err(self.fenced("while it was delivering"));
+            }
+            self.transaction_ms = self.transaction_ms.saturating_mul(2).min(i32::MAX as u64);
+            let message =
+                format!("{}; trying again with {} ms for a transaction", failure.error.message, self.transaction_ms);
+            return Err(ConnectorError { retry: true, ..self.error(message) });
+        }
+        self.messages.clear();
+        self.marker = Some(step);
+        self.committed_at = Some(kafka::now());
+        Ok(())
+    }
+}
+
+/// The keys of `own` in a configuration.
+fn only(config: &serde_json::Value, own: &[&str]) -> serde_json::Value {
+    let map = config.as_object().cloned().unwrap_or_default();
+    serde_json::Value::Object(map.into_iter().filter(|(key, _)| own.contains(&key.as_str())).collect())
+}
+
+impl Output for KafkaOutput {
+    fn level(&self) -> Level {
+        Level::ExactlyOnce
+    }
+
+    fn open(&mut self, resume: &Resume) -> Result<()> {
+        self.me = Marker { step: 0, incarnation: resume.incarnation, epoch: resume.epoch };
+        self.step = resume.checkpoint.as_ref().map_or(resume.step, |c| c.step);
+        // Before anything is fenced: is this topic ours?
+        let found = insist(self.patience, || {
+            let reader = Reader::new(&self.target)?;
+            if resume.copy && reader.has_messages(&self.target)? {
+                let message = format!(
+                    "topic {} has messages, and this pipeline is a copy of a savepoint, which begins anew: give it another topic",
+                    self.target.topic
+                );
+                return Err(self.error(message));
+            }
+            reader.marker(&self.target)
+        })?;
+        self.check(found, resume)?;
+        let link = insist(self.patience, || Link::new(&self.target, self.transaction_ms).map_err(|f| f.error))?;
+        let found = insist(self.patience, || link.reader.marker(&self.target))?;
+        self.has = self.check(found, resume)?;
+        self.link = Some(link);
+        if let Some(found) = found {
+            self.marker = Some(found.step);
+            // Only the epoch changes: a process that was cut off finds that it was replaced.
+            insist(self.patience, || self.transact(found.step))?;
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, step: u64, delta: &Delta) -> Result<()> {
+        if step > self.step {
+            if step > self.has && !delta.is_empty() {
+                if self.messages.is_empty() {
+                    self.first = step;
+                }
+                self.encoder.encode(step, delta, &mut self.messages)?;
+                self.last = step;
+            }
+            self.step = step;
+        }
+        // Here too if it was taken in already: the commit after it failed, and this is the next try.
+        if self.messages.bytes() >= BYTES || self.messages.len() >= MESSAGES {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.commit()
+    }
+
+    fn replay_done(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<SinkPosition> {
+        self.commit()?;
+        let detail = self.marker.map(|step| (MARKER.to_owned(), step.into()));
+        Ok(SinkPosition { step: self.step, detail: detail.into_iter().collect::<BTreeMap<_, _>>() })
+    }
+
+    fn idle(&mut self) -> Result<()> {
+        match (self.marker, self.committed_at) {
+            (Some(step), Some(at)) if at.elapsed() >= REFRESH => self.transact(step),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A broker's error.
+fn broker(target: &Target, what: &str, error: &rdkafka::error::KafkaError) -> ConnectorError {
+    failed(&target.connector, what, error)
+}
