@@ -101,6 +101,7 @@ fn generate(program: &Program) -> f64 {
     for table in &program.tables {
         for config in &table.connectors {
             let context = Context {
+                pipeline: "nexmark".into(),
                 name: table.name.clone(),
                 schema: table.schema.clone(),
                 primary_key: table.primary_key.clone(),

@@ -13,6 +13,7 @@ mod demo;
 mod differential;
 mod flights;
 mod full_disk;
+mod kafka;
 mod kill;
 mod late;
 mod process;

@@ -104,34 +104,46 @@ impl KafkaOutput {
         ConnectorError::new(&self.target.connector, message)
     }
 
-    /// The marker, checked against what the checkpoint and the log say.
-    fn check(&self, found: Option<Marker>, resume: &Resume) -> Result<u64> {
-        let (topic, id) = (&self.target.topic, &self.target.id);
-        let fix =
-            format!("give it another topic, or, if its content may go, delete the topic and the consumer group {id}");
-        let Some(checkpoint) = &resume.checkpoint else {
-            return match found {
-                None => Ok(0),
-                Some(m) => Err(self.error(format!(
-                    "topic {topic} holds what {m} delivered up to step {}, and this pipeline begins anew: {fix}",
-                    m.step
-                ))),
-            };
-        };
-        let known = checkpoint.detail.get(MARKER).and_then(serde_json::Value::as_u64);
+    fn fix(&self) -> String {
+        let id = &self.target.id;
+        format!("give it another topic, or, if its content may go, delete the topic and the consumer group {id}")
+    }
+
+    /// Refuses a topic that is somebody else's.
+    fn check_owner(&self, found: Option<Marker>, resume: &Resume) -> Result<()> {
+        let (topic, fix) = (&self.target.topic, self.fix());
+        let Some(m) = found else { return Ok(()) };
+        if resume.checkpoint.is_none() {
+            return Err(self.error(format!(
+                "topic {topic} holds what {m} delivered up to step {}, and this pipeline begins anew: {fix}",
+                m.step
+            )));
+        }
+        if m.incarnation != self.me.incarnation {
+            let me = self.me.incarnation;
+            return Err(self.error(format!("topic {topic} belongs to {m}, not to incarnation {me}: {fix}")));
+        }
+        // Each opening of a store has an epoch of its own.
+        if m.epoch >= self.me.epoch {
+            return Err(self.error(format!(
+                "topic {topic} was taken over by {m}, and this is epoch {}: another process runs this pipeline from a copy of its data directory",
+                self.me.epoch
+            )));
+        }
+        Ok(())
+    }
+
+    /// The marker's step, checked against what the checkpoint and the log say; 0 if nothing of it comes again.
+    fn check_step(&self, found: Option<Marker>, resume: &Resume) -> Result<u64> {
+        let (topic, fix) = (&self.target.topic, self.fix());
+        let known = resume.checkpoint.as_ref().and_then(|c| c.detail.get(MARKER)).and_then(serde_json::Value::as_u64);
         match (found, known) {
             (None, None) => Ok(0),
             (None, Some(step)) => Err(self.error(format!(
-                "topic {topic} was delivered step {step}, but it has no marker (the offset of the consumer group {id}) any more: the topic was \
-                 deleted and made anew, or the group was deleted. Put them back, or start this pipeline in a new data directory with a new topic"
+                "topic {topic} was delivered step {step}, but it has no marker (the offset of the consumer group {}) any more: the topic was \
+                 deleted and made anew, or the group was deleted. Put them back, or start this pipeline in a new data directory with a new topic",
+                self.target.id
             ))),
-            (Some(m), _) if m.incarnation != self.me.incarnation => Err(self.error(format!(
-                "topic {topic} belongs to {m}, not to incarnation {}: {fix}",
-                self.me.incarnation
-            ))),
-            (Some(m), _) if m.epoch > self.me.epoch || (m.epoch == self.me.epoch && self.link.is_none()) => {
-                Err(self.error(format!("topic {topic} was taken over by {m}: another process runs this pipeline from a copy of its data directory")))
-            }
             (Some(_), _) if !resume.replayed => Ok(0),
             (Some(m), Some(step)) if m.step < step => Err(self.error(format!(
                 "topic {topic} stands at step {}, but the checkpoint says that step {step} was delivered: its marker was set back; {fix}",
@@ -249,9 +261,10 @@ impl Output for KafkaOutput {
     fn open(&mut self, resume: &Resume) -> Result<()> {
         self.me = Marker { step: 0, incarnation: resume.incarnation, epoch: resume.epoch };
         self.step = resume.checkpoint.as_ref().map_or(resume.step, |c| c.step);
-        // Before anything is fenced: is this topic ours?
+        // Before anything is fenced: is this topic ours? What a killed process left under way is not waited for: only its end tells the
+        // step, and it ends when this producer begins.
         let found = insist(self.patience, || {
-            let reader = Reader::new(&self.target)?;
+            let reader = Reader::new(&self.target, "read_uncommitted")?;
             if resume.copy && reader.has_messages(&self.target)? {
                 let message = format!(
                     "topic {} has messages, and this pipeline is a copy of a savepoint, which begins anew: give it another topic",
@@ -261,10 +274,11 @@ impl Output for KafkaOutput {
             }
             reader.marker(&self.target)
         })?;
-        self.check(found, resume)?;
+        self.check_owner(found, resume)?;
         let link = insist(self.patience, || Link::new(&self.target, self.transaction_ms).map_err(|f| f.error))?;
         let found = insist(self.patience, || link.reader.marker(&self.target))?;
-        self.has = self.check(found, resume)?;
+        self.check_owner(found, resume)?;
+        self.has = self.check_step(found, resume)?;
         self.link = Some(link);
         if let Some(found) = found {
             self.marker = Some(found.step);

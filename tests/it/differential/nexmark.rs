@@ -60,6 +60,7 @@ fn reference(sql: &str) -> String {
 fn rows(table: &Table) -> RecordBatch {
     let [config] = &table.connectors[..] else { panic!("{} has one connector", table.name) };
     let context = Context {
+        pipeline: "nexmark".into(),
         name: format!("{}.{}", table.name, config.name),
         schema: table.schema.clone(),
         primary_key: table.primary_key.clone(),

@@ -57,16 +57,14 @@ impl fmt::Debug for Reader {
 }
 
 impl Reader {
-    pub(super) fn new(target: &Target) -> Result<Self> {
+    /// With `read_committed` a group\'s offset is asked for as a stable one: transactions under way are waited for.
+    pub(super) fn new(target: &Target, isolation: &str) -> Result<Self> {
         let mut settings = target.settings.clone();
-        settings
-            .set("group.id", &target.id)
-            .set("enable.auto.commit", "false")
-            .set("isolation.level", "read_committed");
+        settings.set("group.id", &target.id).set("enable.auto.commit", "false").set("isolation.level", isolation);
         settings.create().map(Self).map_err(|e| broker(target, "make a consumer", &e))
     }
 
-    /// The marker. Waits for transactions under way: with `read_committed` a group's offset is asked for as a stable one.
+    /// The marker.
     pub(super) fn marker(&self, target: &Target) -> Result<Option<Marker>> {
         let fail = |e: KafkaError| broker(target, "read the marker", &e);
         let mut list = TopicPartitionList::new();
@@ -134,7 +132,8 @@ impl Link {
             return Err(Failure { error, code: None, is_fence: false });
         }
         producer.init_transactions(REQUEST).map_err(fail("begin as a transactional producer"))?;
-        let reader = Reader::new(target).map_err(|error| Failure { error, code: None, is_fence: false })?;
+        let reader =
+            Reader::new(target, "read_committed").map_err(|error| Failure { error, code: None, is_fence: false })?;
         Ok(Self { producer, reader })
     }
 

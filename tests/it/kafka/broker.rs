@@ -1,0 +1,150 @@
+//! A broker for one test, and what a test does with it.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::process::repository;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A broker. One that the test did not start is left alone.
+pub(super) struct Broker {
+    dir: tempfile::TempDir,
+    pub(super) address: String,
+}
+
+/// A message's key and value.
+pub(super) type Pair = (Option<String>, Option<String>);
+
+impl Broker {
+    /// Starts one; `None`, said on standard error, if there can be none here and `BACKSTAY_REQUIRE_SERVERS` is not set.
+    pub(super) fn start() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        match script("start", &dir) {
+            Ok(address) => Some(Self { dir, address }),
+            Err(why) if std::env::var_os("BACKSTAY_REQUIRE_SERVERS").is_some() => panic!("no Kafka: {why}"),
+            Err(why) => {
+                eprintln!("SKIPPED, there is no Kafka: {why}");
+                None
+            }
+        }
+    }
+
+    /// Whether it can be killed.
+    pub(super) fn is_own() -> bool {
+        std::env::var_os("BACKSTAY_TEST_KAFKA").is_none()
+    }
+
+    pub(super) fn kill(&self) {
+        script("kill", &self.dir).unwrap();
+    }
+
+    pub(super) fn restart(&self) {
+        script("start", &self.dir).unwrap();
+    }
+
+    fn settings(&self) -> ClientConfig {
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", &self.address).set_log_level(rdkafka::config::RDKafkaLogLevel::Critical);
+        settings
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.settings().create().unwrap()
+    }
+
+    /// Makes topics of so many partitions.
+    pub(super) fn create(&self, topics: &[(&str, i32)]) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let new = topics.iter().map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1)));
+        let new: Vec<_> = new.collect();
+        for result in runtime.block_on(self.admin().create_topics(&new, &AdminOptions::new())).unwrap() {
+            result.unwrap();
+        }
+    }
+
+    /// Deletes a topic, and waits until it is gone.
+    pub(super) fn delete(&self, topic: &str) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let admin = self.admin();
+        for result in runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new())).unwrap() {
+            result.unwrap();
+        }
+        let end = Instant::now() + PATIENCE;
+        let is_there = || {
+            let metadata = admin.inner().fetch_metadata(None, Duration::from_secs(10)).unwrap();
+            metadata.topics().iter().any(|t| t.name() == topic)
+        };
+        while is_there() {
+            assert!(Instant::now() < end, "{topic} stays");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub(super) fn producer(&self, transactional_id: Option<&str>) -> BaseProducer {
+        let mut settings = self.settings();
+        settings.set("enable.idempotence", "true");
+        match transactional_id {
+            Some(id) => settings.set("transactional.id", id),
+            None => settings.set("message.timeout.ms", "120000"),
+        };
+        settings.create().unwrap()
+    }
+
+    /// Sends values, and waits until the broker has them.
+    pub(super) fn send(&self, topic: &str, values: &[String]) {
+        let producer = self.producer(None);
+        for value in values {
+            producer.send(BaseRecord::<[u8], str>::to(topic).payload(value)).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+    }
+
+    /// Every committed message of a topic, by partition in order.
+    pub(super) fn read(&self, topic: &str) -> BTreeMap<i32, Vec<Pair>> {
+        let mut settings = self.settings();
+        settings.set("group.id", "test").set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = settings.create().unwrap();
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+        let mut list = TopicPartitionList::new();
+        let mut read = BTreeMap::new();
+        for partition in metadata.topics()[0].partitions() {
+            list.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+            read.insert(partition.id(), Vec::new());
+        }
+        consumer.assign(&list).unwrap();
+        let mut left = read.len();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        while left > 0 {
+            match consumer.poll(PATIENCE).expect("messages or the end") {
+                Ok(m) => read.get_mut(&m.partition()).unwrap().push((m.key().map(text), m.payload().map(text))),
+                Err(rdkafka::error::KafkaError::PartitionEOF(_)) => left -= 1,
+                Err(e) => panic!("{e}"),
+            }
+        }
+        read
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = script("kill", &self.dir);
+    }
+}
+
+fn script(command: &str, dir: &tempfile::TempDir) -> Result<String, String> {
+    let output = Command::new(repository().join("tests/servers/kafka")).arg(command).arg(dir.path()).output().unwrap();
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout).unwrap().trim().to_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}

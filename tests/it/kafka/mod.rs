@@ -1,0 +1,5 @@
+//! Kafka to SQL to Kafka, against a real broker (`tests/servers/kafka`).
+
+mod broker;
+mod kills;
+mod refusals;
