@@ -219,15 +219,16 @@ impl KafkaReader {
             };
             let key = (message.topic().to_owned(), message.partition());
             let Some(place) = self.places.get_mut(&key) else { continue };
-            if let Some((at, known)) = place.expected.take() {
-                if offset(&message) == at && identity(at, hash(&message)) != known {
-                    failure = Some(shared.error(format!(
+            if let Some((at, known)) = place.expected.take()
+                && offset(&message) == at
+                && identity(at, hash(&message)) != known
+            {
+                failure = Some(shared.error(format!(
                         "{}/{}: the message at offset {at} is not the one that has been read there: the topic was made anew. Start in another data \
                          directory to read the new topic from its beginning",
                         key.0, key.1
                     )));
-                    break;
-                }
+                break;
             }
             if place.next.is_some_and(|next| offset(&message) < next) {
                 continue;
