@@ -77,7 +77,9 @@ impl InputEndpoint {
 
     /// Reads what a step record names again, and verifies it (invariant 3).
     pub fn replay(&mut self, step: u64, record: &InputBatch) -> Result<Batch> {
-        let chunks = self.input.replay(&record.descriptor)?;
+        let of_step =
+            |e: ConnectorError| ConnectorError { message: format!("replay of step {step}: {}", e.message), ..e };
+        let chunks = self.input.replay(&record.descriptor).map_err(of_step)?;
         let chunks = chunks.into_iter().map(|chunk| hashed(chunk, &self.hasher)).collect::<Result<_, _>>()?;
         let batch = replayed(chunks);
         if (batch.rows, batch.hash) != (record.rows, record.hash) {

@@ -90,6 +90,16 @@ impl Broker {
         }
     }
 
+    /// Deletes the messages of partition 0 before an offset, or all there are, as retention does.
+    pub(super) fn delete_before(&self, topic: &str, offset: i64) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let admin = self.admin();
+        let (_, high) = admin.inner().fetch_watermarks(topic, 0, PATIENCE).unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, 0, Offset::Offset(offset.min(high))).unwrap();
+        runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).unwrap();
+    }
+
     pub(super) fn producer(&self, transactional_id: Option<&str>) -> BaseProducer {
         let mut settings = self.settings();
         settings.set("enable.idempotence", "true");

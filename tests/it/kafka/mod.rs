@@ -1,5 +1,6 @@
 //! Kafka to SQL to Kafka, against a real broker (`tests/servers/kafka`).
 
 mod broker;
+mod faults;
 mod kills;
 mod refusals;
