@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use super::broker::Broker;
-use crate::process::{backstay, output, stderr};
+use crate::process::{backstay, output, repository, stderr};
 
 fn sql(address: &str, input: &str, output: &str) -> String {
     format!(
@@ -98,4 +98,11 @@ fn an_input_topic_that_was_made_anew_is_refused() {
     // As long as the old one, and longer: its content tells.
     broker.send("in", &ids(100..110));
     refused(&output(args(&sql_file, &data)), &["connector t.in", "in/0", "offset 9", "made anew"]);
+}
+
+#[test]
+fn the_example_is_a_program() {
+    let sql = repository().join("examples/kafka/orders.sql");
+    let checked = backstay(["check", sql.to_str().unwrap()]).env("KAFKA", "localhost:9092").output().unwrap();
+    assert!(checked.status.success(), "{}", stderr(&checked));
 }
