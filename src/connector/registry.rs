@@ -12,12 +12,13 @@ use super::options::suggestion;
 use super::output::file::FileOutput;
 use super::output::kafka::KafkaOutput;
 use super::output::null::NullOutput;
+use super::output::postgres::PostgresOutput;
 use super::{ConnectorError, Context, Input, Output, Result};
 
 /// Input transports.
 pub const INPUTS: &[&str] = &["file_input", "kafka_input", "nexmark", "datagen"];
 /// Output transports.
-pub const OUTPUTS: &[&str] = &["file_output", "kafka_output", "null_output"];
+pub const OUTPUTS: &[&str] = &["file_output", "kafka_output", "postgres_output", "null_output"];
 /// Feldera's transports that are not here yet.
 const LATER: &[&str] = &[
     "url_input",
@@ -29,7 +30,6 @@ const LATER: &[&str] = &[
     "delta_table_output",
     "iceberg_input",
     "postgres_input",
-    "postgres_output",
     "pub_sub_input",
     "redis_output",
 ];
@@ -115,6 +115,7 @@ pub fn output(config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Output>>
         "file_output" => Ok(Box::new(FileOutput::new(config, &ctx)?)),
         "kafka_output" => Ok(Box::new(KafkaOutput::new(config, &ctx)?)),
         "null_output" => Ok(Box::new(NullOutput::new(config, &ctx)?)),
+        "postgres_output" => Ok(Box::new(PostgresOutput::new(config, &ctx)?)),
         other => Err(unknown(&ctx.name, other, "a view", OUTPUTS, INPUTS)),
     }
 }

@@ -42,7 +42,7 @@ impl Place {
     }
 
     /// Expects a failure with this exit code; gives what it said.
-    fn fail(&self, code: i32) -> String {
+    pub fn fail(&self, code: i32) -> String {
         let output = output(self.args());
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{text}");

@@ -16,6 +16,7 @@ mod full_disk;
 mod kafka;
 mod kill;
 mod late;
+mod postgres;
 mod process;
 mod query;
 mod rng;

@@ -58,9 +58,20 @@ fn json_keys(schema: &SchemaRef) -> Vec<String> {
 
 /// One column's texts.
 #[derive(Debug, Default)]
-struct Texts {
+pub(crate) struct Texts {
     bytes: String,
     ends: Vec<usize>,
+}
+
+/// How a column's values stand beside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quoting {
+    /// As JSON values.
+    Json,
+    /// As fields of CSV with this delimiter.
+    Csv(u8),
+    /// As they are; NULL is empty.
+    Raw,
 }
 
 impl Renderer {
@@ -123,7 +134,8 @@ impl Renderer {
         ends: &mut Vec<usize>,
     ) -> Result<()> {
         let Style::Json { keys } = &self.style else { return Ok(()) };
-        let columns = columns.iter().map(|c| self.column(c, None)).collect::<Result<Vec<Texts>>>()?;
+        let columns =
+            columns.iter().map(|c| column(&self.connector, c, Quoting::Json)).collect::<Result<Vec<Texts>>>()?;
         let mut readers: Vec<(&str, std::slice::Iter<'_, usize>, usize)> =
             columns.iter().map(|t| (t.bytes.as_str(), t.ends.iter(), 0)).collect();
         for _ in 0..rows {
@@ -162,11 +174,13 @@ impl Renderer {
         if delta.is_empty() {
             return Ok(());
         }
-        let delimiter = match self.style {
-            Style::Csv { delimiter } => Some(delimiter),
-            Style::Json { .. } => None,
+        let quoting = match self.style {
+            Style::Csv { delimiter } => Quoting::Csv(delimiter),
+            Style::Json { .. } => Quoting::Json,
         };
-        let columns = delta.rows.columns().iter().map(|c| self.column(c, delimiter)).collect::<Result<Vec<Texts>>>()?;
+        let connector = &self.connector;
+        let columns =
+            delta.rows.columns().iter().map(|c| column(connector, c, quoting)).collect::<Result<Vec<Texts>>>()?;
         let mut readers: Vec<(&str, std::slice::Iter<'_, usize>, usize)> =
             columns.iter().map(|t| (t.bytes.as_str(), t.ends.iter(), 0)).collect();
         let mut line = Vec::new();
@@ -203,175 +217,168 @@ impl Renderer {
         }
         Ok(())
     }
-
-    /// The texts of one column, for CSV with a delimiter or for JSON.
-    fn column(&self, array: &dyn Array, delimiter: Option<u8>) -> Result<Texts> {
-        let json = delimiter.is_none();
-        let null = if json { "null" } else { "" };
-        let quote = if json { "\"" } else { "" };
-        macro_rules! plain {
-            ($t:ty) => {
-                primitive::<$t>(array, null, |out, v| write!(out, "{v}"))
-            };
-        }
-        macro_rules! quoted {
-            ($t:ty, $write:expr) => {
-                primitive::<$t>(array, null, |out, v| {
-                    out.push_str(quote);
-                    $write(out, v)?;
-                    out.push_str(quote);
-                    Ok(())
-                })
-            };
-        }
-        let texts = match array.data_type() {
-            DataType::Boolean => rows(array, null, array.as_boolean().iter(), |out, v| write!(out, "{v}")),
-            DataType::Int8 => plain!(Int8Type),
-            DataType::Int16 => plain!(Int16Type),
-            DataType::Int32 => plain!(Int32Type),
-            DataType::Int64 => plain!(Int64Type),
-            DataType::UInt8 => plain!(UInt8Type),
-            DataType::UInt16 => plain!(UInt16Type),
-            DataType::UInt32 => plain!(UInt32Type),
-            DataType::UInt64 => plain!(UInt64Type),
-            DataType::Float32 => primitive::<Float32Type>(array, null, |out, v| {
-                if v.is_finite() { write!(out, "{v:?}") } else { not_finite(out, f64::from(v), quote) }
-            }),
-            DataType::Float64 => primitive::<Float64Type>(array, null, |out, v| {
-                if v.is_finite() { write!(out, "{v:?}") } else { not_finite(out, v, quote) }
-            }),
-            DataType::Decimal128(_, scale) => quoted!(Decimal128Type, |out: &mut String, v| decimal(out, v, *scale)),
-            DataType::Date32 => quoted!(Date32Type, |out: &mut String, v| date(out, i64::from(v))),
-            DataType::Time32(TimeUnit::Second) => {
-                quoted!(Time32SecondType, |out: &mut String, v| time(out, i64::from(v) * 1_000_000_000))
-            }
-            DataType::Time32(_) => {
-                quoted!(Time32MillisecondType, |out: &mut String, v| time(out, i64::from(v) * 1_000_000))
-            }
-            DataType::Time64(TimeUnit::Microsecond) => {
-                quoted!(Time64MicrosecondType, |out: &mut String, v: i64| time(out, v.saturating_mul(1_000)))
-            }
-            DataType::Time64(_) => quoted!(Time64NanosecondType, |out: &mut String, v| time(out, v)),
-            DataType::Timestamp(unit, zone) => {
-                let z = if zone.is_some() { "Z" } else { "" };
-                match unit {
-                    TimeUnit::Second => quoted!(TimestampSecondType, |o: &mut String, v| timestamp(o, v, 1, z)),
-                    TimeUnit::Millisecond => {
-                        quoted!(TimestampMillisecondType, |o: &mut String, v| timestamp(o, v, 1_000, z))
-                    }
-                    TimeUnit::Microsecond => {
-                        quoted!(TimestampMicrosecondType, |o: &mut String, v| timestamp(o, v, 1_000_000, z))
-                    }
-                    TimeUnit::Nanosecond => {
-                        quoted!(TimestampNanosecondType, |o: &mut String, v| timestamp(o, v, 1_000_000_000, z))
-                    }
-                }
-            }
-            DataType::Utf8 => rows(array, null, array.as_string::<i32>().iter(), |o, v| text(o, v, delimiter)),
-            DataType::LargeUtf8 => rows(array, null, array.as_string::<i64>().iter(), |o, v| text(o, v, delimiter)),
-            DataType::Utf8View => rows(array, null, array.as_string_view().iter(), |o, v| text(o, v, delimiter)),
-            DataType::Binary => rows(array, null, array.as_binary::<i32>().iter(), |out, v| {
-                out.push_str(quote);
-                hex(out, v);
-                out.push_str(quote);
-                Ok(())
-            }),
-            DataType::Interval(IntervalUnit::MonthDayNano) => {
-                quoted!(IntervalMonthDayNanoType, |out: &mut String, v: IntervalMonthDayNano| {
-                    interval(out, v.months, v.days, v.nanoseconds)
-                })
-            }
-            DataType::Duration(TimeUnit::Microsecond) => {
-                quoted!(DurationMicrosecondType, |out: &mut String, v: i64| interval(
-                    out,
-                    0,
-                    0,
-                    v.saturating_mul(1_000)
-                ))
-            }
-            DataType::List(_) | DataType::Struct(_) | DataType::Map(..) => {
-                let documents = self.documents(array)?;
-                return Ok(match delimiter {
-                    Some(delimiter) => documents.quoted(array, delimiter),
-                    None => documents,
-                });
-            }
-            other => {
-                return Err(ConnectorError::new(
-                    &self.connector,
-                    format!("a column has the type {other}, which cannot be written"),
-                ));
-            }
-        };
-        texts.map_err(|_| ConnectorError::new(&self.connector, "a value cannot be written as text"))
-    }
 }
 
-impl Renderer {
-    /// Lists, structs and maps as JSON.
-    fn documents(&self, array: &dyn Array) -> Result<Texts> {
-        let mut keys: Option<Vec<String>> = None;
-        // Where the elements of each row begin; without, each row is an element.
-        let mut offsets: Option<&[i32]> = None;
-        let parts: Vec<Texts> = match array.data_type() {
-            DataType::List(_) => {
-                let list = array.as_list::<i32>();
-                offsets = Some(list.value_offsets());
-                vec![self.column(list.values(), None)?]
-            }
-            DataType::Map(..) => {
-                let map = array.as_map();
-                offsets = Some(map.value_offsets());
-                vec![self.column(map.keys(), None)?, self.column(map.values(), None)?]
-            }
-            _ => {
-                let row = array.as_struct();
-                keys = Some(row.fields().iter().map(|f| Value::String(f.name().clone()).to_string()).collect());
-                row.columns().iter().map(|c| self.column(c, None)).collect::<Result<_>>()?
-            }
+/// The texts of one column.
+pub(crate) fn column(connector: &str, array: &dyn Array, quoting: Quoting) -> Result<Texts> {
+    let json = quoting == Quoting::Json;
+    let null = if json { "null" } else { "" };
+    let quote = if json { "\"" } else { "" };
+    macro_rules! plain {
+        ($t:ty) => {
+            primitive::<$t>(array, null, |out, v| write!(out, "{v}"))
         };
-        let range = |row: usize| match offsets {
-            Some(offsets) => offsets_range(offsets, row),
-            None => row..row + 1,
+    }
+    macro_rules! quoted {
+        ($t:ty, $write:expr) => {
+            primitive::<$t>(array, null, |out, v| {
+                out.push_str(quote);
+                $write(out, v)?;
+                out.push_str(quote);
+                Ok(())
+            })
         };
-        let (open, close) = if keys.is_none() && parts.len() == 1 { ('[', ']') } else { ('{', '}') };
-        let mut texts = Texts::default();
-        for row in 0..array.len() {
-            let out = &mut texts.bytes;
-            if array.is_null(row) {
-                out.push_str("null");
-                texts.ends.push(texts.bytes.len());
-                continue;
-            }
-            out.push(open);
-            let start = out.len();
-            for element in range(row) {
-                for (i, part) in parts.iter().enumerate() {
-                    let is_value = keys.is_none() && parts.len() == 2 && i == 1;
-                    if out.len() > start && !is_value {
-                        out.push(',');
-                    }
-                    let text = part.get(element);
-                    match &keys {
-                        Some(keys) => {
-                            out.push_str(keys.get(i).map_or("", String::as_str));
-                            out.push(':');
-                            out.push_str(text);
-                        }
-                        // A key of another type than text is quoted.
-                        None if parts.len() == 2 && i == 0 => {
-                            let quote = if text.starts_with('"') { "" } else { "\"" };
-                            out.extend([quote, text, quote, ":"]);
-                        }
-                        None => out.push_str(text),
-                    }
+    }
+    let texts = match array.data_type() {
+        DataType::Boolean => rows(array, null, array.as_boolean().iter(), |out, v| write!(out, "{v}")),
+        DataType::Int8 => plain!(Int8Type),
+        DataType::Int16 => plain!(Int16Type),
+        DataType::Int32 => plain!(Int32Type),
+        DataType::Int64 => plain!(Int64Type),
+        DataType::UInt8 => plain!(UInt8Type),
+        DataType::UInt16 => plain!(UInt16Type),
+        DataType::UInt32 => plain!(UInt32Type),
+        DataType::UInt64 => plain!(UInt64Type),
+        DataType::Float32 => primitive::<Float32Type>(array, null, |out, v| {
+            if v.is_finite() { write!(out, "{v:?}") } else { not_finite(out, f64::from(v), quote) }
+        }),
+        DataType::Float64 => primitive::<Float64Type>(array, null, |out, v| {
+            if v.is_finite() { write!(out, "{v:?}") } else { not_finite(out, v, quote) }
+        }),
+        DataType::Decimal128(_, scale) => quoted!(Decimal128Type, |out: &mut String, v| decimal(out, v, *scale)),
+        DataType::Date32 => quoted!(Date32Type, |out: &mut String, v| date(out, i64::from(v))),
+        DataType::Time32(TimeUnit::Second) => {
+            quoted!(Time32SecondType, |out: &mut String, v| time(out, i64::from(v) * 1_000_000_000))
+        }
+        DataType::Time32(_) => {
+            quoted!(Time32MillisecondType, |out: &mut String, v| time(out, i64::from(v) * 1_000_000))
+        }
+        DataType::Time64(TimeUnit::Microsecond) => {
+            quoted!(Time64MicrosecondType, |out: &mut String, v: i64| time(out, v.saturating_mul(1_000)))
+        }
+        DataType::Time64(_) => quoted!(Time64NanosecondType, |out: &mut String, v| time(out, v)),
+        DataType::Timestamp(unit, zone) => {
+            let z = if zone.is_some() { "Z" } else { "" };
+            match unit {
+                TimeUnit::Second => quoted!(TimestampSecondType, |o: &mut String, v| timestamp(o, v, 1, z)),
+                TimeUnit::Millisecond => {
+                    quoted!(TimestampMillisecondType, |o: &mut String, v| timestamp(o, v, 1_000, z))
+                }
+                TimeUnit::Microsecond => {
+                    quoted!(TimestampMicrosecondType, |o: &mut String, v| timestamp(o, v, 1_000_000, z))
+                }
+                TimeUnit::Nanosecond => {
+                    quoted!(TimestampNanosecondType, |o: &mut String, v| timestamp(o, v, 1_000_000_000, z))
                 }
             }
-            out.push(close);
-            texts.ends.push(texts.bytes.len());
         }
-        Ok(texts)
+        DataType::Utf8 => rows(array, null, array.as_string::<i32>().iter(), |o, v| text(o, v, quoting)),
+        DataType::LargeUtf8 => rows(array, null, array.as_string::<i64>().iter(), |o, v| text(o, v, quoting)),
+        DataType::Utf8View => rows(array, null, array.as_string_view().iter(), |o, v| text(o, v, quoting)),
+        DataType::Binary => rows(array, null, array.as_binary::<i32>().iter(), |out, v| {
+            out.push_str(quote);
+            hex(out, v);
+            out.push_str(quote);
+            Ok(())
+        }),
+        DataType::Interval(IntervalUnit::MonthDayNano) => {
+            quoted!(IntervalMonthDayNanoType, |out: &mut String, v: IntervalMonthDayNano| {
+                interval(out, v.months, v.days, v.nanoseconds)
+            })
+        }
+        DataType::Duration(TimeUnit::Microsecond) => {
+            quoted!(DurationMicrosecondType, |out: &mut String, v: i64| interval(out, 0, 0, v.saturating_mul(1_000)))
+        }
+        DataType::List(_) | DataType::Struct(_) | DataType::Map(..) => {
+            let documents = documents(connector, array)?;
+            return Ok(match quoting {
+                Quoting::Csv(delimiter) => documents.quoted(array, delimiter),
+                Quoting::Json | Quoting::Raw => documents,
+            });
+        }
+        other => {
+            return Err(ConnectorError::new(
+                connector,
+                format!("a column has the type {other}, which cannot be written"),
+            ));
+        }
+    };
+    texts.map_err(|_| ConnectorError::new(connector, "a value cannot be written as text"))
+}
+
+/// Lists, structs and maps as JSON.
+fn documents(connector: &str, array: &dyn Array) -> Result<Texts> {
+    let mut keys: Option<Vec<String>> = None;
+    // Where the elements of each row begin; without, each row is an element.
+    let mut offsets: Option<&[i32]> = None;
+    let parts: Vec<Texts> = match array.data_type() {
+        DataType::List(_) => {
+            let list = array.as_list::<i32>();
+            offsets = Some(list.value_offsets());
+            vec![column(connector, list.values(), Quoting::Json)?]
+        }
+        DataType::Map(..) => {
+            let map = array.as_map();
+            offsets = Some(map.value_offsets());
+            vec![column(connector, map.keys(), Quoting::Json)?, column(connector, map.values(), Quoting::Json)?]
+        }
+        _ => {
+            let row = array.as_struct();
+            keys = Some(row.fields().iter().map(|f| Value::String(f.name().clone()).to_string()).collect());
+            row.columns().iter().map(|c| column(connector, c, Quoting::Json)).collect::<Result<_>>()?
+        }
+    };
+    let range = |row: usize| match offsets {
+        Some(offsets) => offsets_range(offsets, row),
+        None => row..row + 1,
+    };
+    let (open, close) = if keys.is_none() && parts.len() == 1 { ('[', ']') } else { ('{', '}') };
+    let mut texts = Texts::default();
+    for row in 0..array.len() {
+        let out = &mut texts.bytes;
+        if array.is_null(row) {
+            out.push_str("null");
+            texts.ends.push(texts.bytes.len());
+            continue;
+        }
+        out.push(open);
+        let start = out.len();
+        for element in range(row) {
+            for (i, part) in parts.iter().enumerate() {
+                let is_value = keys.is_none() && parts.len() == 2 && i == 1;
+                if out.len() > start && !is_value {
+                    out.push(',');
+                }
+                let text = part.get(element);
+                match &keys {
+                    Some(keys) => {
+                        out.push_str(keys.get(i).map_or("", String::as_str));
+                        out.push(':');
+                        out.push_str(text);
+                    }
+                    // A key of another type than text is quoted.
+                    None if parts.len() == 2 && i == 0 => {
+                        let quote = if text.starts_with('"') { "" } else { "\"" };
+                        out.extend([quote, text, quote, ":"]);
+                    }
+                    None => out.push_str(text),
+                }
+            }
+        }
+        out.push(close);
+        texts.ends.push(texts.bytes.len());
     }
+    Ok(texts)
 }
 
 fn offsets_range(offsets: &[i32], row: usize) -> std::ops::Range<usize> {
@@ -381,7 +388,7 @@ fn offsets_range(offsets: &[i32], row: usize) -> std::ops::Range<usize> {
 
 impl Texts {
     /// The text of a row.
-    fn get(&self, row: usize) -> &str {
+    pub(crate) fn get(&self, row: usize) -> &str {
         let start = row.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
         let end = self.ends.get(row).copied().unwrap_or(start);
         self.bytes.get(start..end).unwrap_or_default()
@@ -443,10 +450,11 @@ fn rows<V>(
     Ok(texts)
 }
 
-fn text(out: &mut String, value: &str, delimiter: Option<u8>) -> Written {
-    match delimiter {
-        Some(delimiter) => csv_text(out, value, delimiter),
-        None => json_text(out, value)?,
+fn text(out: &mut String, value: &str, quoting: Quoting) -> Written {
+    match quoting {
+        Quoting::Csv(delimiter) => csv_text(out, value, delimiter),
+        Quoting::Json => json_text(out, value)?,
+        Quoting::Raw => out.push_str(value),
     }
     Ok(())
 }

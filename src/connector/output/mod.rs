@@ -1,5 +1,6 @@
-//! Output transports, one file each.
+//! Output transports, one file or folder each.
 
 pub(crate) mod file;
 pub(crate) mod kafka;
 pub(crate) mod null;
+pub(crate) mod postgres;
