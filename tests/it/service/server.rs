@@ -64,9 +64,15 @@ impl Service {
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
-        stream.write_all(format!("{request}\r\n{body}").as_bytes()).unwrap();
+        // A body that is too long is answered, and the connection closed, before all of it was sent: who sends on may then find it reset, with
+        // the answer lost or not.
+        let sent = stream.write_all(format!("{request}\r\n{body}").as_bytes());
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
+        let read = stream.read_to_end(&mut answer);
+        if answer.is_empty() && body.len() > 1 << 20 && (sent.is_err() || read.is_err()) {
+            return self.send(method, path, headers, body);
+        }
+        assert!(!answer.is_empty(), "{sent:?}, {read:?}");
         parse(&answer)
     }
 
