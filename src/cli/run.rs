@@ -176,6 +176,13 @@ fn environment(args: &Args) -> Result<Environment, Failure> {
         let dir = std::path::absolute(dir).map_err(|e| Failure::usage(format!("--data-dir {}: {e}", dir.display())))?;
         variables.insert("DATA_DIR".into(), dir.to_string_lossy().into_owned());
     }
+    // Not for a program that came over the service's API: whoever may send one may not read the manager's environment by it.
+    if args.api_socket.is_none() {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((format!("env:{}", name.into_string().ok()?), value.into_string().ok()?))
+        };
+        variables.extend(std::env::vars_os().filter_map(text));
+    }
     let base_dir = match args.sql.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),

@@ -55,6 +55,17 @@ impl Place {
     }
 }
 
+#[test]
+fn a_connector_can_name_a_variable_of_the_environment() {
+    let place = Place::new();
+    place.write("p.sql", &SQL.replace("t.csv", "${env:BACKSTAY_TEST_FILE}"));
+    let text = place.fail(2);
+    assert!(text.contains("the environment variable BACKSTAY_TEST_FILE is not set"), "{text}");
+    let run = crate::process::backstay(place.args()).env("BACKSTAY_TEST_FILE", "t.csv").output().unwrap();
+    assert!(run.status.success(), "{}", stderr(&run));
+    assert_eq!(lines(&place.out()), FIRST);
+}
+
 fn lines(text: &str) -> Vec<&str> {
     let mut lines: Vec<_> = text.lines().collect();
     lines.sort_unstable();
