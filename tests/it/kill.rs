@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::process::{Victim, files, integrate, repository, succeed};
-use crate::rng::Rng;
+use crate::rng::{Rng, number_from};
 
 /// Kills in each of the scenarios.
 fn kills() -> u64 {
-    std::env::var("BACKSTAY_KILLS").ok().and_then(|k| k.parse().ok()).unwrap_or(20)
+    number_from("BACKSTAY_KILLS", 20)
 }
 
 /// Runs the example to its end in `dir`, under `kills` SIGKILLs.

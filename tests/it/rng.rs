@@ -11,7 +11,7 @@ impl Rng {
 
     /// From the seed of the environment (`BACKSTAY_SEED`), or a fixed one, which is given too.
     pub fn from_env(fixed: u64) -> (Self, u64) {
-        let seed = std::env::var("BACKSTAY_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(fixed);
+        let seed = number_from("BACKSTAY_SEED", fixed);
         (Self(seed), seed)
     }
 
@@ -34,6 +34,11 @@ impl Rng {
     pub fn once_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
+}
+
+/// A number of the environment's, or this one.
+pub fn number_from(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
 /// A number that looks like chance.

@@ -27,8 +27,8 @@ use backstay::pipeline::PipelineError;
 use backstay::pipeline::config::StorageConfig;
 use backstay::sabotage::{Check, without};
 
-use crate::rng::{Rng, mix};
-use campaign::{Run, number_from, play, play_in_a_copy, reference, subjects};
+use crate::rng::{Rng, mix, number_from};
+use campaign::{Run, play, play_in_a_copy, reference, subjects};
 use game::{End, Game, plan};
 use oracle::compare;
 use source::SourceState;

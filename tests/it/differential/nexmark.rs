@@ -26,7 +26,7 @@ const STEPS: usize = 12;
 const KILLS: u64 = 4;
 
 fn events() -> u64 {
-    std::env::var("BACKSTAY_NEXMARK_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(30_000)
+    crate::rng::number_from("BACKSTAY_NEXMARK_EVENTS", 30_000)
 }
 
 /// The text of query `n`, over as many events as there are to be.

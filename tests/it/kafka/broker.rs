@@ -145,6 +145,11 @@ impl Broker {
     }
 }
 
+/// A row for each id, as the tests' programs read them.
+pub(super) fn ids(ids: std::ops::Range<u64>) -> Vec<String> {
+    ids.map(|id| format!("{{\"id\": {id}}}")).collect()
+}
+
 impl Drop for Broker {
     fn drop(&mut self) {
         let _ = script("kill", &self.dir);

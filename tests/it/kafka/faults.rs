@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use super::broker::Broker;
+use super::broker::{Broker, ids};
 use crate::process::backstay;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -89,10 +89,6 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn ids(ids: std::ops::Range<u64>) -> Vec<String> {
-    ids.map(|id| format!("{{\"id\": {id}}}")).collect()
 }
 
 fn messages(broker: &Broker) -> usize {

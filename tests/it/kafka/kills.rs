@@ -12,7 +12,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::broker::{Broker, Pair};
 use crate::process::{backstay, integrate};
-use crate::rng::Rng;
+use crate::rng::{Rng, number_from};
 
 const CUSTOMERS: u64 = 200;
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -189,10 +189,6 @@ impl<'a> Pipeline<'a> {
     }
 }
 
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
-}
-
 /// Values with how often they are there.
 fn counted<'a>(values: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
     let mut counts = BTreeMap::new();
@@ -204,7 +200,7 @@ fn counted<'a>(values: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize
 fn every_step_is_in_the_topics_once_and_whole_under_kills() {
     let Some(broker) = Broker::start() else { return };
     let (mut random, seed) = Rng::from_env(11);
-    let (kills, broker_kills) = (number("BACKSTAY_KILLS", 8), number("BACKSTAY_BROKER_KILLS", 2));
+    let (kills, broker_kills) = (number_from("BACKSTAY_KILLS", 8), number_from("BACKSTAY_BROKER_KILLS", 2));
     eprintln!("BACKSTAY_SEED={seed} BACKSTAY_KILLS={kills} BACKSTAY_BROKER_KILLS={broker_kills}");
     broker.create(&[("orders", 3), ("customers", 2), ("totals", 2), ("large", 3)]);
     let temp = tempfile::tempdir().unwrap();

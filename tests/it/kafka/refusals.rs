@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-use super::broker::Broker;
+use super::broker::{Broker, ids};
 use crate::process::{backstay, output, repository, stderr};
 
 fn sql(address: &str, input: &str, output: &str) -> String {
@@ -14,10 +14,6 @@ fn sql(address: &str, input: &str, output: &str) -> String {
         CREATE VIEW v WITH ('connectors' = '[{{"name": "out", "transport": {{"name": "kafka_output", "config": {{"bootstrap.servers": "{address}",
         "topic": "{output}", "initialization_timeout_secs": 5}}}}, "format": {{"name": "json"}}}}]') AS SELECT id FROM t;"#
     )
-}
-
-fn ids(ids: std::ops::Range<u64>) -> Vec<String> {
-    ids.map(|id| format!("{{\"id\": {id}}}")).collect()
 }
 
 fn args<'a>(sql: &'a Path, data: &'a Path) -> [&'a str; 6] {
@@ -40,6 +36,15 @@ fn run_until(broker: &Broker, sql: &Path, data: &Path, topic: &str, messages: us
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
+/// Writes the program that copies `in` to `out`, and runs it over ten messages.
+fn copy_ten(broker: &Broker, sql_file: &Path, data: &Path) {
+    std::fs::write(sql_file, sql(&broker.address, "in", "out")).unwrap();
+    std::fs::write(sql_file.with_extension("config.json"), r#"{"storage": true, "fault_tolerance": true}"#).unwrap();
+    broker.create(&[("in", 1), ("out", 1)]);
+    broker.send("in", &ids(0..10));
+    run_until(broker, sql_file, data, "out", 10);
+}
+
 fn refused(output: &Output, words: &[&str]) {
     let said = stderr(output);
     assert!(!output.status.success(), "{said}");
@@ -53,11 +58,7 @@ fn a_topic_that_is_not_the_one_that_was_is_refused() {
     let Some(broker) = Broker::start() else { return };
     let temp = tempfile::tempdir().unwrap();
     let (sql_file, data) = (temp.path().join("p.sql"), temp.path().join("data"));
-    std::fs::write(&sql_file, sql(&broker.address, "in", "out")).unwrap();
-    std::fs::write(temp.path().join("p.config.json"), r#"{"storage": true, "fault_tolerance": true}"#).unwrap();
-    broker.create(&[("in", 1), ("out", 1)]);
-    broker.send("in", &ids(0..10));
-    run_until(&broker, &sql_file, &data, "out", 10);
+    copy_ten(&broker, &sql_file, &data);
 
     // A copy of the data directory goes on, after which the original is a zombie.
     let copy = temp.path().join("copy");
@@ -84,11 +85,7 @@ fn an_input_topic_that_was_made_anew_is_refused() {
     let Some(broker) = Broker::start() else { return };
     let temp = tempfile::tempdir().unwrap();
     let (sql_file, data) = (temp.path().join("p.sql"), temp.path().join("data"));
-    std::fs::write(&sql_file, sql(&broker.address, "in", "out")).unwrap();
-    std::fs::write(temp.path().join("p.config.json"), r#"{"storage": true, "fault_tolerance": true}"#).unwrap();
-    broker.create(&[("in", 1), ("out", 1)]);
-    broker.send("in", &ids(0..10));
-    run_until(&broker, &sql_file, &data, "out", 10);
+    copy_ten(&broker, &sql_file, &data);
 
     broker.delete("in");
     broker.create(&[("in", 1)]);

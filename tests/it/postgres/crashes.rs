@@ -8,13 +8,9 @@ use std::time::{Duration, Instant};
 use super::{Database, Server, sink};
 use crate::cli::Place;
 use crate::process::{Victim, backstay, integrate};
-use crate::rng::Rng;
+use crate::rng::{Rng, number_from};
 
 const ROWS: u64 = 20_000;
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
-}
 
 /// Sums of a join, by key and as a log of changes, beside a file.
 fn program(db: &Database, follow: bool) -> String {
@@ -89,7 +85,7 @@ fn compare(place: &Place, db: &Database, seed: u64) {
 fn the_tables_have_each_step_once_and_whole_under_kills() {
     let Some(server) = Server::start() else { return };
     let (mut random, seed) = Rng::from_env(13);
-    let (kills, server_kills) = (number("BACKSTAY_KILLS", 10), number("BACKSTAY_SERVER_KILLS", 3));
+    let (kills, server_kills) = (number_from("BACKSTAY_KILLS", 10), number_from("BACKSTAY_SERVER_KILLS", 3));
     eprintln!("BACKSTAY_SEED={seed} BACKSTAY_KILLS={kills} BACKSTAY_SERVER_KILLS={server_kills}");
     let (place, db) = prepare(&server, &mut random, false);
     let args = place.args();

@@ -45,10 +45,6 @@ pub(super) struct Played {
     pub(super) trace: u64,
 }
 
-pub(super) fn number_from(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
-}
-
 pub(super) fn subjects() -> [Arc<Subject>; COUNT] {
     std::array::from_fn(|number| Arc::new(Subject::new(number)))
 }
