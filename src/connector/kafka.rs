@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use serde_json::Value;
 
@@ -28,8 +29,8 @@ const RESERVED: &[&str] = &[
     "transactional.id",
 ];
 
-/// Reads the settings of librdkafka in `config`: all keys that are not in `own`.
-pub(super) fn settings(connector: &str, place: &str, config: &Value, own: &[&str]) -> Result<ClientConfig> {
+/// Parts the settings of a connector: those with keys of `own`, as they stand, and all others, which are librdkafka's.
+pub(super) fn settings(connector: &str, place: &str, config: &Value, own: &[&str]) -> Result<(Value, ClientConfig)> {
     let error = |message: String| ConnectorError::new(connector, format!("{place}: {message}"));
     let empty = serde_json::Map::new();
     let map = match config {
@@ -37,8 +38,13 @@ pub(super) fn settings(connector: &str, place: &str, config: &Value, own: &[&str
         Value::Null => &empty,
         _ => return Err(error("it must be a JSON object".to_owned())),
     };
+    let mut ours = serde_json::Map::new();
     let mut settings = ClientConfig::new();
-    for (key, value) in map.iter().filter(|(key, _)| !own.contains(&key.as_str())) {
+    for (key, value) in map {
+        if own.contains(&key.as_str()) {
+            ours.insert(key.clone(), value.clone());
+            continue;
+        }
         if RESERVED.contains(&key.as_str()) {
             return Err(error(format!(
                 "\"{key}\" is the connector's own to decide, exactly-once rests on it; leave it out"
@@ -61,7 +67,8 @@ pub(super) fn settings(connector: &str, place: &str, config: &Value, own: &[&str
         KafkaError::ClientConfig(_, what, key, _) => error(format!("\"{key}\": {}", what.trim())),
         other => error(other.to_string()),
     })?;
-    Ok(settings)
+    settings.set_log_level(RDKafkaLogLevel::Critical);
+    Ok((Value::Object(ours), settings))
 }
 
 /// Whether an error stays whatever is tried: what is wrong is the configuration, the permissions or the data.
@@ -104,23 +111,6 @@ pub(super) fn failed(connector: &str, what: &str, error: &KafkaError) -> Connect
     ConnectorError { connector: connector.to_owned(), message: format!("cannot {what}: {text}"), retry }
 }
 
-/// The present, for deadlines.
-#[expect(clippy::disallowed_methods, reason = "a deadline of a broker's request: it reaches no delta")]
-pub(super) fn now() -> std::time::Instant {
-    std::time::Instant::now()
-}
-
-/// Tries until it works, the error is final, or `patience` has passed.
-pub(super) fn insist<T>(patience: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let end = now() + patience;
-    loop {
-        match attempt() {
-            Err(e) if e.retry && now() < end => std::thread::park_timeout(Duration::from_millis(200)),
-            other => return other,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -137,6 +127,8 @@ mod tests {
         let e = error(json!({"bootstrap.servers": "a", "sasl.mechanism": {"x": 1}}));
         assert!(e.contains("must be a string"), "{e}");
         let good = json!({"bootstrap.servers": "a", "topic": "t", "socket.timeout.ms": 3000});
-        assert_eq!(settings("v.k", "", &good, &["topic"]).unwrap().get("socket.timeout.ms"), Some("3000"));
+        let (ours, settings) = settings("v.k", "", &good, &["topic"]).unwrap();
+        assert_eq!(settings.get("socket.timeout.ms"), Some("3000"));
+        assert_eq!(ours, json!({"topic": "t"}));
     }
 }

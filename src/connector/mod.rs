@@ -19,6 +19,7 @@ pub mod input;
 mod kafka;
 pub mod options;
 pub mod output;
+mod patience;
 pub mod registry;
 #[cfg(test)]
 mod testing;

@@ -11,12 +11,12 @@
 //! noticed if one step brings both.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use hashbrown::HashMap;
-use std::sync::Arc;
 
-use super::render::Renderer;
+use super::render::{Renderer, Texts};
 use crate::circuit::Delta;
 use crate::connector::config::FormatConfig;
 use crate::connector::options::{Options, suggestion};
@@ -131,26 +131,23 @@ impl Encoder {
         if delta.is_empty() {
             return Ok(());
         }
-        let (mut rows, mut ends) = (Vec::new(), Vec::new());
-        self.row.objects(delta.rows.columns(), delta.len(), &mut rows, &mut ends)?;
-        let (mut keys, mut key_ends) = (Vec::new(), Vec::new());
-        if let Some((columns, renderer)) = &self.key {
-            let columns: Vec<_> = columns.iter().filter_map(|c| delta.rows.columns().get(*c)).cloned().collect();
-            renderer.objects(&columns, delta.len(), &mut keys, &mut key_ends)?;
-        }
-        if self.upsert {
-            return self.upserts(&delta.weights, (&rows, &ends), (&keys, &key_ends), out);
+        let rows = self.row.objects(delta.rows.columns(), delta.len())?;
+        let keys = match &self.key {
+            Some((columns, renderer)) => {
+                let columns: Vec<_> = columns.iter().filter_map(|c| delta.rows.columns().get(*c)).cloned().collect();
+                Some(renderer.objects(&columns, delta.len())?)
+            }
+            None => None,
+        };
+        if let Some(keys) = keys.as_ref().filter(|_| self.upsert) {
+            return self.upserts(&delta.weights, &rows, keys, out);
         }
         let step = if self.include_step { format!("\"step\":{step},") } else { String::new() };
-        let mut objects = Spans::new(&rows, &ends);
-        let mut object_keys = Spans::new(&keys, &key_ends);
-        for weight in &delta.weights {
-            let row = objects.next().unwrap_or_default();
-            let key = object_keys.next();
+        for (row, weight) in delta.weights.iter().enumerate() {
             let operation: &[u8] = if *weight > 0 { b"\"insert\":" } else { b"\"delete\":" };
             for _ in 0..weight.unsigned_abs() {
-                let key = key.map(|key| out.append(&[key]));
-                let value = out.append(&[b"{", step.as_bytes(), operation, row, b"}"]);
+                let key = keys.as_ref().map(|keys| out.append(&[keys.get(row).as_bytes()]));
+                let value = out.append(&[b"{", step.as_bytes(), operation, rows.get(row).as_bytes(), b"}"]);
                 out.spans.push(Span { key, value: Some(value) });
             }
         }
@@ -158,16 +155,11 @@ impl Encoder {
     }
 
     /// One message a key, in the order in which the keys stand in the delta.
-    fn upserts(
-        &self,
-        weights: &[i64],
-        rows: (&[u8], &[usize]),
-        keys: (&[u8], &[usize]),
-        out: &mut Messages,
-    ) -> Result<()> {
-        let mut order: Vec<(&[u8], Option<&[u8]>)> = Vec::new();
-        let mut places: HashMap<&[u8], usize> = HashMap::new();
-        for ((row, key), weight) in Spans::new(rows.0, rows.1).zip(Spans::new(keys.0, keys.1)).zip(weights) {
+    fn upserts(&self, weights: &[i64], rows: &Texts, keys: &Texts, out: &mut Messages) -> Result<()> {
+        let mut order: Vec<(&str, Option<&str>)> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        for (i, weight) in weights.iter().enumerate() {
+            let (row, key) = (rows.get(i), keys.get(i));
             let place = *places.entry(key).or_insert_with(|| {
                 order.push((key, None));
                 order.len() - 1
@@ -175,43 +167,18 @@ impl Encoder {
             let Some((_, value)) = order.get_mut(place).filter(|_| *weight > 0) else { continue };
             if *weight > 1 || value.replace(row).is_some() {
                 let message = format!(
-                    "the view has two rows with the key {}, so that \"update_format\": \"upsert\" cannot say what it holds: name all of its \
-                     key's columns in \"key_fields\", or use \"insert_delete\"",
-                    String::from_utf8_lossy(key)
+                    "the view has two rows with the key {key}, so that \"update_format\": \"upsert\" cannot say what it holds: name all of its \
+                     key's columns in \"key_fields\", or use \"insert_delete\""
                 );
                 return Err(ConnectorError::new(&self.connector, message));
             }
         }
         for (key, value) in order {
-            let key = Some(out.append(&[key]));
-            let value = value.map(|row| out.append(&[row]));
+            let key = Some(out.append(&[key.as_bytes()]));
+            let value = value.map(|row| out.append(&[row.as_bytes()]));
             out.spans.push(Span { key, value });
         }
         Ok(())
-    }
-}
-
-/// Texts that stand one after the other, by their ends.
-struct Spans<'a> {
-    bytes: &'a [u8],
-    ends: std::slice::Iter<'a, usize>,
-    at: usize,
-}
-
-impl<'a> Spans<'a> {
-    fn new(bytes: &'a [u8], ends: &'a [usize]) -> Self {
-        Self { bytes, ends: ends.iter(), at: 0 }
-    }
-}
-
-impl<'a> Iterator for Spans<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let end = *self.ends.next()?;
-        let text = self.bytes.get(self.at..end);
-        self.at = end;
-        text
     }
 }
 

@@ -14,12 +14,13 @@ mod scan;
 pub(crate) mod split;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
 use super::config::FormatConfig;
 use super::options::suggestion;
-use super::{ConnectorError, Context, Result, RowError};
+use super::{Chunk, ConnectorError, Context, Identity, Result, RowError};
 use split::Record;
 
 /// Rows of one block.
@@ -33,6 +34,19 @@ pub(crate) struct Parsed {
     pub(crate) ends: Vec<u64>,
     /// The others.
     pub(crate) errors: Vec<RowError>,
+}
+
+impl Parsed {
+    /// The chunk of a partition that these rows are, for the offsets from `start` to `end`.
+    pub(crate) fn into_chunk(
+        self,
+        partition: Arc<str>,
+        (start, end): (u64, u64),
+        identity: Arc<dyn Identity>,
+    ) -> Chunk {
+        let Self { rows, weights, ends, errors } = self;
+        Chunk { partition, start, end, rows, weights, ends, errors, identity }
+    }
 }
 
 /// How the bytes of input files are rows.

@@ -125,29 +125,22 @@ impl Renderer {
         Ok(Self { connector: connector.to_owned(), schema: schema.clone(), include_step: false, style })
     }
 
-    /// Appends a JSON object for each row, and where it ends.
-    pub(crate) fn objects(
-        &self,
-        columns: &[ArrayRef],
-        rows: usize,
-        out: &mut Vec<u8>,
-        ends: &mut Vec<usize>,
-    ) -> Result<()> {
-        let Style::Json { keys } = &self.style else { return Ok(()) };
+    /// A JSON object for each row.
+    pub(crate) fn objects(&self, columns: &[ArrayRef], rows: usize) -> Result<Texts> {
+        let mut objects = Texts::default();
+        let Style::Json { keys } = &self.style else { return Ok(objects) };
         let columns =
             columns.iter().map(|c| column(&self.connector, c, Quoting::Json)).collect::<Result<Vec<Texts>>>()?;
-        let mut readers: Vec<(&str, std::slice::Iter<'_, usize>, usize)> =
-            columns.iter().map(|t| (t.bytes.as_str(), t.ends.iter(), 0)).collect();
-        for _ in 0..rows {
-            out.push(b'{');
-            for (reader, key) in readers.iter_mut().zip(keys) {
-                out.extend_from_slice(key.as_bytes());
-                out.extend_from_slice(next(reader));
+        for row in 0..rows {
+            objects.bytes.push('{');
+            for (texts, key) in columns.iter().zip(keys) {
+                objects.bytes.push_str(key);
+                objects.bytes.push_str(texts.get(row));
             }
-            out.push(b'}');
-            ends.push(out.len());
+            objects.bytes.push('}');
+            objects.ends.push(objects.bytes.len());
         }
-        Ok(())
+        Ok(objects)
     }
 
     /// What a file begins with.

@@ -237,16 +237,7 @@ impl Shared {
         }
         let block = buf.get(from..to).unwrap_or_default();
         let parsed = self.format.parse(layout, block, buf_start + from as u64, records)?;
-        Ok(Chunk {
-            partition: Arc::clone(partition),
-            start,
-            end,
-            rows: parsed.rows,
-            weights: parsed.weights,
-            ends: parsed.ends,
-            errors: parsed.errors,
-            identity: Arc::new(NoIdentity),
-        })
+        Ok(parsed.into_chunk(Arc::clone(partition), (start, end), Arc::new(NoIdentity)))
     }
 
     /// Reads a range again.

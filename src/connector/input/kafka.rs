@@ -50,7 +50,7 @@ enum Start {
 /// What readers share.
 struct Shared {
     connector: String,
-    topics: Vec<String>,
+    topics: Vec<Arc<str>>,
     start: Start,
     settings: ClientConfig,
     format: Format,
@@ -85,10 +85,8 @@ impl KafkaInput {
             "resume_earliest_if_data_expires",
         ];
         let own: Vec<&str> = known.iter().chain(&later).copied().collect();
-        let mut settings = kafka::settings(&ctx.name, place, &config.transport.config, &own)?;
-        let map = config.transport.config.as_object().cloned().unwrap_or_default();
-        let of_ours = Value::Object(map.into_iter().filter(|(key, _)| own.contains(&key.as_str())).collect());
-        let options = Options::new(&ctx.name, place, &of_ours, &known, &later)?;
+        let (ours, mut settings) = kafka::settings(&ctx.name, place, &config.transport.config, &own)?;
+        let options = Options::new(&ctx.name, place, &ours, &known, &later)?;
         let topics = match (options.string("topic")?, options.strings("topics")?) {
             (Some(topic), None) => vec![topic.to_owned()],
             (None, Some(topics)) if !topics.is_empty() => topics,
@@ -107,14 +105,13 @@ impl KafkaInput {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("isolation.level", "read_committed")
-            .set("auto.offset.reset", "error")
-            .set_log_level(rdkafka::config::RDKafkaLogLevel::Critical);
+            .set("auto.offset.reset", "error");
         if settings.get("queued.max.messages.kbytes").is_none() {
             settings.set("queued.max.messages.kbytes", "16384");
         }
         let shared = Shared {
             connector: ctx.name.clone(),
-            topics,
+            topics: topics.into_iter().map(Arc::from).collect(),
             start: start(&options)?,
             settings,
             layout: format.layout(std::path::Path::new(""), &[])?,

@@ -30,7 +30,8 @@ use super::super::format::message::{Encoder, Messages};
 use super::super::options::Options;
 use super::super::{ConnectorError, Context, Level, Output, Result, Resume, SinkPosition};
 use crate::circuit::Delta;
-use crate::connector::kafka::{self, failed, insist};
+use crate::connector::kafka::{self, failed};
+use crate::connector::patience::{insist, now};
 use link::{Failure, Link, Reader, Target};
 use marker::Marker;
 
@@ -73,14 +74,12 @@ impl KafkaOutput {
     pub(crate) fn new(config: &ConnectorConfig, ctx: &Context) -> Result<Self> {
         let place = "transport.config of kafka_output";
         let own = ["topic", "initialization_timeout_secs", "headers", "fault_tolerance", "kafka_service", "log_level"];
-        let mut settings = kafka::settings(&ctx.name, place, &config.transport.config, &own)?;
-        let only_own = only(&config.transport.config, &own);
-        let options = Options::new(&ctx.name, place, &only_own, &own[..2], &own[2..])?;
+        let (ours, settings) = kafka::settings(&ctx.name, place, &config.transport.config, &own)?;
+        let options = Options::new(&ctx.name, place, &ours, &own[..2], &own[2..])?;
         let transaction_ms = match settings.get("transaction.timeout.ms").map(str::parse) {
             Some(Ok(ms)) => ms,
             _ => TRANSACTION_MS,
         };
-        settings.set_log_level(rdkafka::config::RDKafkaLogLevel::Critical);
         let id = format!("backstay.{}.{}", ctx.pipeline, ctx.name);
         let topic = options.require_string("topic")?.to_owned();
         Ok(Self {
@@ -223,7 +222,7 @@ impl KafkaOutput {
             }
         }
         let Some(link) = &self.link else { return Ok(()) };
-        let begun = kafka::now();
+        let begun = now();
         let marker = Marker { step, ..self.me };
         if let Err(failure) = link.transaction(&self.target, &self.messages, &marker) {
             // Whatever it was: a new producer ends the transaction, and the marker tells whether it was committed.
@@ -242,15 +241,9 @@ impl KafkaOutput {
         }
         self.messages.clear();
         self.marker = Some(step);
-        self.committed_at = Some(kafka::now());
+        self.committed_at = Some(now());
         Ok(())
     }
-}
-
-/// The keys of `own` in a configuration.
-fn only(config: &serde_json::Value, own: &[&str]) -> serde_json::Value {
-    let map = config.as_object().cloned().unwrap_or_default();
-    serde_json::Value::Object(map.into_iter().filter(|(key, _)| own.contains(&key.as_str())).collect())
 }
 
 impl Output for KafkaOutput {

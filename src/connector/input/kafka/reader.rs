@@ -13,7 +13,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{Shared, Start};
 use crate::connector::format::split::Record;
-use crate::connector::kafka::{self, REQUEST, code, failed};
+use crate::connector::kafka::{REQUEST, code, failed};
+use crate::connector::patience::{insist, now};
 use crate::connector::{
     Chunk, ConnectorError, Identity, InputReader, Next, PartitionPosition, Position, Range, Result,
 };
@@ -26,6 +27,9 @@ pub(super) const BYTES: usize = 1 << 20;
 const LOOK: Duration = Duration::from_secs(30);
 /// How long a replay waits for the brokers to go on.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A topic, one of the configuration's, and the partition's number in it.
+type Partition = (Arc<str>, i32);
 
 /// Messages of one partition that are to be parsed.
 #[derive(Debug, Default)]
@@ -89,7 +93,7 @@ struct Place {
 /// Reads all partitions.
 pub(super) struct KafkaReader {
     shared: Arc<Shared>,
-    places: BTreeMap<(String, i32), Place>,
+    places: BTreeMap<Partition, Place>,
     consumer: Option<BaseConsumer>,
     looked_at: Option<Instant>,
     ready: VecDeque<Chunk>,
@@ -133,7 +137,7 @@ impl KafkaReader {
             self.consumer = Some(consumer);
         }
         found?;
-        self.looked_at = Some(kafka::now());
+        self.looked_at = Some(now());
         Ok(())
     }
 
@@ -152,7 +156,7 @@ impl KafkaReader {
                 )));
             }
             for partition in partitions {
-                let key = (topic.clone(), partition);
+                let key = (Arc::clone(topic), partition);
                 let place = self.places.get(&key);
                 if !is_first && place.is_some() {
                     continue;
@@ -179,7 +183,7 @@ impl KafkaReader {
     }
 
     /// Where a partition is read on from: at the last message that has been read, if it is still there, to see that it is the same.
-    fn resume_at(&self, consumer: &BaseConsumer, key: &(String, i32), next: u64) -> Result<Offset> {
+    fn resume_at(&self, consumer: &BaseConsumer, key: &Partition, next: u64) -> Result<Offset> {
         let (low, high) = self.shared.bounds(consumer, key)?;
         let (topic, partition) = key;
         if next > high {
@@ -204,7 +208,7 @@ impl KafkaReader {
     fn poll(&mut self) -> Result<()> {
         let Some(consumer) = &self.consumer else { return Ok(()) };
         let shared = &self.shared;
-        let mut gathered: BTreeMap<(String, i32), Gathered> = BTreeMap::new();
+        let mut gathered: BTreeMap<Partition, Gathered> = BTreeMap::new();
         let (mut rows, mut bytes) = (0, 0);
         let mut failure = None;
         while rows < ROWS && bytes < BYTES {
@@ -217,7 +221,8 @@ impl KafkaReader {
                 }
                 Some(Ok(message)) => message,
             };
-            let key = (message.topic().to_owned(), message.partition());
+            let Some(topic) = shared.topics.iter().find(|t| ***t == *message.topic()) else { continue };
+            let key = (Arc::clone(topic), message.partition());
             let Some(place) = self.places.get_mut(&key) else { continue };
             if let Some((at, known)) = place.expected.take()
                 && offset(&message) == at
@@ -269,13 +274,9 @@ impl InputReader for KafkaReader {
             self.look()?;
             self.poll()?;
         }
-        match (self.ready.pop_front(), self.failed.take()) {
-            (Some(chunk), failed) => {
-                self.failed = failed;
-                Ok(Next::Chunk(chunk))
-            }
-            (None, Some(error)) => Err(error),
-            (None, None) => Ok(Next::Idle),
+        match self.ready.pop_front() {
+            Some(chunk) => Ok(Next::Chunk(chunk)),
+            None => self.failed.take().map_or(Ok(Next::Idle), Err),
         }
     }
 }
@@ -290,8 +291,8 @@ impl Shared {
     }
 
     /// Topic and number of a partition's name.
-    fn partition(&self, name: &str) -> Result<(String, i32)> {
-        let parsed = name.rsplit_once('/').and_then(|(topic, number)| Some((topic.to_owned(), number.parse().ok()?)));
+    fn partition(&self, name: &str) -> Result<Partition> {
+        let parsed = name.rsplit_once('/').and_then(|(topic, number)| Some((Arc::from(topic), number.parse().ok()?)));
         parsed.ok_or_else(|| {
             self.error(format!(
                 "{name} is not a partition of a topic: another transport read it under this connector's name"
@@ -313,7 +314,7 @@ impl Shared {
     }
 
     /// First offset that is there, and the one after the last.
-    fn bounds(&self, consumer: &BaseConsumer, (topic, partition): &(String, i32)) -> Result<(u64, u64)> {
+    fn bounds(&self, consumer: &BaseConsumer, (topic, partition): &Partition) -> Result<(u64, u64)> {
         let (low, high) = consumer
             .fetch_watermarks(topic, *partition, REQUEST)
             .map_err(|e| failed(&self.connector, "ask for a partition's bounds", &e))?;
@@ -321,7 +322,7 @@ impl Shared {
     }
 
     /// Where a partition that was never read begins.
-    fn first(&self, consumer: &BaseConsumer, key: &(String, i32)) -> Result<Offset> {
+    fn first(&self, consumer: &BaseConsumer, key: &Partition) -> Result<Offset> {
         let (topic, partition) = key;
         match &self.start {
             Start::Earliest => Ok(Offset::Beginning),
@@ -353,7 +354,7 @@ impl Shared {
     }
 
     /// Parses messages of a partition, which stand for the offsets from `start` to `end`.
-    fn chunk(&self, key: &(String, i32), start: u64, end: u64, gathered: Gathered) -> Result<Chunk> {
+    fn chunk(&self, key: &Partition, start: u64, end: u64, gathered: Gathered) -> Result<Chunk> {
         let Gathered { block, records, messages } = gathered;
         let mut parsed = self.format.parse(&self.layout, &block, 0, &records)?;
         // Places in the block become offsets: of each record one or the other, in order.
@@ -373,22 +374,13 @@ impl Shared {
         for error in &mut parsed.errors {
             error.offset = by_place(error.offset, |r| r.start, &mut from);
         }
-        Ok(Chunk {
-            partition: Arc::from(format!("{}/{}", key.0, key.1)),
-            start,
-            end,
-            rows: parsed.rows,
-            weights: parsed.weights,
-            ends: parsed.ends,
-            errors: parsed.errors,
-            identity: Arc::new(Messages(messages)),
-        })
+        Ok(parsed.into_chunk(Arc::from(format!("{}/{}", key.0, key.1)), (start, end), Arc::new(Messages(messages))))
     }
 
     /// Reads a range again.
     pub(super) fn replay(&self, range: &Range, kept: &mut Option<BaseConsumer>, chunks: &mut Vec<Chunk>) -> Result<()> {
         let key = self.partition(&range.partition)?;
-        kafka::insist(PATIENCE, || {
+        insist(PATIENCE, || {
             if kept.is_none() {
                 *kept = Some(self.consumer()?);
             }
@@ -418,18 +410,18 @@ impl Shared {
         consumer.assign(&list).map_err(fail)?;
         let mut start = range.start;
         let mut gathered = Gathered::default();
-        let mut end = kafka::now() + PATIENCE;
+        let mut end = now() + PATIENCE;
         while gathered.next_offset().unwrap_or(start) < range.end {
             let message = match consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => message,
                 Some(Err(error)) => {
                     let error = self.read_error(&error);
-                    if !error.retry || kafka::now() > end {
+                    if !error.retry || now() > end {
                         return Err(error);
                     }
                     continue;
                 }
-                None if kafka::now() > end => {
+                None if now() > end => {
                     return Err(self.error(format!(
                         "{}: offsets {} to {} are to be read again, but for a minute nothing came: are the brokers up?",
                         range.partition, range.start, range.end
@@ -437,14 +429,14 @@ impl Shared {
                 }
                 None => continue,
             };
-            if (message.topic(), message.partition()) != (key.0.as_str(), key.1) || offset(&message) < start {
+            if (message.topic(), message.partition()) != (&*key.0, key.1) || offset(&message) < start {
                 continue;
             }
             if offset(&message) >= range.end {
                 break;
             }
             gathered.push(&message);
-            end = kafka::now() + PATIENCE;
+            end = now() + PATIENCE;
             if gathered.records.len() >= ROWS || gathered.block.len() >= BYTES {
                 let behind = gathered.next_offset().unwrap_or(start);
                 if behind < range.end {

@@ -11,7 +11,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use super::broker;
 use super::marker::Marker;
 use crate::connector::format::message::Messages;
-use crate::connector::kafka::{REQUEST, code, now};
+use crate::connector::kafka::{REQUEST, code};
+use crate::connector::patience::now;
 use crate::connector::{ConnectorError, Result};
 
 /// How long messages that were handed over may take to be sent, before it is tried anew.

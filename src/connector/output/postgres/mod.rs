@@ -28,10 +28,9 @@ mod settings;
 mod table;
 mod types;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
-use tokio::time::Instant;
 
 use self::batch::Batch;
 use self::marker::{Marker, Markers, Owner};
@@ -42,6 +41,7 @@ use self::table::{Table, Unfit};
 use super::super::config::ConnectorConfig;
 use super::super::{ConnectorError, Context, Level, Output, Result, Resume, SinkPosition};
 use crate::circuit::Delta;
+use crate::connector::patience::now;
 
 /// The keys of a position's detail: a step that the marker has reached for certain (absent: there may be no marker yet), and whether the sink is
 /// a savepoint copy's, which begins with an empty table.
@@ -306,7 +306,7 @@ impl PostgresOutput {
         self.transact(&link)?;
         self.batch.clear();
         self.marked = Some(self.step);
-        self.moved = Some(Instant::now());
+        self.moved = Some(now());
         self.link = Some(link);
         Ok(())
     }

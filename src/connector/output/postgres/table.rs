@@ -34,6 +34,8 @@ pub(super) struct Table {
     copy: String,
     delete: String,
     update: String,
+    /// Of rows that come, and may be there.
+    upsert: String,
     insert: String,
 }
 
@@ -124,7 +126,8 @@ impl Table {
             Mode::Materialized => format!("INSERT INTO {name} ({list}) SELECT {list} {}", from(Op::Insert)),
             Mode::Cdc { op, ts, step } => {
                 let step = step.as_ref().map(|s| format!(", {}", quote(s)));
-                let (into, of) = (step.as_deref().unwrap_or(""), step.as_ref().map_or("", |_| ", __backstay_step"));
+                let (into, of) =
+                    (step.as_deref().unwrap_or(""), step.as_ref().map_or(String::new(), |_| format!(", {STEP}")));
                 let (op, ts) = (quote(op), quote(ts));
                 format!(
                     "INSERT INTO {name} ({op}, {ts}{into}, {list}) SELECT {OP}, now(){of}, {list} FROM pg_temp.backstay_stage"
@@ -134,6 +137,9 @@ impl Table {
         let others = names.iter().filter(|n| !key_names.contains(n)).map(|n| format!("{0} = EXCLUDED.{0}", quote(n)));
         let set = others.collect::<Vec<_>>().join(", ");
         let resolve = if set.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {set}") };
+        let upsert = |op: Op| {
+            format!("INSERT INTO {name} ({list}) SELECT {list} {} ON CONFLICT ({key_list}) DO {resolve}", from(op))
+        };
         let same = key_names.iter().map(|k| format!("t.{0} = s.{0}", quote(k))).collect::<Vec<_>>().join(" AND ");
         let is_keys = |index: &&Index| same_columns(&index.columns, &key_names);
         Self {
@@ -143,10 +149,8 @@ impl Table {
                 "DELETE FROM {name} t USING pg_temp.backstay_stage s WHERE s.{OP} = '{}' AND {same}",
                 Op::Delete.letter()
             ),
-            update: format!(
-                "INSERT INTO {name} ({list}) SELECT {list} {} ON CONFLICT ({key_list}) DO {resolve}",
-                from(Op::Update)
-            ),
+            update: upsert(Op::Update),
+            upsert: upsert(Op::Insert),
             insert,
             is_log,
             key_indexes: indexes.iter().filter(is_keys).map(|i| i.name.clone()).collect(),
@@ -174,17 +178,11 @@ impl Table {
                     Op::Delete => session.statements(&self.delete)?,
                     Op::Update => session.statements(&self.update)?,
                     Op::Insert if strict || self.is_log => session.statements(&self.insert)?,
-                    Op::Insert => session.statements(&self.upsert())?,
+                    Op::Insert => session.statements(&self.upsert)?,
                 };
             }
         }
         Ok(())
-    }
-
-    /// The update's statement for the rows that come.
-    fn upsert(&self) -> String {
-        let letter = |op: Op| format!("{OP} = '{}'", op.letter());
-        self.update.replace(&letter(Op::Update), &letter(Op::Insert))
     }
 
     /// Whether an index is one over the key.
