@@ -101,6 +101,7 @@ fn generate(program: &Program) -> f64 {
     for table in &program.tables {
         for config in &table.connectors {
             let context = Context {
+                append_only: table.is_append_only(),
                 pipeline: "nexmark".into(),
                 name: table.name.clone(),
                 schema: table.schema.clone(),

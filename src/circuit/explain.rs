@@ -5,7 +5,7 @@ use std::fmt;
 use super::floors::Floors;
 use super::plan::{
     Aggregate, AggregateFunction, CircuitPlan, Edge, Frame, FrameBound, FrameUnits, Grain, Node, NodeKind, Ranking,
-    SemiOutput, SortColumn, Stage, TimeBound, TopK, Window, WindowFunction, WindowKind,
+    SemiOutput, Session, SortColumn, Stage, TimeBound, TopK, Window, WindowFunction, WindowKind,
 };
 
 impl fmt::Display for CircuitPlan {
@@ -14,7 +14,11 @@ impl fmt::Display for CircuitPlan {
             writeln!(f, "{id} = {node}")?;
         }
         for table in &self.tables {
-            writeln!(f, "table {} = {}", table.name, table.node)?;
+            write!(f, "table {} = {}", table.name, table.node)?;
+            if let Some(late) = table.late.and_then(|i| self.tables.get(i)) {
+                write!(f, ", late rows to {}", late.name)?;
+            }
+            writeln!(f, "{}", if table.append_only { ", append-only" } else { "" })?;
         }
         for view in &self.views {
             writeln!(f, "view {} = {}", view.name, view.node)?;
@@ -67,6 +71,9 @@ impl fmt::Display for Node {
             NodeKind::Materialize | NodeKind::Union | NodeKind::Clock | NodeKind::SingleRow => {}
             NodeKind::TopK(top) => write!(f, " {top}")?,
             NodeKind::Window(window) => write!(f, " {window}")?,
+            NodeKind::Session(Session { partition, time, gap_us }) => {
+                write!(f, " by {partition:?} time {time} gap {gap_us} us")?;
+            }
         }
         let columns: Vec<String> =
             self.schema.fields().iter().map(|c| format!("{} {}", c.name(), c.data_type())).collect();
@@ -249,6 +256,7 @@ impl NodeKind {
             Self::Union => "union",
             Self::TopK(_) => "top",
             Self::Window(_) => "window",
+            Self::Session(_) => "session",
         }
     }
 }

@@ -24,7 +24,7 @@ use datafusion_physical_expr::expressions::{BinaryExpr, CastExpr, Column, Litera
 use datafusion_physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 use super::error::Result;
-use super::plan::{CircuitPlan, Node, NodeId, NodeKind, SemiOutput, Stage, TopK, Window};
+use super::plan::{CircuitPlan, Node, NodeId, NodeKind, SemiOutput, Session, Stage, TopK, Window};
 use super::row::RowCodec;
 
 /// What a column of a node is never below.
@@ -221,6 +221,14 @@ fn bounded(plan: &CircuitPlan, id: NodeId, node: &Node, inputs: &[&Vec<Option<Bo
         }
         // A partition changes where a row of it does.
         NodeKind::TopK(TopK { partition, .. }) | NodeKind::Window(Window { partition, .. }) => only(partition),
+        // A changed row changes rows of any time in its session, but before and after that session ends behind it.
+        NodeKind::Session(Session { partition, time, .. }) => {
+            let mut columns: Vec<Option<Bound>> = only(partition);
+            if let Some(end) = columns.last_mut() {
+                *end = first().get(*time).cloned().flatten();
+            }
+            columns
+        }
         NodeKind::SingleRow
         | NodeKind::Temporal { .. }
         | NodeKind::Clock
@@ -372,6 +380,11 @@ fn keyed(plan: &CircuitPlan, id: NodeId, node: &Node, inputs: &[&Vec<Option<Boun
         NodeKind::Aggregate { group, .. } => rule(None, group, &left(group)),
         NodeKind::TopK(TopK { partition, .. }) | NodeKind::Window(Window { partition, .. }) => {
             rule(None, partition, &left(partition));
+        }
+        // The key's last column is the session's end, which is behind the time of every change.
+        NodeKind::Session(Session { partition, time, .. }) => {
+            let key: Vec<usize> = partition.iter().chain([time]).copied().collect();
+            rule(None, &key, &left(&key));
         }
         // What one side keeps is looked for by the other side's keys.
         NodeKind::Join { left_keys, right_keys, .. } => {

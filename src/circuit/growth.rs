@@ -5,8 +5,9 @@
 //!
 //! Known limits: a table with a primary key counts as bounded, by its keys; that groups are few is not known.
 
+use super::append_only::only_inserts;
 use super::floors::Floors;
-use super::plan::{AggregateFunction, CircuitPlan, Edge, Node, NodeId, NodeKind, TopK, Window};
+use super::plan::{Aggregate, AggregateFunction, CircuitPlan, Edge, Node, NodeId, NodeKind, TopK};
 
 /// An operator whose state grows, and what it keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +23,13 @@ pub struct Growth {
 /// The operators of a plan whose state grows, ascending.
 pub fn growing_state(plan: &CircuitPlan) -> Vec<Growth> {
     let floors = Floors::of(plan);
+    let inserts = only_inserts(plan);
     let mut grows: Vec<bool> = Vec::with_capacity(plan.nodes.len());
     let mut found = Vec::new();
     for (id, node) in plan.nodes.iter().enumerate() {
         let inputs: Vec<bool> = node.inputs.iter().filter_map(|&i| grows.get(i).copied()).collect();
-        if let Some(keeps) = kept(node, &inputs, |spine| floors.frees(id, spine)) {
+        let append_only = node.inputs.iter().all(|&i| inserts.get(i).copied().unwrap_or(false));
+        if let Some(keeps) = kept(node, &inputs, append_only, |spine| floors.frees(id, spine)) {
             found.push(Growth { node: id, label: node.label.clone(), keeps });
         }
         grows.push(relation_grows(node, &inputs));
@@ -47,8 +50,8 @@ fn relation_grows(node: &Node, inputs: &[bool]) -> bool {
     }
 }
 
-/// What a node keeps that grows; `is_freed` says whether a watermark frees its spine of this number.
-fn kept(node: &Node, inputs: &[bool], is_freed: impl Fn(usize) -> bool) -> Option<&'static str> {
+/// What a node keeps that grows; `append_only` says whether its inputs take no row back, `is_freed` whether a watermark frees its spine of this number.
+fn kept(node: &Node, inputs: &[bool], append_only: bool, is_freed: impl Fn(usize) -> bool) -> Option<&'static str> {
     let grows = |port: usize| inputs.get(port).copied().unwrap_or(false);
     match &node.kind {
         NodeKind::Join { .. } => match (grows(0) && !is_freed(0), grows(1) && !is_freed(1)) {
@@ -70,7 +73,12 @@ fn kept(node: &Node, inputs: &[bool], is_freed: impl Fn(usize) -> bool) -> Optio
                     || matches!(f, F::BitXor | F::RegrSlope | F::RegrIntercept | F::RegrCount | F::RegrR2 | F::RegrAvgx)
                     || matches!(f, F::RegrAvgy | F::RegrSxx | F::RegrSyy | F::RegrSxy)
             };
-            let values = aggregates.iter().any(|a| a.distinct || !counts(a.function));
+            let extremum = |f: F| matches!(f, F::Min | F::Max | F::AnyValue | F::FirstValue | F::LastValue);
+            let values = |a: &Aggregate| match extremum(a.function) {
+                true => !append_only,
+                false => a.distinct || !counts(a.function),
+            };
+            let values = aggregates.iter().any(values);
             match (group.is_empty(), values) {
                 (false, true) => Some("a row for each group, and the values of MIN, MAX, DISTINCT and the like"),
                 (false, false) => Some("a row for each group"),
@@ -78,7 +86,10 @@ fn kept(node: &Node, inputs: &[bool], is_freed: impl Fn(usize) -> bool) -> Optio
                 (true, false) => None,
             }
         }
-        NodeKind::TopK(TopK { .. }) | NodeKind::Window(Window { .. }) if grows(0) && !is_freed(0) => Some("all rows"),
+        NodeKind::TopK(TopK { partition, .. }) if append_only && grows(0) && !is_freed(0) => {
+            (!partition.is_empty()).then_some("the first rows of each partition")
+        }
+        NodeKind::TopK(_) | NodeKind::Window(_) | NodeKind::Session(_) if grows(0) && !is_freed(0) => Some("all rows"),
         NodeKind::Temporal { bounds } if grows(0) && !bounds.iter().any(|b| b.edge == Edge::Leave) => {
             Some("the rows whose time is still to come")
         }

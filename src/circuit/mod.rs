@@ -1,9 +1,11 @@
 //! The incremental circuit: a [`plan`] of operators over [`delta`]s, run step by step by a [`runtime`].
 
+mod append_only;
 pub mod delta;
 pub mod error;
 pub mod exact;
 mod explain;
+mod figures;
 pub mod floors;
 mod growth;
 mod message;
@@ -20,6 +22,7 @@ mod worker;
 
 pub use delta::{Delta, ViewHash};
 pub use error::{CircuitError, EvalError};
+pub use figures::{NodeFigures, Stopwatch};
 pub use growth::{Growth, growing_state};
 pub use plan::CircuitPlan;
 pub use reshard::reshard;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column;
 
-use super::plan::{CircuitPlan, Node, NodeId, NodeKind, Stage, TimeBound, TopK, Window};
+use super::plan::{CircuitPlan, Node, NodeId, NodeKind, Session, Stage, TimeBound, TopK, Window};
 
 /// What one input of a node needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,9 @@ fn required(node: &Node, port: usize) -> Option<Vec<usize>> {
             Some(if port == 0 { left_keys } else { right_keys }.clone())
         }
         NodeKind::Aggregate { group, .. } => Some(group.clone()),
-        NodeKind::TopK(TopK { partition, .. }) | NodeKind::Window(Window { partition, .. }) => Some(partition.clone()),
+        NodeKind::TopK(TopK { partition, .. })
+        | NodeKind::Window(Window { partition, .. })
+        | NodeKind::Session(Session { partition, .. }) => Some(partition.clone()),
         NodeKind::SingleRow => Some(Vec::new()),
         NodeKind::Temporal { bounds } => Some(TimeBound::columns(bounds)),
         NodeKind::Table { .. } | NodeKind::Linear(_) | NodeKind::Constant(_) | NodeKind::Union | NodeKind::Clock => {
@@ -89,7 +91,9 @@ fn distribution(plan: &CircuitPlan, node: &Node, of: &[Vec<Vec<usize>>]) -> Vec<
         NodeKind::Semi { left_keys, .. } => vec![left_keys.clone()],
         NodeKind::SingleRow | NodeKind::Constant(_) => vec![Vec::new()],
         NodeKind::Aggregate { group, .. } => vec![(0..group.len()).collect()],
-        NodeKind::TopK(TopK { partition, .. }) | NodeKind::Window(Window { partition, .. }) => vec![partition.clone()],
+        NodeKind::TopK(TopK { partition, .. })
+        | NodeKind::Window(Window { partition, .. })
+        | NodeKind::Session(Session { partition, .. }) => vec![partition.clone()],
         NodeKind::Temporal { bounds } => vec![TimeBound::columns(bounds)],
         // Its row lies with the owner of the empty key.
         NodeKind::Clock => vec![Vec::new()],

@@ -18,7 +18,9 @@ use super::watermark::Lateness;
 
 mod ordered;
 
-pub use ordered::{Distance, Frame, FrameBound, FrameUnits, Ranking, TopK, Window, WindowFunction, WindowKind};
+pub use ordered::{
+    Distance, Frame, FrameBound, FrameUnits, Ranking, Session, TopK, Window, WindowFunction, WindowKind,
+};
 
 /// Index of a node in [`CircuitPlan::nodes`].
 pub type NodeId = usize;
@@ -64,6 +66,17 @@ pub struct TableNode {
     pub node: NodeId,
     /// Columns with LATENESS.
     pub lateness: Vec<Lateness>,
+    /// The table that its late rows go to, by its place in [`CircuitPlan::tables`]; otherwise they are left out.
+    pub late: Option<usize>,
+    /// Whether its rows are never taken back.
+    pub append_only: bool,
+}
+
+impl TableNode {
+    /// A table that keeps to nothing.
+    pub fn new(name: &str, node: NodeId) -> Self {
+        Self { name: name.to_owned(), node, lateness: Vec::new(), late: None, append_only: false }
+    }
 }
 
 /// A view's place in the circuit.
@@ -149,6 +162,8 @@ pub enum NodeKind {
     TopK(TopK),
     /// Functions with OVER.
     Window(Window),
+    /// Start and end of the session that each row is in.
+    Session(Session),
 }
 
 /// A comparison of the clock with a column.

@@ -31,6 +31,7 @@ use timely::progress::frontier::MutableAntichain;
 
 use super::delta::Delta;
 use super::error::{CircuitError, Result};
+use super::figures::NodeFigures;
 use super::floors::{Floors, NodeFloor};
 use super::message::Message;
 use super::operator::EvalErrors;
@@ -73,12 +74,24 @@ struct Threads {
 enum Command {
     Step { step: u64, clock_ms: i64, floors: Arc<Vec<NodeFloor>>, input: Vec<TableChunk> },
     Freeze,
+    Figures,
 }
 
 enum Reply {
     Step { worker: usize, step: u64, output: Result<WorkerOutput> },
     Frozen { worker: usize, spines: Vec<Snapshot> },
+    Figures { worker: usize, figures: Vec<NodeFigures> },
     Lost { worker: usize },
+}
+
+impl Reply {
+    fn worker(&self) -> usize {
+        let (Self::Step { worker, .. }
+        | Self::Frozen { worker, .. }
+        | Self::Figures { worker, .. }
+        | Self::Lost { worker }) = self;
+        *worker
+    }
 }
 
 impl std::fmt::Debug for Runtime {
@@ -96,7 +109,7 @@ impl Runtime {
     /// # Errors
     /// A number of workers outside 1 to 256, a plan that the operators cannot run, state that does not open.
     pub fn start(plan: Arc<CircuitPlan>, options: RuntimeOptions, open_spine: &mut OpenSpine<'_>) -> Result<Self> {
-        let workers = Self::workers(&plan, options, open_spine)?;
+        let workers = Self::workers(&plan, &options, open_spine)?;
         let threads = Threads::start(workers)?;
         Self::new(plan, options, Engine::Threads(threads))
     }
@@ -113,11 +126,11 @@ impl Runtime {
         open_spine: &mut OpenSpine<'_>,
         order: Pick,
     ) -> Result<Self> {
-        let workers = Self::workers(&plan, options, open_spine)?;
+        let workers = Self::workers(&plan, &options, open_spine)?;
         Self::new(plan, options, Engine::Inline(workers, order))
     }
 
-    fn workers(plan: &Arc<CircuitPlan>, options: RuntimeOptions, open: &mut OpenSpine<'_>) -> Result<Vec<Worker>> {
+    fn workers(plan: &Arc<CircuitPlan>, options: &RuntimeOptions, open: &mut OpenSpine<'_>) -> Result<Vec<Worker>> {
         self_check()?;
         if options.workers == 0 || options.workers > VNODES {
             let message = format!("\"workers\" is {}, it must be 1 to {VNODES}", options.workers);
@@ -192,9 +205,7 @@ impl Runtime {
                         answers[worker] = Some(output);
                     }
                 }
-                Reply::Frozen { worker, .. } | Reply::Lost { worker } => {
-                    return Err(CircuitError::WorkerLost { worker });
-                }
+                other => return Err(CircuitError::WorkerLost { worker: other.worker() }),
             }
         }
         self.pending.remove(&step).into_iter().flatten().flatten().collect()
@@ -252,22 +263,57 @@ impl Runtime {
         self.remember(result)
     }
 
+    /// What the nodes have done since the runtime began, and what they keep, by node id. All submitted steps must be complete.
+    ///
+    /// # Errors
+    /// [`CircuitError::Stopped`] after an error.
+    pub fn figures(&mut self) -> Result<Vec<NodeFigures>> {
+        self.check()?;
+        let result = self.figures_of_workers();
+        self.remember(result)
+    }
+
     fn freeze_workers(&mut self) -> Result<Vec<Snapshot>> {
-        let threads = match &mut self.engine {
-            Engine::Inline(workers, _) => return Ok(workers.iter_mut().flat_map(Worker::freeze).collect()),
-            Engine::Threads(threads) => threads,
+        if let Engine::Inline(workers, _) = &mut self.engine {
+            return Ok(workers.iter_mut().flat_map(Worker::freeze).collect());
+        }
+        let frozen = self.ask(&|| Command::Freeze, |reply| match reply {
+            Reply::Frozen { spines, .. } => Some(spines),
+            _ => None,
+        })?;
+        Ok(frozen.into_iter().flatten().collect())
+    }
+
+    fn figures_of_workers(&mut self) -> Result<Vec<NodeFigures>> {
+        let all = match &mut self.engine {
+            Engine::Inline(workers, _) => workers.iter_mut().map(Worker::figures).collect(),
+            Engine::Threads(_) => self.ask(&|| Command::Figures, |reply| match reply {
+                Reply::Figures { figures, .. } => Some(figures),
+                _ => None,
+            })?,
         };
-        for commands in &threads.commands {
-            let _ = commands.send(Command::Freeze);
+        let mut sum = vec![NodeFigures::default(); self.plan.nodes.len()];
+        for figures in &all {
+            sum.iter_mut().zip(figures).for_each(|(sum, figures)| sum.add(figures));
         }
-        let mut frozen: BTreeMap<usize, Vec<Snapshot>> = BTreeMap::new();
-        while frozen.len() < self.workers {
-            match self.reply()? {
-                Reply::Frozen { worker, spines } => frozen.insert(worker, spines),
-                Reply::Step { worker, .. } | Reply::Lost { worker } => return Err(CircuitError::WorkerLost { worker }),
-            };
+        Ok(sum)
+    }
+
+    /// One answer of each worker thread, in their order.
+    fn ask<T>(&mut self, command: &dyn Fn() -> Command, wanted: impl Fn(Reply) -> Option<T>) -> Result<Vec<T>> {
+        if let Engine::Threads(threads) = &self.engine {
+            for commands in &threads.commands {
+                // A worker that is gone says so by its farewell.
+                let _ = commands.send(command());
+            }
         }
-        Ok(frozen.into_values().flatten().collect())
+        let mut answers = BTreeMap::new();
+        while answers.len() < self.workers {
+            let reply = self.reply()?;
+            let worker = reply.worker();
+            answers.insert(worker, wanted(reply).ok_or(CircuitError::WorkerLost { worker })?);
+        }
+        Ok(answers.into_values().collect())
     }
 
     fn check(&self) -> Result<()> {
@@ -444,6 +490,9 @@ fn serve(mut timely: timely::worker::Worker, post: Post) {
                 Reply::Step { worker: farewell.worker, step, output }
             }
             Command::Freeze => Reply::Frozen { worker: farewell.worker, spines: local.borrow_mut().worker.freeze() },
+            Command::Figures => {
+                Reply::Figures { worker: farewell.worker, figures: local.borrow_mut().worker.figures() }
+            }
         };
         if farewell.replies.send(reply).is_err() {
             return;

@@ -4,6 +4,7 @@ use backstay_storage::spine::{Discipline, Spine};
 
 use super::delta::{Delta, ViewHash};
 use super::error::EvalError;
+use super::figures::Stopwatch;
 
 /// What to do with a row on which an expression fails (division by zero, a cast of bad text).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,17 +17,19 @@ pub enum OnEvalError {
 }
 
 /// How a circuit is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct RuntimeOptions {
     /// Number of workers, 1 to 256 (the number of vnodes).
     pub workers: usize,
     /// Treatment of evaluation errors.
     pub on_eval_error: OnEvalError,
+    /// What operators' times are taken with.
+    pub stopwatch: Stopwatch,
 }
 
 impl Default for RuntimeOptions {
     fn default() -> Self {
-        Self { workers: 1, on_eval_error: OnEvalError::Stop }
+        Self { workers: 1, on_eval_error: OnEvalError::Stop, stopwatch: Stopwatch::default() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Watermarks: how far the columns with LATENESS have come, and which rows are late.
 //!
 //! The watermark of a column is the largest value that steps before this one brought, less the column's lateness. A row below it is late:
-//! it is left out before the circuit sees it, and counted. So whatever a step brings is at or above the watermarks that it begins with,
+//! it is left out before the circuit sees it, or put into the table for late rows, and counted. So whatever a step brings is at or above the watermarks that it begins with,
 //! and state below them can be freed ([`floors`](super::floors)).
 //!
 //! Invariants:
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array};
 use arrow::compute::kernels::aggregate::max;
-use arrow::compute::{cast, filter_record_batch};
+use arrow::compute::{cast, not};
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,8 @@ pub struct Mark {
 /// The columns with LATENESS of a program, in the order of tables and columns.
 #[derive(Debug, Default)]
 pub struct Watermarks {
-    columns: Vec<(usize, Lateness)>,
+    /// Table, column, and the table that late rows go to.
+    columns: Vec<(usize, Lateness, Option<usize>)>,
     marks: Vec<Mark>,
     names: Vec<String>,
 }
@@ -56,7 +57,7 @@ impl Watermarks {
                 let column = schema.map_or("", |s| s.field(lateness.column).name());
                 let name = format!("{}.{column}", definition.name);
                 this.marks.push(known.get(&name).copied().unwrap_or_default());
-                this.columns.push((table, *lateness));
+                this.columns.push((table, *lateness, definition.late));
                 this.names.push(name);
             }
         }
@@ -75,7 +76,9 @@ impl Watermarks {
 
     /// The watermarks that the next step begins with; none before the first row.
     pub fn values(&self) -> Vec<Option<i64>> {
-        let value = |((_, lateness), mark): (&(usize, Lateness), &Mark)| Some(mark.max?.saturating_sub(lateness.bound));
+        let value = |((_, lateness, _), mark): (&(usize, Lateness, Option<usize>), &Mark)| {
+            Some(mark.max?.saturating_sub(lateness.bound))
+        };
         self.columns.iter().zip(&self.marks).map(value).collect()
     }
 
@@ -85,15 +88,21 @@ impl Watermarks {
     /// A column that is not of its type.
     pub fn advance(&mut self, tables: &mut [Vec<Delta>]) -> Result<(), ArrowError> {
         let values = self.values();
-        for (((table, lateness), mark), watermark) in self.columns.iter().zip(&mut self.marks).zip(values) {
+        for (((table, lateness, late), mark), watermark) in self.columns.iter().zip(&mut self.marks).zip(values) {
             let mut most = mark.max;
+            let mut aside = Vec::new();
             for delta in tables.get_mut(*table).into_iter().flatten() {
                 let column = numbers(delta.rows.column(lateness.column))?;
                 let times = column.as_primitive::<Int64Type>();
                 most = most.max(max(times));
                 if let Some(watermark) = watermark {
-                    mark.late_rows += drop_late(delta, times, watermark)?;
+                    let before = delta.len();
+                    aside.extend(take_late(delta, times, watermark)?);
+                    mark.late_rows += (before - delta.len()) as u64;
                 }
+            }
+            if let Some(to) = late.and_then(|late| tables.get_mut(late)) {
+                to.extend(aside);
             }
             mark.max = most;
         }
@@ -111,15 +120,13 @@ fn numbers(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     }
 }
 
-/// Takes out the rows below the watermark, and says how many there were.
-fn drop_late(delta: &mut Delta, times: &Int64Array, watermark: i64) -> Result<u64, ArrowError> {
+/// Takes out the rows below the watermark.
+fn take_late(delta: &mut Delta, times: &Int64Array, watermark: i64) -> Result<Option<Delta>, ArrowError> {
     if times.values().iter().all(|&time| time >= watermark) {
-        return Ok(0);
+        return Ok(None);
     }
-    let is_kept: BooleanArray = times.values().iter().map(|&time| Some(time >= watermark)).collect();
-    let before = delta.len();
-    delta.rows = filter_record_batch(&delta.rows, &is_kept)?;
-    let mut kept = is_kept.values().iter();
-    delta.weights.retain(|_| kept.next().unwrap_or(true));
-    Ok((before - delta.len()) as u64)
+    let is_late: BooleanArray = times.values().iter().map(|&time| Some(time < watermark)).collect();
+    let late = delta.filter(&is_late)?;
+    *delta = delta.filter(&not(&is_late)?)?;
+    Ok(Some(late))
 }

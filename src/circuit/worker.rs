@@ -7,12 +7,15 @@
 //! 2. When the last stage of a step has run, nothing waits: a message that comes before the next step begins belongs to it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, UInt32Array};
 use backstay_storage::spine::Snapshot;
 
+use super::append_only::only_inserts;
 use super::delta::{Delta, ViewHash};
 use super::error::{CircuitError, Result};
+use super::figures::{NodeFigures, Stopwatch};
 use super::floors::NodeFloor;
 use super::message::Message;
 use super::operator::{self, EvalErrors, Operator, StateKeys, StepContext, pick};
@@ -53,6 +56,7 @@ pub(super) struct Worker {
     view_codecs: Vec<RowCodec>,
     views: Vec<Vec<Delta>>,
     on_eval_error: OnEvalError,
+    stopwatch: Stopwatch,
     context: StepContext,
 }
 
@@ -63,21 +67,25 @@ struct NodeState {
     exchange: Vec<Option<RowCodec>>,
     /// For each port what waits.
     inbox: Vec<Vec<(u64, Delta)>>,
+    figures: NodeFigures,
+    busy: Duration,
 }
 
 impl Worker {
     /// Worker `index` of the plan, its spines opened by `open`.
     pub(super) fn new(
         plan: &Arc<CircuitPlan>,
-        options: RuntimeOptions,
+        options: &RuntimeOptions,
         index: usize,
         open: &mut OpenSpine<'_>,
     ) -> Result<Self> {
         let places = place(plan, options.workers);
         let owns_global = worker_of(vnode(&[]), options.workers) == index;
+        let inserts = only_inserts(plan);
         let mut nodes = Vec::with_capacity(places.len());
         for (id, (node, place)) in plan.nodes.iter().zip(&places).enumerate() {
-            let operator = operator::build(plan, id, owns_global, &mut |role, discipline| {
+            let append_only = node.inputs.iter().all(|&input| inserts[input]);
+            let operator = operator::build(plan, id, owns_global, append_only, &mut |role, discipline| {
                 open(index, &format!("{id}.{role}#{index}"), discipline).map_err(CircuitError::storage(&node.label))
             })?;
             let exchange = place.ports.iter().enumerate().map(|(port, p)| {
@@ -87,7 +95,8 @@ impl Worker {
                 p.exchange.as_ref().map(|key| RowCodec::new(&types(key))).transpose()
             });
             let exchange = exchange.collect::<Result<Vec<_>>>()?;
-            nodes.push(NodeState { operator, exchange, inbox: vec![Vec::new(); place.ports.len()] });
+            let inbox = vec![Vec::new(); place.ports.len()];
+            nodes.push(NodeState { operator, exchange, inbox, figures: NodeFigures::default(), busy: Duration::ZERO });
         }
         let view_codecs = plan.views.iter().map(|v| RowCodec::of_schema(&plan.nodes[v.node].schema));
         Ok(Self {
@@ -99,6 +108,7 @@ impl Worker {
             view_codecs: view_codecs.collect::<Result<_>>()?,
             views: vec![Vec::new(); plan.views.len()],
             on_eval_error: options.on_eval_error,
+            stopwatch: options.stopwatch.clone(),
             context: context(0, 0, options.on_eval_error),
         })
     }
@@ -166,17 +176,22 @@ impl Worker {
         });
         let inputs: Vec<Vec<Delta>> = inputs.collect();
         let idle = inputs.iter().all(Vec::is_empty);
+        let begun = self.stopwatch.now();
+        let rows = |chunks: &[Delta]| chunks.iter().map(|delta| delta.len() as u64).sum::<u64>();
+        node.figures.rows_in += inputs.iter().map(|chunks| rows(chunks)).sum::<u64>();
         let chunks = match &mut node.operator {
             Some(operator) if idle && !operator.runs_without_input() => Vec::new(),
             Some(operator) => operator.step(&mut self.context, inputs)?,
             None => {
                 // Union and tables without a key: only the names of the columns may change.
-                let node = &self.plan.nodes[id];
-                let rename = |d: Delta| Delta::new(&node.schema, d.rows.columns().to_vec(), d.weights);
+                let plan = &self.plan.nodes[id];
+                let rename = |d: Delta| Delta::new(&plan.schema, d.rows.columns().to_vec(), d.weights);
                 let renamed: Result<_, _> = inputs.into_iter().flatten().map(rename).collect();
-                renamed.map_err(CircuitError::arrow(&node.label))?
+                renamed.map_err(CircuitError::arrow(&plan.label))?
             }
         };
+        node.figures.rows_out += rows(&chunks);
+        node.busy += self.stopwatch.now().saturating_sub(begun);
         Ok(chunks.into_iter().filter(|delta| !delta.is_empty()).collect())
     }
 
@@ -240,6 +255,18 @@ impl Worker {
             output.views.push(delta.consolidate(codec)?);
         }
         Ok(output)
+    }
+
+    /// What its nodes have done and keep.
+    pub(super) fn figures(&mut self) -> Vec<NodeFigures> {
+        let figures = self.nodes.iter_mut().map(|node| {
+            let mut figures = node.figures;
+            figures.busy_us = u64::try_from(node.busy.as_micros()).unwrap_or(u64::MAX);
+            let spines = node.operator.as_mut().map_or_else(Vec::new, |o| o.spines());
+            figures.add_state(&spines);
+            figures
+        });
+        figures.collect()
     }
 
     /// Freezes every spine.

@@ -5,6 +5,7 @@
 
 mod check;
 mod demo;
+mod explain;
 mod inspect;
 mod progress;
 mod query;
@@ -41,6 +42,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Ask a pipeline's state: any SELECT over its materialized tables and views.
     Query(query::Args),
+    /// Show a pipeline's operators: rows, state and time of each.
+    Explain(explain::Args),
     /// Tell what is wrong with a SQL program, or which circuit it is compiled to. Runs nothing.
     Check(check::Args),
     /// Keep a stopped pipeline's state by name, and make directories of it in which a pipeline goes on.
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(args),
         Command::Inspect(args) => inspect::inspect(args),
         Command::Query(args) => query::query(args),
+        Command::Explain(args) => explain::explain(&args),
         Command::Check(args) => check::check(args),
         Command::Savepoint(args) => savepoint::savepoint(args),
     };

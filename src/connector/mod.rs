@@ -274,6 +274,8 @@ pub struct Context {
     pub schema: SchemaRef,
     /// For a table: the columns of its primary key (an input format may then carry deletes by key).
     pub primary_key: Vec<usize>,
+    /// For a table: whether its rows are never taken back.
+    pub append_only: bool,
     /// The door to the file system.
     pub disk: Arc<dyn backstay_storage::disk::Disk>,
     /// Relative paths of inputs and outputs start here: the SQL file's folder.

@@ -28,6 +28,7 @@ pub(crate) fn context(disk: Arc<dyn Disk>, schema: SchemaRef) -> Context {
         pipeline: "p".to_owned(),
         schema,
         primary_key: Vec::new(),
+        append_only: false,
         disk,
         base_dir: PathBuf::from("/data"),
         variables: BTreeMap::new(),

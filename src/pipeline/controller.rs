@@ -28,7 +28,7 @@ use crate::pipeline::output::OutputEndpoint;
 use crate::pipeline::query::Asked;
 use crate::pipeline::record::{InputBatch, StepRecord};
 use crate::pipeline::schedule::Scheduler;
-use crate::pipeline::state::{InputState, PipelineState};
+use crate::pipeline::state::{InputState, OperatorState, PipelineState};
 use crate::pipeline::status::{Control, Phase};
 use crate::sabotage::{Check, checked};
 use crate::sql::Program;
@@ -280,9 +280,10 @@ impl Pipeline {
             return Ok(());
         }
         let spines = self.runtime.freeze()?;
+        let state = PipelineState { operators: self.operators()?, ..self.state.clone() };
         for answer in asking {
             // Who has stopped waiting gets nothing.
-            let _ = answer.try_send(Asked::live(spines.clone(), self.state.clone())?);
+            let _ = answer.try_send(Asked::live(spines.clone(), state.clone())?);
         }
         Ok(())
     }
@@ -465,6 +466,7 @@ impl Pipeline {
             state.inputs = self.positions();
         }
         state.watermarks = self.watermarks.marks();
+        state.operators = self.operators()?;
         let spines = self.runtime.freeze()?;
         let mut outputs = Vec::new();
         for output in &mut self.outputs {
@@ -477,6 +479,12 @@ impl Pipeline {
             checkpointer.begin(Job { spines, state, outputs, log_from, dropped: std::mem::take(&mut self.dropped) })?;
         }
         self.pump()
+    }
+
+    /// What the operators have done since the pipeline began. `state` has what they had done when it was opened.
+    fn operators(&mut self) -> Result<Vec<OperatorState>> {
+        let figures = self.runtime.figures()?;
+        Ok(OperatorState::of(&self.program.plan, &figures, &self.state.operators))
     }
 
     /// How far each input has been taken. One that the program no longer has keeps its place: if it comes back, it goes on there.

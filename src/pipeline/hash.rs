@@ -13,12 +13,14 @@ use crate::circuit::row::RowCodec;
 #[derive(Clone, Debug)]
 pub struct RowHasher {
     codec: Arc<RowCodec>,
+    /// Whether the table takes no deletes.
+    pub append_only: bool,
 }
 
 impl RowHasher {
-    /// A hasher for rows of this schema.
-    pub fn new(schema: &SchemaRef) -> Result<Self, CircuitError> {
-        Ok(Self { codec: Arc::new(RowCodec::of_schema(schema)?) })
+    /// A hasher for rows of this schema, of a table that takes no deletes or one that does.
+    pub fn new(schema: &SchemaRef, append_only: bool) -> Result<Self, CircuitError> {
+        Ok(Self { codec: Arc::new(RowCodec::of_schema(schema)?), append_only })
     }
 
     /// One hash a row, over its encoding and weight.

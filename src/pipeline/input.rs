@@ -272,7 +272,18 @@ impl Work {
     }
 }
 
+/// A chunk with its hashes. An append-only table's connectors have been told so: one that brings a delete nevertheless is at fault.
 fn hashed(chunk: Chunk, hasher: &RowHasher) -> Result<HashedChunk, ConnectorError> {
+    if hasher.append_only && chunk.weights.as_ref().is_some_and(|weights| weights.iter().any(|&w| w < 0)) {
+        return Err(ConnectorError {
+            connector: chunk.partition.to_string(),
+            message: format!(
+                "offsets {} to {} hold a delete, but the table is append-only: leave that option out, which begins a new pipeline",
+                chunk.start, chunk.end
+            ),
+            retry: false,
+        });
+    }
     let hashes = hasher.hash(&chunk.rows, chunk.weights.as_deref()).map_err(|e| ConnectorError {
         connector: chunk.partition.to_string(),
         message: format!("rows cannot be encoded: {e}"),

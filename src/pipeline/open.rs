@@ -17,7 +17,9 @@ use backstay_storage::spine::Spine;
 use backstay_storage::{Recovered, Store, StoreOptions};
 use crossbeam::sync::Parker;
 
-use crate::circuit::{CircuitPlan, OnEvalError, Pick, ROW_FORMAT, Runtime, RuntimeOptions, Watermarks, reshard};
+use crate::circuit::{
+    CircuitPlan, OnEvalError, Pick, ROW_FORMAT, Runtime, RuntimeOptions, Stopwatch, Watermarks, reshard,
+};
 use crate::connector::config::ConnectorConfig;
 use crate::connector::{ConnectorError, Context, Input, Level, Output, Resume, SinkPosition};
 use crate::pipeline::checkpointer::Checkpointer;
@@ -102,8 +104,10 @@ impl Pipeline {
 
         let plan = Arc::new(program.plan.clone());
         let watermarks = Watermarks::new(&plan, &state.watermarks);
-        let (runtime, dropped) =
-            start_runtime(&plan, &state, old_workers, store.as_deref(), env.scheduler.worker_order())?;
+        let clock = Arc::clone(&env.clock);
+        let stopwatch = Stopwatch::new(move || clock.elapsed());
+        let order = env.scheduler.worker_order();
+        let (runtime, dropped) = start_runtime(&plan, &state, old_workers, store.as_deref(), order, stopwatch)?;
 
         let parker = Parker::new();
         let last_step = match &store {
@@ -114,9 +118,10 @@ impl Pipeline {
         check_places(&connectors, &state.inputs)?;
         let mut input_endpoints = Vec::new();
         for MadeInput { name, table, input, max_batch } in inputs {
-            let schema = &program.tables.get(table).ok_or_else(|| lost("table"))?.schema;
+            let definition = program.tables.get(table).ok_or_else(|| lost("table"))?;
+            let hasher = RowHasher::new(&definition.schema, definition.is_append_only())?;
             let known = state.inputs.get(&name).cloned().unwrap_or_default();
-            input_endpoints.push(InputEndpoint::new(name, table, input, RowHasher::new(schema)?, max_batch, known));
+            input_endpoints.push(InputEndpoint::new(name, table, input, hasher, max_batch, known));
         }
         let mut output_endpoints = Vec::new();
         let mut new_sinks = false;
@@ -215,7 +220,11 @@ fn make_inputs(program: &Program, pipeline: &str, env: &Environment) -> Result<V
     for (table, definition) in program.tables.iter().enumerate() {
         for config in &definition.connectors {
             let name = format!("{}.{}", definition.name, config.name);
-            let context = context(env, pipeline, &name, &definition.schema, &definition.primary_key);
+            let context = Context {
+                primary_key: definition.primary_key.clone(),
+                append_only: definition.is_append_only(),
+                ..context(env, pipeline, &name, &definition.schema)
+            };
             let input = Arc::from(env.connectors.input(config, context).map_err(misconfigured)?);
             made.push(MadeInput { name, table, input, max_batch: max_batch(config) });
         }
@@ -228,7 +237,7 @@ fn make_outputs(program: &Program, pipeline: &str, env: &Environment) -> Result<
     for (view, definition) in program.views.iter().enumerate() {
         for config in &definition.connectors {
             let name = format!("{}.{}", definition.name, config.name);
-            let context = context(env, pipeline, &name, &definition.schema, &[]);
+            let context = context(env, pipeline, &name, &definition.schema);
             let output = env.connectors.output(config, context).map_err(misconfigured)?;
             if let Some(target) = output.target()
                 && let Some(other) = made.iter().find(|o| o.output.target().as_ref() == Some(&target))
@@ -253,18 +262,13 @@ fn max_batch(config: &ConnectorConfig) -> Option<u64> {
     config.max_batch_size
 }
 
-fn context(
-    env: &Environment,
-    pipeline: &str,
-    name: &str,
-    schema: &arrow::datatypes::SchemaRef,
-    primary_key: &[usize],
-) -> Context {
+fn context(env: &Environment, pipeline: &str, name: &str, schema: &arrow::datatypes::SchemaRef) -> Context {
     Context {
         name: name.to_string(),
         pipeline: pipeline.to_string(),
         schema: Arc::clone(schema),
-        primary_key: primary_key.to_vec(),
+        primary_key: Vec::new(),
+        append_only: false,
         disk: Arc::clone(&env.disk),
         base_dir: env.base_dir.clone(),
         variables: env.variables.clone(),
@@ -373,6 +377,7 @@ fn fresh_state(program: &Program, options: &Options, env: &Environment, semantic
         inputs: BTreeMap::new(),
         outputs: BTreeMap::new(),
         watermarks: BTreeMap::new(),
+        operators: Vec::new(),
         views: Vec::new(),
     }
 }
@@ -426,6 +431,7 @@ fn start_runtime(
     old_workers: usize,
     store: Option<&Store>,
     order: Option<Pick>,
+    stopwatch: Stopwatch,
 ) -> Result<(Runtime, Vec<String>)> {
     let workers = state.workers;
     let on_eval_error = match state.semantics.on_evaluation_error {
@@ -453,7 +459,7 @@ fn start_runtime(
         let spine = moved.get_mut(base).and_then(|spines| spines.get_mut(worker)).and_then(Option::take);
         spine.ok_or_else(|| backstay_storage::Error::Invalid(format!("spine {name} was opened twice")))
     };
-    let (plan, options) = (Arc::clone(plan), RuntimeOptions { workers, on_eval_error });
+    let (plan, options) = (Arc::clone(plan), RuntimeOptions { workers, on_eval_error, stopwatch });
     let runtime = match order {
         None => Runtime::start(plan, options, &mut open_spine)?,
         Some(order) => Runtime::start_inline(plan, options, &mut open_spine, order)?,

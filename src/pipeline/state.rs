@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 use crate::circuit::plan::NodeId;
-use crate::circuit::{Mark, ROW_FORMAT, ViewHash};
+use crate::circuit::{CircuitPlan, Mark, NodeFigures, ROW_FORMAT, ViewHash};
 use crate::connector::{Level, Position, SinkPosition};
 use crate::pipeline::config::OnError;
 use crate::pipeline::error::{PipelineError, Result};
@@ -63,8 +63,42 @@ pub struct PipelineState {
     /// How far the columns with LATENESS have come, by `table.column`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub watermarks: BTreeMap<String, Mark>,
+    /// What the operators have done since the pipeline began, and what they keep, by node id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<OperatorState>,
     /// Counts and hashes of step `step`'s deltas, by view in the program's order.
     pub views: Vec<ViewHash>,
+}
+
+/// An operator as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorState {
+    /// What it does, e.g. `join`.
+    pub kind: String,
+    /// The view it was made for and the SQL construct.
+    pub label: String,
+    /// The operators that its rows come from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<NodeId>,
+    /// Its figures.
+    #[serde(flatten)]
+    pub figures: NodeFigures,
+}
+
+impl OperatorState {
+    /// The operators of a plan with these figures of now, and those of `before` added to them.
+    pub fn of(plan: &CircuitPlan, figures: &[NodeFigures], before: &[Self]) -> Vec<Self> {
+        let nodes = plan.nodes.iter().zip(figures).enumerate();
+        let operators = nodes.map(|(id, (node, figures))| {
+            let mut figures = *figures;
+            if let Some(before) = before.get(id) {
+                figures.add_work(&before.figures);
+            }
+            let (kind, label) = (node.kind.name().to_owned(), node.label.clone());
+            Self { kind, label, inputs: node.inputs.clone(), figures }
+        });
+        operators.collect()
+    }
 }
 
 /// A table or view as queries see it.
@@ -236,6 +270,7 @@ mod tests {
             inputs: BTreeMap::new(),
             outputs: BTreeMap::from([("v.f".into(), OutputState::default())]),
             watermarks: BTreeMap::new(),
+            operators: Vec::new(),
             views: vec![ViewHash { rows: 1, hash: 2 }],
         }
     }

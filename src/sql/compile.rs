@@ -10,6 +10,7 @@ use super::catalog::{Catalog, Relation};
 use super::ddl::{self, Definition, Named, ViewDefinition};
 use super::error::{Mistake, Source, SqlErrors};
 use super::lower::{Lowering, Nodes};
+use super::options::LATE_ROWS;
 use super::program::{Program, Table, View};
 use super::{parse, planner, unsupported};
 use crate::circuit::CircuitPlan;
@@ -93,7 +94,7 @@ impl Compiler {
             tables: Vec::new(),
             views: Vec::new(),
             broken: broken.into_iter().collect(),
-            places: defined.iter().map(|n| (n.name.clone(), n.span)).collect(),
+            places: defined.iter().flat_map(places).collect(),
         }
     }
 
@@ -107,7 +108,14 @@ impl Compiler {
         let is_broken = match named.definition {
             None => true,
             Some(Definition::Table(table)) => {
-                self.table(*table);
+                let late = table.late_rows().map(str::to_owned);
+                let first = late.as_ref().and_then(|late| self.places.iter().find(|(name, _)| name == late));
+                if let Some((late, span)) = first.filter(|(late, span)| *span != named.span || *late == named.name) {
+                    let message =
+                        format!("`{late}`, the table for late rows, is defined in line {} too", span.start.line);
+                    mistakes.push(Mistake::new(named.span, message).help("give it another name"));
+                }
+                self.table(*table, late);
                 false
             }
             Some(Definition::View(view)) => self.view(*view, mistakes).is_none(),
@@ -117,7 +125,8 @@ impl Compiler {
         }
     }
 
-    fn table(&mut self, table: Table) {
+    /// Adds a table, and behind it the one for its late rows.
+    fn table(&mut self, table: Table, late: Option<String>) {
         let node = self.nodes.add(Node {
             kind: NodeKind::Table { primary_key: table.primary_key.clone() },
             inputs: Vec::new(),
@@ -128,9 +137,21 @@ impl Compiler {
         if table.is_kept() && table.primary_key.is_empty() {
             self.materialize(node, &table.schema, &table.name);
         }
-        let name = table.name.clone();
-        let lateness = table.lateness.clone();
-        self.tables.push((table, TableNode { name, node, lateness }));
+        let late = late.map(|name| {
+            let mut properties = table.properties.clone();
+            properties.remove(LATE_ROWS);
+            Table { name, lateness: Vec::new(), connectors: Vec::new(), properties, ..table.clone() }
+        });
+        let of_plan = TableNode {
+            lateness: table.lateness.clone(),
+            late: late.is_some().then_some(self.tables.len() + 1),
+            append_only: table.is_append_only(),
+            ..TableNode::new(&table.name, node)
+        };
+        self.tables.push((table, of_plan));
+        if let Some(late) = late {
+            self.table(late, None);
+        }
     }
 
     fn view(&mut self, view: ViewDefinition, mistakes: &mut Vec<Mistake>) -> Option<()> {
@@ -210,4 +231,13 @@ impl Compiler {
         let (views, view_nodes) = self.views.into_iter().unzip();
         Program { tables, views, plan: CircuitPlan { nodes: self.nodes.0, tables: table_nodes, views: view_nodes } }
     }
+}
+
+/// The names that a statement defines.
+fn places(named: &Named) -> Vec<(String, Span)> {
+    let late = match &named.definition {
+        Some(Definition::Table(table)) => table.late_rows(),
+        _ => None,
+    };
+    std::iter::once(named.name.as_str()).chain(late).map(|name| (name.to_owned(), named.span)).collect()
 }

@@ -12,7 +12,7 @@ use datafusion_sql::sqlparser::tokenizer::{Span, TokenWithSpan};
 
 use super::error::{Mistake, Source, suggestion};
 use super::lateness::Clause;
-use super::options::{self, Options};
+use super::options::{self, LATE_ROWS, Options};
 use super::parse::Parsed;
 use super::program::{Place, Table};
 use super::types::{Semantics, arrow_type};
@@ -93,6 +93,9 @@ pub(super) fn place(span: Span) -> Place {
     Place { line: span.start.line, column: span.start.column }
 }
 
+/// What `WITH` may say of a table, besides its connectors.
+const TABLE_OPTIONS: [&str; 3] = ["materialized", "append_only", LATE_ROWS];
+
 fn table(
     source: Source<'_>,
     create: CreateTable,
@@ -103,7 +106,7 @@ fn table(
     let (name, span) = simple_name(&create.name, statement, mistakes)?;
     let before = mistakes.len();
     refuse_other_clauses(&create, span, mistakes);
-    let options = options::read(source, &name, (span, tokens), &create.table_options, &["materialized"], mistakes);
+    let options = options::read(source, &name, (span, tokens), &create.table_options, &TABLE_OPTIONS, mistakes);
     let (fields, mut key) = columns(&name, &create.columns, mistakes);
     for constraint in &create.constraints {
         let TableConstraint::PrimaryKey(primary) = constraint else {
@@ -136,6 +139,17 @@ fn table(
         .map(|(i, field)| if key.contains(&i) { field.with_nullable(false) } else { field })
         .collect();
     let lateness = late_columns(&name, lateness, &fields, !key.is_empty(), mistakes);
+    let asks = |option: &str| options.properties.get(option).is_some_and(|value| value != "false");
+    if asks("append_only") && !key.is_empty() {
+        let message = format!("{name} has a primary key, and so cannot be append-only");
+        mistakes.push(
+            Mistake::new(span, message).help("an insert may take the row of its key away; leave out one of the two"),
+        );
+    }
+    if asks(LATE_ROWS) && lateness.is_empty() {
+        let message = format!("{name} has `{LATE_ROWS}`, but no column with LATENESS: no row is ever late");
+        mistakes.push(Mistake::new(span, message).help("write LATENESS behind a column, or leave the option out"));
+    }
     if mistakes.len() > before {
         return Some(Named { name, span, definition: None });
     }

@@ -21,6 +21,7 @@ use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use super::catalog::Catalog;
 use super::clock::{self, uses_now};
 use super::extension::{Operated, Operation};
+use super::table_functions::SessionWindow;
 use crate::circuit::plan::{Node, NodeId, NodeKind, Stage};
 
 mod aggregate;
@@ -188,6 +189,14 @@ impl Lowering<'_> {
     }
 
     fn extension(&mut self, extension: &logical_plan::Extension) -> Result<Stream> {
+        if let Some(window) = extension.node.as_any().downcast_ref::<SessionWindow>() {
+            let stream = self.plan(&window.input)?;
+            let field = |f: &Field| Field::new(f.name(), f.data_type().clone(), true);
+            let added = window.schema.fields().iter().skip(stream.schema.fields().len());
+            let fields: Vec<Field> = stream.schema.fields().iter().chain(added).map(|f| field(f)).collect();
+            let kind = NodeKind::Session(window.circuit()?);
+            return Ok(self.push(kind, vec![stream], Arc::new(Schema::new(fields)), "session"));
+        }
         let Some(Operated { operation, input, .. }) = extension.node.as_any().downcast_ref() else {
             return Err(Refusal::new(format!("{} is not supported yet", extension.node.name())));
         };

@@ -15,6 +15,9 @@ pub(super) struct Options {
     pub properties: BTreeMap<String, String>,
 }
 
+/// The property that names the table for late rows; all others are 'true' or 'false'.
+pub(super) const LATE_ROWS: &str = "late_rows";
+
 /// Reads the options of `relation`, which may have the properties `known` besides `connectors`.
 pub(super) fn read(
     source: Source<'_>,
@@ -64,8 +67,11 @@ pub(super) fn read(
                 Err(mistake) => mistakes.push(mistake),
             }
         } else if known.contains(&name) {
-            // All there are for now.
-            if !["true", "false"].contains(&text) {
+            if name == LATE_ROWS {
+                if text.is_empty() {
+                    mistakes.push(Mistake::new(literal.span, format!("`{name}` is the name of a table")));
+                }
+            } else if !["true", "false"].contains(&text) {
                 mistakes.push(Mistake::new(literal.span, format!("`{name}` is 'true' or 'false', not '{text}'")));
             }
             result.properties.insert(name.to_owned(), text.to_owned());

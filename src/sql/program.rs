@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use arrow::datatypes::SchemaRef;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::options::LATE_ROWS;
 use crate::circuit::{CircuitPlan, Lateness};
 use crate::connector::config::ConnectorConfig;
 
@@ -72,6 +73,16 @@ impl Table {
         self.properties.get("materialized").is_some_and(|value| value == "true")
     }
 
+    /// Whether its rows are never taken back: `WITH ('append_only' = 'true')`.
+    pub fn is_append_only(&self) -> bool {
+        self.properties.get("append_only").is_some_and(|value| value == "true")
+    }
+
+    /// The table that its late rows go to: `WITH ('late_rows' = '…')`.
+    pub fn late_rows(&self) -> Option<&str> {
+        self.properties.get(LATE_ROWS).map(String::as_str)
+    }
+
     /// The definition as normalised text, without connectors: `table (a Int32 NOT NULL, b Utf8, PRIMARY KEY (a))`.
     pub fn definition(&self) -> String {
         let mut parts: Vec<String> = self
@@ -92,7 +103,9 @@ impl Table {
             parts.push(format!("PRIMARY KEY ({})", names.join(", ")));
         }
         let kept = if self.is_kept() { "materialized " } else { "" };
-        format!("{kept}table ({})", parts.join(", "))
+        let append_only = if self.is_append_only() { "append-only " } else { "" };
+        let late = self.late_rows().map_or_else(String::new, |name| format!(", late rows to {name:?}"));
+        format!("{kept}{append_only}table ({}){late}", parts.join(", "))
     }
 }
 

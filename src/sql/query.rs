@@ -95,7 +95,7 @@ fn compile_one(
         let label = format!("table {name}");
         let node = nodes.add(Node { kind, inputs: Vec::new(), schema: Arc::clone(schema), label });
         catalog.relations.insert(name.clone(), Relation { schema: Arc::clone(schema), node });
-        tables.push(TableNode { name: name.clone(), node, lateness: Vec::new() });
+        tables.push(TableNode::new(name, node));
     }
     unsupported::check(&query, &first.tokens, first.span, &catalog, mistakes);
     if !mistakes.is_empty() {

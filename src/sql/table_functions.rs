@@ -3,20 +3,25 @@
 //!
 //! - `TUMBLE(TABLE t, DESCRIPTOR(ts), size [, offset])`: each row in the one window of `size` that its time lies in;
 //! - `HOP(TABLE t, DESCRIPTOR(ts), slide, size [, offset])`: each row once for every window of `size` that its time lies in; one begins
-//!   every `slide`.
+//!   every `slide`;
+//! - `SESSION(TABLE t [PARTITION BY k, …], DESCRIPTOR(ts), gap)` or `SESSION(TABLE t, DESCRIPTOR(ts), DESCRIPTOR(k, …), gap)`: each row in the
+//!   window from the first row of its session to a gap after the last one, where rows of a session follow each other within the gap.
 //!
 //! Invariants:
 //! 1. A window is `[window_start, window_end)`, and starts at a multiple of its size (or slide) from 1970-01-01 00:00, moved by the offset.
 //! 2. Rows whose time is NULL are in no window.
 //! 3. Windows are computed on the microseconds as integers: no calendar, no months.
 //!
-//! `TUMBLE` is a projection; `HOP` is a UNION ALL of size / slide of them, all over one relation. The word TABLE is taken out
-//! of the tokens before they are parsed, since the parser takes it for a name ([`without_table`]).
+//! `TUMBLE` is a projection; `HOP` is a UNION ALL of size / slide of them, all over one relation; `SESSION` is an operator of its own. The
+//! word TABLE is taken out of the tokens before they are parsed, since the parser takes it for a name, and PARTITION BY becomes an argument
+//! ([`without_table`]).
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, TimeUnit};
-use datafusion_common::{Column, DataFusionError, Diagnostic, Result, ScalarValue, Span as PlannerSpan};
+use arrow::datatypes::{DataType, Field};
+use datafusion_common::{
+    Column, DataFusionError, Diagnostic, Result, ScalarValue, Span as PlannerSpan, TableReference,
+};
 use datafusion_expr::logical_plan::Union;
 use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit};
@@ -25,6 +30,12 @@ use datafusion_sql::sqlparser::ast::{
     TableFactor,
 };
 use datafusion_sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
+
+use crate::circuit::plan::Session;
+
+mod session;
+
+pub(super) use session::SessionWindow;
 
 /// The most windows that `HOP` puts a row into.
 const MAX_WINDOWS: i64 = 500;
@@ -37,6 +48,7 @@ const ADDED: [&str; 2] = ["window_start", "window_end"];
 enum Kind {
     Tumble,
     Hop,
+    Session,
 }
 
 impl Kind {
@@ -44,6 +56,7 @@ impl Kind {
         match name.to_lowercase().as_str() {
             "tumble" => Some(Self::Tumble),
             "hop" => Some(Self::Hop),
+            "session" => Some(Self::Session),
             _ => None,
         }
     }
@@ -52,6 +65,7 @@ impl Kind {
         match self {
             Self::Tumble => "TUMBLE(TABLE t, DESCRIPTOR(ts), size [, offset])",
             Self::Hop => "HOP(TABLE t, DESCRIPTOR(ts), slide, size [, offset])",
+            Self::Session => "SESSION(TABLE t [PARTITION BY k], DESCRIPTOR(ts), gap)",
         }
     }
 }
@@ -82,9 +96,13 @@ impl<'a> Call<'a> {
         Some(Self { kind: Kind::named(&ident.value)?, span: ident.span, args, alias: alias.as_ref() })
     }
 
-    /// The arguments that are no expressions though they are parsed as such: the relation, and the DESCRIPTOR.
+    /// The arguments that are no expressions though they are parsed as such: the relation, and DESCRIPTORs.
     pub fn relation_and_descriptor(&self) -> impl Iterator<Item = &'a SqlExpr> + use<'a> {
-        self.args.iter().take(2).filter_map(expression)
+        let count = match self.kind {
+            Kind::Tumble | Kind::Hop => 2,
+            Kind::Session => self.args.len().saturating_sub(1),
+        };
+        self.args.iter().take(count).filter_map(expression)
     }
 }
 
@@ -96,19 +114,57 @@ pub(super) fn expression(arg: &FunctionArg) -> Option<&SqlExpr> {
     }
 }
 
-/// The tokens without the TABLE in `TUMBLE(TABLE t, …)`, `HOP(TABLE t, …)` and `SESSION(TABLE t, …)`, which is refused later by its name.
+/// What `PARTITION BY` of a `SESSION` becomes: a function around its columns.
+const PARTITION_BY: &str = "partition_by";
+
+/// The tokens without the TABLE in `TUMBLE(TABLE t, …)` and the like, and with `SESSION(t PARTITION BY k, DESCRIPTOR(ts), …)` as
+/// `SESSION(t, partition_by(k), DESCRIPTOR(ts), …)`.
 pub(super) fn without_table(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
-    let word = |token: Option<&TokenWithSpan>, is_wanted: fn(&str) -> bool| match token.map(|t| &t.token) {
-        Some(Token::Word(word)) => word.quote_style.is_none() && is_wanted(&word.value),
+    let word = |i: usize, wanted: &str| match tokens.get(i).map(|t| &t.token) {
+        Some(Token::Word(word)) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(wanted),
         _ => false,
     };
-    let is_left_out = |i: usize| {
-        word(tokens.get(i), |w| w.eq_ignore_ascii_case("TABLE"))
-            && i >= 2
-            && tokens.get(i - 1).is_some_and(|t| t.token == Token::LParen)
-            && word(tokens.get(i - 2), |w| Kind::named(w).is_some() || w.eq_ignore_ascii_case("SESSION"))
+    let called = |paren: usize| match paren.checked_sub(1).and_then(|i| tokens.get(i)).map(|t| &t.token) {
+        Some(Token::Word(word)) if word.quote_style.is_none() => Kind::named(&word.value),
+        _ => None,
     };
-    tokens.iter().enumerate().filter(|(i, _)| !is_left_out(*i)).map(|(_, token)| token.clone()).collect()
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    // What each open parenthesis belongs to, and whether its columns of PARTITION BY have not ended yet.
+    let mut open: Vec<(Option<Kind>, bool)> = Vec::new();
+    for (i, token) in tokens.iter().enumerate() {
+        let mut add = |token_: Token| out.push(TokenWithSpan { token: token_, span: token.span });
+        match (&token.token, open.last_mut()) {
+            (Token::LParen, _) => open.push((called(i), false)),
+            (Token::RParen, last) => {
+                if last.is_some_and(|(_, partition)| *partition) {
+                    add(Token::RParen);
+                }
+                open.pop();
+            }
+            (Token::Word(_), Some((Some(_), _))) if word(i, "TABLE") && tokens[i - 1].token == Token::LParen => {
+                continue;
+            }
+            (Token::Word(_), Some((Some(Kind::Session), false))) if word(i, "PARTITION") && word(i + 1, "BY") => {
+                continue;
+            }
+            (Token::Word(_), Some((Some(Kind::Session), partition @ false)))
+                if word(i, "BY") && word(i - 1, "PARTITION") =>
+            {
+                *partition = true;
+                add(Token::Comma);
+                add(Token::make_word(PARTITION_BY, None));
+                add(Token::LParen);
+                continue;
+            }
+            (Token::Comma, Some((_, partition @ true))) if word(i + 1, "DESCRIPTOR") => {
+                *partition = false;
+                add(Token::RParen);
+            }
+            _ => {}
+        }
+        out.push(token.clone());
+    }
+    out
 }
 
 /// Plans the calls.
@@ -137,33 +193,25 @@ struct Grid {
 
 impl Call<'_> {
     fn plan(&self, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+        if self.kind == Kind::Session {
+            return self.session(context);
+        }
         let given: Vec<&SqlExpr> = self.args.iter().filter_map(expression).collect();
         let most = if self.kind == Kind::Tumble { 4 } else { 5 };
         if given.len() != self.args.len() || given.len() > most || given.len() < most - 1 {
-            return Err(mistake(self.span, "these are not its arguments", &format!("write {}", self.kind.usage())));
+            return Err(self.not_its_arguments());
         }
         let (Some(&relation), Some(&descriptor), Some(numbers)) = (given.first(), given.get(1), given.get(2..)) else {
-            return Err(mistake(self.span, "these are not its arguments", &format!("write {}", self.kind.usage())));
+            return Err(self.not_its_arguments());
         };
         let input = context.plan(self.relation(relation)?)?;
         let time = self.time(descriptor, &input, context)?;
         let grid = self.grid(numbers, context)?;
-        for name in ADDED {
-            if input.schema().fields().iter().any(|f| f.name() == name) {
-                let message = format!("{relation} already has a column `{name}`");
-                return Err(mistake(relation.span(), &message, "give it another name in a sub-query"));
-            }
-        }
-        let columns: Vec<Expr> = input
-            .schema()
-            .iter()
-            .map(|(qualifier, field)| Expr::Column(Column::new(qualifier.cloned(), field.name())).alias(field.name()))
-            .collect();
-        let rows = LogicalPlanBuilder::from(input).filter(time.clone().is_not_null())?.build()?;
+        let (rows, columns) = rows_with_time(relation, input, &time)?;
         let mut windows = Vec::new();
         for back in 0..grid.size / grid.slide {
             let start = grid.last_start(&time, back);
-            let timestamp = |e| cast(e, DataType::Timestamp(TimeUnit::Microsecond, None));
+            let timestamp = |e| cast(e, Session::TIME);
             let end = timestamp(start.clone() + lit(grid.size));
             let added = [timestamp(start), end].into_iter().zip(ADDED).map(|(e, name)| e.alias(name));
             let window = LogicalPlanBuilder::from(rows.clone()).project(columns.iter().cloned().chain(added))?;
@@ -173,6 +221,47 @@ impl Call<'_> {
             [one] => Ok(one.as_ref().clone()),
             _ => Ok(LogicalPlan::Union(Union::try_new(windows)?)),
         }
+    }
+
+    fn session(&self, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+        let given: Vec<&SqlExpr> = self.args.iter().filter_map(expression).collect();
+        if given.len() != self.args.len() {
+            return Err(self.not_its_arguments());
+        }
+        let (relation, descriptor, partition, gap) = match given.as_slice() {
+            [relation, descriptor, gap] => (*relation, *descriptor, Vec::new(), *gap),
+            [relation, first, second, gap] => match (columns_of(first, PARTITION_BY), columns_of(second, DESCRIPTOR)) {
+                (Some(partition), _) => (*relation, *second, partition, *gap),
+                (None, Some(partition)) => (*relation, *first, partition, *gap),
+                (None, None) => return Err(self.not_its_arguments()),
+            },
+            _ => return Err(self.not_its_arguments()),
+        };
+        let input = context.plan(self.relation(relation)?)?;
+        let time = self.time(descriptor, &input, context)?;
+        let Expr::Column(named) = &time else {
+            let message = format!("`{descriptor}` is no TIMESTAMP in microseconds");
+            return Err(mistake(descriptor.span(), &message, "cast it to TIMESTAMP in a sub-query"));
+        };
+        let mut keys = Vec::with_capacity(partition.len());
+        for column in partition {
+            match context.sql_to_expr(column.clone(), input.schema())? {
+                Expr::Column(key) => keys.push(Column::from_name(key.name)),
+                _ => {
+                    let help = "compute it as a column of a sub-query";
+                    return Err(mistake(column.span(), "sessions are parted by columns", help));
+                }
+            }
+        }
+        let gap_us = length(gap, false, context)?;
+        let named = Column::from_name(&named.name);
+        let (rows, columns) = rows_with_time(relation, input, &time)?;
+        let rows = LogicalPlanBuilder::from(rows).project(columns)?.build()?;
+        SessionWindow::plan(rows, named, keys, gap_us)
+    }
+
+    fn not_its_arguments(&self) -> DataFusionError {
+        mistake(self.span, "these are not its arguments", &format!("write {}", self.kind.usage()))
     }
 
     /// The first argument as a part of FROM.
@@ -210,15 +299,11 @@ impl Call<'_> {
         context: &mut dyn RelationPlannerContext,
     ) -> Result<Expr> {
         let help = || format!("write {}", self.kind.usage());
-        let columns = match descriptor {
-            SqlExpr::Function(f) if f.name.to_string().eq_ignore_ascii_case("descriptor") => match &f.args {
-                FunctionArguments::List(list) => list.args.as_slice(),
-                _ => &[],
-            },
-            _ => return Err(mistake(descriptor.span(), "the second argument must be DESCRIPTOR(column)", &help())),
+        let Some(columns) = columns_of(descriptor, DESCRIPTOR) else {
+            return Err(mistake(descriptor.span(), "the second argument must be DESCRIPTOR(column)", &help()));
         };
-        let column = match columns {
-            [FunctionArg::Unnamed(FunctionArgExpr::Expr(column @ SqlExpr::Identifier(_)))] => column,
+        let column = match columns.as_slice() {
+            [column @ SqlExpr::Identifier(_)] => *column,
             _ => return Err(mistake(descriptor.span(), "DESCRIPTOR names one column", &help())),
         };
         let time = context.sql_to_expr(column.clone(), input.schema())?;
@@ -228,8 +313,8 @@ impl Call<'_> {
         });
         let data_type = input.schema().field(data_type?).data_type().clone();
         match data_type {
-            DataType::Timestamp(TimeUnit::Microsecond, None) => Ok(time),
-            DataType::Timestamp(_, None) => Ok(cast(time, DataType::Timestamp(TimeUnit::Microsecond, None))),
+            Session::TIME => Ok(time),
+            DataType::Timestamp(_, None) => Ok(cast(time, Session::TIME)),
             other => {
                 let message = format!("`{column}` is {other}, and a window needs a TIMESTAMP");
                 Err(mistake(column.span(), &message, "cast it to TIMESTAMP in a sub-query"))
@@ -246,9 +331,7 @@ impl Call<'_> {
         let (slide, size, offset) = match (self.kind, micros.as_slice()) {
             (Kind::Tumble, [size, rest @ ..]) => (*size, *size, rest.first()),
             (Kind::Hop, [slide, size, rest @ ..]) => (*slide, *size, rest.first()),
-            _ => {
-                return Err(mistake(self.span, "these are not its arguments", &format!("write {}", self.kind.usage())));
-            }
+            _ => return Err(self.not_its_arguments()),
         };
         let size_span = numbers.get(1).map_or(self.span, |e| e.span());
         if size % slide != 0 {
@@ -276,6 +359,39 @@ impl Grid {
         let start = micros - into;
         if back == 0 { start } else { start - lit(back * self.slide) }
     }
+}
+
+/// The function around a column of time.
+const DESCRIPTOR: &str = "descriptor";
+
+/// The columns in `name(…)`, or `name((…))`; none, if it is not called so.
+fn columns_of<'a>(expr: &'a SqlExpr, name: &str) -> Option<Vec<&'a SqlExpr>> {
+    let SqlExpr::Function(function) = expr else { return None };
+    if !function.name.to_string().eq_ignore_ascii_case(name) {
+        return None;
+    }
+    let FunctionArguments::List(list) = &function.args else { return Some(Vec::new()) };
+    let columns: Vec<&SqlExpr> = list.args.iter().filter_map(expression).collect();
+    match columns.as_slice() {
+        [SqlExpr::Tuple(columns)] => Some(columns.iter().collect()),
+        [SqlExpr::Nested(column)] => Some(vec![column.as_ref()]),
+        _ => Some(columns),
+    }
+}
+
+/// The rows that have a time, and their columns, which are then called by their names alone.
+fn rows_with_time(relation: &SqlExpr, input: LogicalPlan, time: &Expr) -> Result<(LogicalPlan, Vec<Expr>)> {
+    for name in ADDED {
+        if input.schema().fields().iter().any(|f| f.name() == name) {
+            let message = format!("{relation} already has a column `{name}`");
+            return Err(mistake(relation.span(), &message, "give it another name in a sub-query"));
+        }
+    }
+    let named = |(qualifier, field): (Option<&TableReference>, &Arc<Field>)| {
+        Expr::Column(Column::new(qualifier.cloned(), field.name())).alias(field.name())
+    };
+    let columns = input.schema().iter().map(named).collect();
+    Ok((LogicalPlanBuilder::from(input).filter(time.clone().is_not_null())?.build()?, columns))
 }
 
 /// The microseconds of a constant interval without months; positive unless it is an offset.

@@ -155,7 +155,11 @@ impl Visitor for Walk<'_> {
             } => {
                 if let (Some(args), None) = (args, &call) {
                     self.arguments.extend(args.args.iter().filter_map(expression).map(Spanned::span));
-                    self.refuse(name.span(), &format!("the table function {name}"), Some("there are TUMBLE and HOP"));
+                    self.refuse(
+                        name.span(),
+                        &format!("the table function {name}"),
+                        Some("there are TUMBLE, HOP and SESSION"),
+                    );
                 }
                 let plain = with_hints.is_empty()
                     && version.is_none()

@@ -80,9 +80,9 @@ impl AggregateOperator {
     pub fn new(
         node: &Node,
         input: &SchemaRef,
-        group: &[usize],
-        aggregates: &[Aggregate],
+        (group, aggregates): (&[usize], &[Aggregate]),
         owns_global: bool,
+        append_only: bool,
         open: &mut OpenRole<'_>,
     ) -> Result<Self> {
         let type_of = |i: usize| input.field(i).data_type();
@@ -104,7 +104,10 @@ impl AggregateOperator {
                     return Err(refuse(format!("{function:?} of {types:?} cannot be {result}")));
                 }
                 arguments = columns.iter().map(|sort| sort.column).collect();
-                let values = open(&format!("values{i}"), Discipline::Weighted)?;
+                let values = match append_only {
+                    true => None,
+                    false => Some(open(&format!("values{i}"), Discipline::Weighted)?),
+                };
                 Kind::Extremum(Box::new(Extrema::new(&types, ignores_nulls(aggregate), values)?))
             } else if let Some(call) = OrderedCall::new(aggregate) {
                 let at = match ordered.iter().position(|values| call.is_over(values, *filter)) {
@@ -376,7 +379,7 @@ impl Operator for AggregateOperator {
 
     fn spines(&mut self) -> Vec<&mut Spine> {
         let values = self.aggregates.iter_mut().filter_map(|a| match &mut a.kind {
-            Kind::Extremum(extrema) => Some(&mut extrema.values),
+            Kind::Extremum(extrema) => extrema.values.as_mut(),
             _ => None,
         });
         let distinct = self.distinct.iter_mut().map(|d| &mut d.values);

@@ -2,7 +2,7 @@
 //! first. The value may stand behind columns that it is ordered by.
 //!
 //! Invariant: a group's extremum is the first value of positive weight under its key. It is read back only where the step
-//! may have changed it: a value before it came in, or it was itself taken away.
+//! may have changed it: a value before it came in, or it was itself taken away. Where no row is ever taken back there is no such spine.
 
 use arrow::array::{Array, ArrayRef, new_null_array};
 use arrow::compute::SortOptions;
@@ -22,8 +22,8 @@ pub(super) struct Extrema {
     codec: RowCodec,
     null_row: Vec<u8>,
     ignore_nulls: bool,
-    /// Group key → value, in the order of the codec.
-    pub(super) values: Spine,
+    /// Group key → value, in the order of the codec; `None` where no value is ever taken away.
+    pub(super) values: Option<Spine>,
 }
 
 /// The extrema of the groups that a step touches: one entry a group.
@@ -90,7 +90,7 @@ impl Current {
 
 impl Extrema {
     /// The first row in the order of these columns. With `ignore_nulls` rows do not count in which the last one is NULL.
-    pub(super) fn new(columns: &[(DataType, SortOptions)], ignore_nulls: bool, values: Spine) -> Result<Self> {
+    pub(super) fn new(columns: &[(DataType, SortOptions)], ignore_nulls: bool, values: Option<Spine>) -> Result<Self> {
         let codec = RowCodec::ordered(columns)?;
         let nulls: Vec<ArrayRef> = codec.types().iter().map(|t| new_null_array(t, 1)).collect();
         let null_row = codec.encode(&nulls, 1)?.get(0).to_vec();
@@ -118,7 +118,8 @@ impl Extrema {
             }
         }
         changes.consolidate(Discipline::Weighted);
-        Ok(self.values.insert_batch(&changes).and_then(|()| self.follow(current, &changes, keys, known)))
+        let inserted = self.values.as_mut().map_or(Ok(()), |values| values.insert_batch(&changes));
+        Ok(inserted.and_then(|()| self.follow(current, &changes, keys, known)))
     }
 
     /// Finds the new extrema after `changes`, sorted by key and value, went into the spine.
@@ -135,7 +136,7 @@ impl Extrema {
             start = end;
             if !known {
                 // Nothing was there before: the changes are all there is.
-                let first = rows.into_iter().find(|&i| changes.weight(i) > 0);
+                let first = rows.clone().find(|&i| changes.weight(i) > 0);
                 current.set(group, first.map(|i| changes.value(i)));
                 continue;
             }
@@ -145,14 +146,18 @@ impl Extrema {
                 Some(old) if changes.weight(i) > 0 => changes.value(i) < old,
                 Some(old) => changes.value(i) == old,
             };
-            if rows.into_iter().any(moves) {
-                let cursor = match &mut cursor {
-                    Some(cursor) => cursor,
-                    none => none.insert(self.values.cursor()?),
-                };
-                let first = first_positive(cursor, key)?;
-                current.set(group, first);
-            }
+            let Some(moved) = rows.clone().find(|&i| moves(i)) else { continue };
+            let Some(values) = &self.values else {
+                // The first of the changes that is before the old one is before all of them.
+                current.set(group, Some(changes.value(moved)));
+                continue;
+            };
+            let cursor = match &mut cursor {
+                Some(cursor) => cursor,
+                none => none.insert(values.cursor()?),
+            };
+            let first = first_positive(cursor, key)?;
+            current.set(group, first);
         }
         Ok(())
     }

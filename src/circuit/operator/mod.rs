@@ -16,6 +16,7 @@ pub mod linear;
 pub mod materialize;
 mod ordered;
 pub mod semi;
+pub mod session;
 pub mod single_row;
 pub mod temporal;
 pub mod top;
@@ -121,7 +122,7 @@ pub trait Operator: Send {
 pub type OpenRole<'a> = dyn FnMut(&str, Discipline) -> Result<Spine> + 'a;
 
 /// The operator of a node; `None` for nodes that only pass on what comes in ([`NodeKind::Union`], tables without a key).
-/// `owns_global` says whether this worker owns the row of aggregates without group columns.
+/// `owns_global` says whether this worker owns the row of aggregates without group columns, `append_only` whether its inputs take no row back.
 ///
 /// # Errors
 /// A plan that does not fit together, or state that does not open.
@@ -129,6 +130,7 @@ pub fn build(
     plan: &CircuitPlan,
     id: NodeId,
     owns_global: bool,
+    append_only: bool,
     open: &mut OpenRole<'_>,
 ) -> Result<Option<Box<dyn Operator>>> {
     let node = &plan.nodes[id];
@@ -142,13 +144,15 @@ pub fn build(
         NodeKind::Temporal { bounds } => Some(Box::new(temporal::Temporal::new(node, bounds, open)?)),
         NodeKind::Materialize => Some(Box::new(materialize::Materialize::new(node, open)?)),
         NodeKind::Join { .. } => Some(Box::new(join::Join::new(node, &input(0), &input(1), open)?)),
-        NodeKind::TopK(top) => Some(Box::new(top::TopKOperator::new(node, &input(0), top, open)?)),
+        NodeKind::TopK(top) => Some(Box::new(top::TopKOperator::new(node, &input(0), top, append_only, open)?)),
         NodeKind::Window(window) => Some(Box::new(window::WindowOperator::new(node, &input(0), window, open)?)),
+        NodeKind::Session(session) => Some(Box::new(session::SessionOperator::new(node, &input(0), session, open)?)),
         NodeKind::Semi { .. } => Some(Box::new(semi::Semi::new(node, &input(0), &input(1), open)?)),
         NodeKind::Constant(rows) => Some(Box::new(constant::Constant::new(node, rows, owns_global, open)?)),
         NodeKind::SingleRow => Some(Box::new(single_row::SingleRow::new(node, owns_global, open)?)),
         NodeKind::Aggregate { group, aggregates } => {
-            Some(Box::new(aggregate::AggregateOperator::new(node, &input(0), group, aggregates, owns_global, open)?))
+            let of = (&**group, &**aggregates);
+            Some(Box::new(aggregate::AggregateOperator::new(node, &input(0), of, owns_global, append_only, open)?))
         }
     })
 }

@@ -5,6 +5,8 @@
 //! 2. Without a bound the output is the input less the head that is skipped.
 //! 3. The work of a step is in proportion to its rows and to the heads of the partitions that they touch, never to partitions.
 //!
+//! 4. Where no row is ever taken back, what falls behind the head is forgotten: it cannot return.
+//!
 //! Known limit: a head is read to its end though only its last rows may have changed; without partition columns one worker
 //! has all rows.
 
@@ -38,6 +40,8 @@ pub struct TopKOperator {
     numbered: bool,
     /// Whether the rows behind the head are asked for.
     rest: bool,
+    /// Whether rows behind the head can be forgotten.
+    append_only: bool,
 }
 
 impl TopKOperator {
@@ -45,7 +49,7 @@ impl TopKOperator {
     ///
     /// # Errors
     /// Ranks that are not supported together; types without a row encoding; a spine that does not open.
-    pub fn new(node: &Node, input: &SchemaRef, top: &TopK, open: &mut OpenRole<'_>) -> Result<Self> {
+    pub fn new(node: &Node, input: &SchemaRef, top: &TopK, append_only: bool, open: &mut OpenRole<'_>) -> Result<Self> {
         let counts_rows = top.ranking == Ranking::RowNumber && !top.numbered;
         if (top.skip > 0 || top.fetch.is_none()) && !counts_rows {
             return Err(CircuitError::plan(&node.label, "ranks are numbered from the first on, up to a bound"));
@@ -63,6 +67,7 @@ impl TopKOperator {
             end,
             numbered: top.numbered,
             rest: top.fetch.is_none(),
+            append_only,
         })
     }
 
@@ -100,6 +105,19 @@ impl TopKOperator {
                 if self.ranking == Ranking::RowNumber && before >= self.end {
                     break;
                 }
+            }
+            cursor.next()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the rows behind the head of a partition that was just read.
+    fn behind(&self, cursor: &mut Cursor, partition: &[u8], out: &mut RowBatch) -> StorageResult<()> {
+        let mut is_head = self.ranking == Ranking::RowNumber;
+        while self.end > 0 && cursor.valid() && cursor.key() == partition {
+            // The head ends with the row whose copies reach its bound.
+            if !std::mem::take(&mut is_head) {
+                out.push(partition, cursor.value(), cursor.weight().wrapping_neg());
             }
             cursor.next()?;
         }
@@ -153,11 +171,15 @@ impl Operator for TopKOperator {
         };
         let mut out = Vec::new();
         let (mut old, mut new, mut changes) = (RowBatch::new(), RowBatch::new(), RowBatch::new());
+        let mut behind = RowBatch::new();
         let sign = if self.rest { -1 } else { 1 };
         for rows in partitions(&delta) {
             let partition = delta.key(rows.start);
             self.head(&mut before, partition, &mut old).map_err(storage(&self.label))?;
             self.head(&mut after, partition, &mut new).map_err(storage(&self.label))?;
+            if self.append_only {
+                self.behind(&mut after, partition, &mut behind).map_err(storage(&self.label))?;
+            }
             difference(&old, &new, sign, &mut changes);
             if self.rest {
                 rows.for_each(|i| changes.push(delta.value(i), &[], delta.weight(i)));
@@ -168,6 +190,9 @@ impl Operator for TopKOperator {
             }
         }
         self.emit(&changes, &mut out)?;
+        if !behind.is_empty() {
+            self.ordered.rows.insert_batch(&behind).map_err(storage(&self.label))?;
+        }
         Ok(out)
     }
 

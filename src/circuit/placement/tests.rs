@@ -19,7 +19,7 @@ fn plan(nodes: Vec<(NodeKind, Vec<NodeId>, usize)>) -> CircuitPlan {
     let last = nodes.len() - 1;
     CircuitPlan {
         nodes,
-        tables: vec![TableNode { name: "t".to_owned(), node: 0, lateness: Vec::new() }],
+        tables: vec![TableNode::new("t", 0)],
         views: vec![ViewNode { name: "v".to_owned(), node: last }],
     }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion_physical_expr::PhysicalExpr;
 
 use super::{AggregateFunction, SortColumn};
@@ -160,4 +160,21 @@ impl WindowFunction {
             && is_near(&self.frame.start)
             && is_near(&self.frame.end)
     }
+}
+
+/// Sessions: rows of a partition whose times follow each other within a gap. Output columns are the input's, with start and end of
+/// the row's session behind them, both of type [`Session::TIME`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Columns of the partition key; without any, all rows are one partition.
+    pub partition: Vec<usize>,
+    /// The column of type [`Session::TIME`]. Rows in which it is NULL are left out.
+    pub time: usize,
+    /// How far two rows of a session are from each other at most, in microseconds; positive.
+    pub gap_us: i64,
+}
+
+impl Session {
+    /// The type of its times.
+    pub const TIME: DataType = DataType::Timestamp(TimeUnit::Microsecond, None);
 }

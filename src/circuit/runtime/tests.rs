@@ -48,7 +48,7 @@ fn aggregate(function: AggregateFunction, argument: Option<usize>, result: DataT
 }
 
 fn start(plan: &CircuitPlan, workers: usize, threads: bool, on_eval_error: OnEvalError) -> Result<Runtime> {
-    let options = RuntimeOptions { workers, on_eval_error };
+    let options = RuntimeOptions { workers, on_eval_error, ..RuntimeOptions::default() };
     let mut open = |_: usize, _: &str, discipline| Ok(Spine::ephemeral(discipline));
     let plan = Arc::new(plan.clone());
     if threads {
@@ -136,7 +136,7 @@ fn everything() -> CircuitPlan {
         node(NodeKind::Union, &[6, 7], &one, "union"),
         node(join(0, 0, true, None), &[6, 1], &pairs, "null join"),
     ];
-    let table = |name: &str, node| TableNode { name: name.to_owned(), node, lateness: Vec::new() };
+    let table = |name: &str, node| TableNode::new(name, node);
     let views = (0..nodes.len()).map(|node| ViewNode { name: nodes[node].label.clone(), node }).collect();
     CircuitPlan { nodes, tables: vec![table("keyed", 0), table("plain", 1)], views }
 }
@@ -457,7 +457,7 @@ fn unary(input: SchemaRef, expr: Expr) -> CircuitPlan {
         node(NodeKind::Table { primary_key: vec![] }, &[], &input, "numbers"),
         node(NodeKind::Linear(vec![stage]), &[0], &output, "quotients: projection"),
     ];
-    let tables = vec![TableNode { name: "numbers".to_owned(), node: 0, lateness: Vec::new() }];
+    let tables = vec![TableNode::new("numbers", 0)];
     CircuitPlan { nodes, tables, views: vec![ViewNode { name: "quotients".to_owned(), node: 1 }] }
 }
 

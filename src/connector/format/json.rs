@@ -50,6 +50,7 @@ pub(crate) struct Json {
     connector: String,
     schema: SchemaRef,
     primary_key: Vec<usize>,
+    append_only: bool,
     update_format: UpdateFormat,
 }
 
@@ -62,6 +63,7 @@ impl Json {
             connector: ctx.name.clone(),
             schema: ctx.schema.clone(),
             primary_key: ctx.primary_key.clone(),
+            append_only: ctx.append_only,
             update_format: UpdateFormat::new(&options)?,
         })
     }
@@ -102,6 +104,9 @@ impl Json {
                 let key = scan.key()?;
                 let weight = match scan.text(&key) {
                     b"insert" => 1,
+                    b"delete" if self.append_only => {
+                        return Err(scan.error("a delete, but the table is append-only".to_owned()));
+                    }
                     b"delete" => -1,
                     other => {
                         let other = String::from_utf8_lossy(other).into_owned();

@@ -84,6 +84,7 @@ fn router(served: Arc<Served>) -> Router {
         .route("/checkpoint", post(checkpoint))
         .route("/checkpoint_status", get(checkpoint_status))
         .route("/query", get(query::query))
+        .route("/circuit", get(query::circuit))
         .with_state(served)
 }
 

@@ -5,18 +5,19 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{FromRequestParts, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ASK_PATIENCE, Served};
 use crate::pipeline::PipelineError;
 use crate::pipeline::answer::{self, Format};
-use crate::pipeline::query::QueryError;
+use crate::pipeline::query::{Asked as LiveState, QueryError};
 use crate::server::error::{ApiError, Result};
 
 /// The subprotocol of Feldera's clients.
@@ -143,10 +144,23 @@ async fn run(served: Arc<Served>, asked: Asked) -> Result<Rendered> {
     work.await.map_err(|e| ApiError::internal(format!("the query's thread failed: {e}")))?
 }
 
-fn answer(served: &Served, sql: &str, format: Format) -> Result<Rendered> {
-    let state = served.control.ask().recv_timeout(ASK_PATIENCE).map_err(|_| {
+/// The state after the step that is under way.
+fn ask(served: &Served) -> Result<LiveState> {
+    served.control.ask().recv_timeout(ASK_PATIENCE).map_err(|_| {
         ApiError::unavailable("PipelineInteractionNotReady", "the pipeline is not ready to be asked yet: try again")
-    })?;
+    })
+}
+
+/// `GET /circuit`: the operators, with what they have done and keep.
+pub(super) async fn circuit(State(served): State<Arc<Served>>) -> Result<Json<Value>> {
+    let work = tokio::task::spawn_blocking(move || ask(&served));
+    let asked = work.await.map_err(|e| ApiError::internal(format!("the thread that asks failed: {e}")))??;
+    let state = asked.state();
+    Ok(Json(json!({ "step": state.step, "operators": state.operators })))
+}
+
+fn answer(served: &Served, sql: &str, format: Format) -> Result<Rendered> {
+    let state = ask(served)?;
     let answer = state.answer(sql).map_err(|error| match error {
         QueryError::Sql(errors) => ApiError::new(StatusCode::BAD_REQUEST, "InvalidQuery", errors.to_string()),
         QueryError::Pipeline(error @ PipelineError::Config(_)) => ApiError::bad_request(error.to_string()),

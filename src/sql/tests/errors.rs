@@ -192,7 +192,7 @@ fn queries() {
         r"p.sql:2:32: error: the table function generate_series is not supported yet
   CREATE VIEW v AS SELECT * FROM generate_series(1, 3)
                                  ^^^^^^^^^^^^^^^
-  help: there are TUMBLE and HOP"
+  help: there are TUMBLE, HOP and SESSION"
     );
     assert_eq!(
         view("SELECT a FROM t WHERE a = $1"),
@@ -570,4 +570,89 @@ fn depth_and_length_are_bounded() {
     assert!(chain(1000).contains("error: an expression is nested more than 200 levels deep"));
     assert!(chain(9000).contains("error: an expression is nested more than 200 levels deep"));
     assert!(chain(20_000).contains("words and signs; at most 20000 are supported"));
+}
+
+#[test]
+fn options_of_tables() {
+    let errors = [
+        "CREATE TABLE t (a INT PRIMARY KEY) WITH ('append_only' = 'true')",
+        "CREATE TABLE t (a INT) WITH ('append_only' = 'yes')",
+        "CREATE TABLE t (a INT) WITH ('late_rows' = 'late')",
+        "CREATE TABLE late (b INT); CREATE TABLE t (a INT NOT NULL LATENESS 1) WITH ('late_rows' = 'late')",
+        "CREATE TABLE t (a INT NOT NULL LATENESS 1) WITH ('late_rows' = 'late'); CREATE VIEW late AS SELECT a FROM t",
+        "CREATE TABLE t (a INT NOT NULL LATENESS 1) WITH ('late_rows' = 't')",
+        "CREATE TABLE t (a INT) WITH ('append_onyl' = 'true')",
+    ];
+    assert_eq!(
+        errors.map(compiled).join("\n\n"),
+        r"p.sql:1:14: error: t has a primary key, and so cannot be append-only
+  CREATE TABLE t (a INT PRIMARY KEY) WITH ('append_only' = 'true')
+               ^
+  help: an insert may take the row of its key away; leave out one of the two
+
+p.sql:1:46: error: `append_only` is 'true' or 'false', not 'yes'
+  CREATE TABLE t (a INT) WITH ('append_only' = 'yes')
+                                               ^^^^^
+
+p.sql:1:14: error: t has `late_rows`, but no column with LATENESS: no row is ever late
+  CREATE TABLE t (a INT) WITH ('late_rows' = 'late')
+               ^
+  help: write LATENESS behind a column, or leave the option out
+
+p.sql:1:41: error: `late`, the table for late rows, is defined in line 1 too
+  CREATE TABLE late (b INT); CREATE TABLE t (a INT NOT NULL LATENESS 1) WITH ('late_rows' = 'late')
+                                          ^
+  help: give it another name
+
+p.sql:1:85: error: `late` is defined twice, first in line 1
+  CREATE TABLE t (a INT NOT NULL LATENESS 1) WITH ('late_rows' = 'late'); CREATE VIEW late AS SELECT a FROM t
+                                                                                      ^^^^
+
+p.sql:1:14: error: `t`, the table for late rows, is defined in line 1 too
+  CREATE TABLE t (a INT NOT NULL LATENESS 1) WITH ('late_rows' = 't')
+               ^
+  help: give it another name
+
+p.sql:1:30: error: `append_onyl` is not an option of t
+  CREATE TABLE t (a INT) WITH ('append_onyl' = 'true')
+                               ^^^^^^^^^^^^^
+  help: did you mean `append_only`?"
+    );
+}
+
+#[test]
+fn what_grows_over_append_only_tables() {
+    let grows = |options: &str| {
+        let sql = format!(
+            "CREATE TABLE t (a INT, b INT) WITH ('append_only' = '{options}');
+             CREATE VIEW total AS SELECT max(b) AS m, count(*) AS n FROM t;
+             CREATE VIEW groups AS SELECT a, min(b) AS m, first_value(b ORDER BY a) AS f FROM t GROUP BY a;
+             CREATE VIEW top AS SELECT * FROM t ORDER BY b LIMIT 3;
+             CREATE VIEW heads AS SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY a ORDER BY b) AS n FROM t) AS x WHERE n < 3;
+             CREATE VIEW again AS SELECT max(m) AS m FROM groups"
+        );
+        let program = crate::sql::compile(&sql, "p.sql").unwrap();
+        let growing = crate::circuit::growing_state(&program.plan).into_iter();
+        growing.map(|g| format!("{}: {}", g.label, g.keeps)).collect::<Vec<_>>()
+    };
+    let values = "the values of MIN, MAX, DISTINCT and the like";
+    assert_eq!(
+        grows("false"),
+        [
+            format!("total: group by: {values}"),
+            format!("groups: group by: a row for each group, and {values}"),
+            "top: top: all rows".to_owned(),
+            "heads: top: all rows".to_owned(),
+            format!("again: group by: {values}"),
+        ]
+    );
+    assert_eq!(
+        grows("true"),
+        [
+            "groups: group by: a row for each group".to_owned(),
+            "heads: top: the first rows of each partition".to_owned(),
+            // Groups change, so that what lies over them is taken back.
+            format!("again: group by: {values}"),
+        ]
+    );
 }

@@ -1,4 +1,4 @@
-//! TUMBLE and HOP: plans and refusals.
+//! TUMBLE, HOP and SESSION: plans and refusals.
 
 use super::{compiled, view};
 
@@ -20,6 +20,30 @@ view v = 2"
 5 = aggregate(4) by [0] [count(*)] -> (w Timestamp(µs), n Int64)  -- v: group by
 view v = 5"
     );
+}
+
+#[test]
+fn session_plans() {
+    let flink = view(
+        "SELECT a, window_end, count(*) AS n FROM SESSION(TABLE t PARTITION BY a, DESCRIPTOR(ts), INTERVAL '1' MINUTE) \
+         WHERE a > 1 GROUP BY a, window_end",
+    );
+    // The condition on the partition key is below, and columns that nobody reads are gone.
+    assert_eq!(
+        flink,
+        r"2 = linear(0) project [a@0, ts@4] filter ts@1 IS NOT NULL AND a@0 > 1 -> (a Int32, ts Timestamp(µs))  -- v: filter and project
+3 = session(2) by [0] time 1 gap 60000000 us -> (a Int32, ts Timestamp(µs), window_start Timestamp(µs), window_end Timestamp(µs))  -- v: session
+4 = linear(3) project [a@0, window_end@3] -> (a Int32, window_end Timestamp(µs))  -- v: project
+5 = aggregate(4) by [0, 1] [count(*)] -> (a Int32, window_end Timestamp(µs), n Int64)  -- v: group by
+view v = 5"
+    );
+    let calcite = view(
+        "SELECT a, window_end, count(*) AS n FROM TABLE(SESSION((SELECT * FROM t), DESCRIPTOR(ts), DESCRIPTOR(a), INTERVAL '60 seconds')) \
+         WHERE a > 1 GROUP BY a, window_end",
+    );
+    assert_eq!(flink, calcite);
+    let two = view("SELECT * FROM SESSION(TABLE t PARTITION BY (a, b), DESCRIPTOR(ts), INTERVAL '1' MINUTE)");
+    assert!(two.contains("by [0, 1] time "), "{two}");
 }
 
 #[test]
@@ -48,7 +72,10 @@ fn refusals() {
         "HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '3' DAY, INTERVAL '7' DAY)",
         "HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '1' DAY)",
         "TUMBLE((SELECT ts AS window_end FROM t), DESCRIPTOR(window_end), INTERVAL '1' DAY)",
-        "SESSION(TABLE t, DESCRIPTOR(ts), INTERVAL '1' DAY)",
+        "SESSION(TABLE t PARTITION BY c, DESCRIPTOR(ts), INTERVAL '1' DAY)",
+        "SESSION(TABLE t PARTITION BY a + 1, DESCRIPTOR(ts), INTERVAL '1' DAY)",
+        "SESSION(TABLE t, INTERVAL '1' DAY)",
+        "SESSION(TABLE t, DESCRIPTOR(ts), DESCRIPTOR(a), INTERVAL '0' DAY)",
     ];
     let table = "CREATE TABLE t (a INT, b VARCHAR, ts TIMESTAMP);\nCREATE VIEW v AS SELECT *\nFROM";
     let errors = errors.map(|query| compiled(&format!("{table} {query}")));
@@ -109,9 +136,24 @@ p.sql:3:14: error: (SELECT ts AS window_end FROM t) already has a column `window
                ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
   help: give it another name in a sub-query
 
-p.sql:3:6: error: the table function SESSION is not supported yet
-  FROM SESSION(TABLE t, DESCRIPTOR(ts), INTERVAL '1' DAY)
+p.sql:3:35: error: there is no column `c`
+  FROM SESSION(TABLE t PARTITION BY c, DESCRIPTOR(ts), INTERVAL '1' DAY)
+                                    ^
+  help: there are t.a, t.b, t.ts
+
+p.sql:3:35: error: sessions are parted by columns
+  FROM SESSION(TABLE t PARTITION BY a + 1, DESCRIPTOR(ts), INTERVAL '1' DAY)
+                                    ^^^^^
+  help: compute it as a column of a sub-query
+
+p.sql:3:6: error: these are not its arguments
+  FROM SESSION(TABLE t, INTERVAL '1' DAY)
        ^^^^^^^
-  help: there are TUMBLE and HOP"
+  help: write SESSION(TABLE t [PARTITION BY k], DESCRIPTOR(ts), gap)
+
+p.sql:3:63: error: the length of a window must be positive
+  FROM SESSION(TABLE t, DESCRIPTOR(ts), DESCRIPTOR(a), INTERVAL '0' DAY)
+                                                                ^^^
+  help: write it as INTERVAL '10 seconds'"
     );
 }

@@ -103,8 +103,9 @@ fn remove(rows: &mut Vec<Row>, rng: &mut Rng) -> Option<Row> {
 /// Inserts and deletes in any order: a row may go before it has come.
 fn plain_changes(table: &Table, rows: &mut Vec<Row>, rng: &mut Rng, count: u64) -> Vec<(Row, i64)> {
     let mut changes = Vec::new();
+    let kinds = if table.is_append_only() { 4 } else { 8 };
     for _ in 0..count {
-        match rng.below(8) {
+        match rng.below(kinds) {
             0..4 => {
                 let row = row(table, rng);
                 let copies = 1 + if rng.once_in(4) { rng.below(3) } else { 0 };
@@ -130,7 +131,7 @@ fn plain_changes(table: &Table, rows: &mut Vec<Row>, rng: &mut Rng, count: u64) 
         }
     }
     // Everything goes, as at the end of a day.
-    if rng.once_in(12) {
+    if !table.is_append_only() && rng.once_in(12) {
         changes.extend(rows.drain(..).map(|row| (row, -1)));
     }
     for i in (1..changes.len()).rev() {

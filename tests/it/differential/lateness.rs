@@ -25,6 +25,9 @@ const FREED: &[&str] = &[
     "SELECT window_start, g, count(*) AS c, sum(v) AS s, min(v) AS lo, max(v) AS hi, count(DISTINCT v) AS d \
      FROM TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1 hour') GROUP BY window_start, g",
     "SELECT g, window_end, count(*) AS c FROM TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1 hour', INTERVAL '7 minutes') GROUP BY g, window_end",
+    "SELECT g, window_start, window_end, count(*) AS c FROM SESSION(TABLE t PARTITION BY g, DESCRIPTOR(ts), INTERVAL '3 minutes') \
+     GROUP BY g, window_end, window_start",
+    "SELECT id, window_end FROM SESSION(TABLE t PARTITION BY id, g, DESCRIPTOR(ts), INTERVAL '5 minutes')",
     "SELECT DISTINCT date_trunc('hour', ts) AS h, g FROM t",
     "SELECT date_trunc('hour', ts) AS b, array_agg(v ORDER BY v) AS vs, median(v) AS m FROM t GROUP BY date_trunc('hour', ts)",
     "SELECT t.id, u.id AS other, t.ts FROM t JOIN u ON t.ts = u.ts AND t.g = u.g",

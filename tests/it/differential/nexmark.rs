@@ -52,6 +52,7 @@ fn reference(sql: &str) -> String {
     let hops: Vec<String> = starts.map(|start| window("bid", &start)).collect();
     sql = sql
         .replace(&format!("HOP(bid, DESCRIPTOR(datetime), {two}, {ten})"), &format!("({})", hops.join(" UNION ALL ")));
+    sql = super::time::standard(&sql, 0);
     assert!(!sql.contains("DESCRIPTOR"), "{sql}");
     sql
 }
@@ -60,6 +61,7 @@ fn reference(sql: &str) -> String {
 fn rows(table: &Table) -> RecordBatch {
     let [config] = &table.connectors[..] else { panic!("{} has one connector", table.name) };
     let context = Context {
+        append_only: table.is_append_only(),
         pipeline: "nexmark".into(),
         name: format!("{}.{}", table.name, config.name),
         schema: table.schema.clone(),

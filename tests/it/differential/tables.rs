@@ -46,7 +46,8 @@ pub(super) fn create(rng: &mut Rng) -> String {
             let names: Vec<String> = (0..keys).map(|i| format!("k{i}")).collect();
             columns.push(format!("PRIMARY KEY ({})", names.join(", ")));
         }
-        sql.push_str(&format!("CREATE TABLE t{table} ({});\n", columns.join(", ")));
+        let append_only = if keys == 0 && rng.once_in(3) { " WITH ('append_only' = 'true')" } else { "" };
+        sql.push_str(&format!("CREATE TABLE t{table} ({}){append_only};\n", columns.join(", ")));
     }
     sql
 }

@@ -1,4 +1,4 @@
-//! Windows of time, TUMBLE and HOP, and the clock. The oracle knows neither: it gets what windows stand for, made of `date_bin`, and the
+//! Windows of time (TUMBLE, HOP, SESSION) and the clock. The oracle knows neither: it gets what windows stand for, made of `date_bin` and of window functions, and the
 //! time itself for `now()`.
 
 use std::fmt::Write;
@@ -26,6 +26,18 @@ pub(super) fn windows(rng: &mut Rng, relation: &str, schema: &SchemaRef) -> Opti
         return None;
     }
     let column = rng.one_of(&columns);
+    if rng.once_in(3) {
+        let is_key = |f: &&arrow::datatypes::FieldRef| {
+            matches!(f.data_type(), DataType::Utf8 | DataType::Int32 | DataType::Int64)
+        };
+        let keys: Vec<&str> = schema.fields().iter().filter(is_key).map(|f| f.name().as_str()).collect();
+        let gap = LENGTHS[rng.below(4) as usize];
+        let partition = match keys.is_empty() || rng.once_in(3) {
+            true => String::new(),
+            false => format!(" PARTITION BY {}", rng.one_of(&keys)),
+        };
+        return Some(format!("SESSION(TABLE {relation}{partition}, DESCRIPTOR({column}), INTERVAL '{gap}')"));
+    }
     let size = rng.below(4) as usize;
     let slide = rng.below(size as u64 + 1) as usize;
     let slide = if times(slide, size) > 12 { size } else { slide };
@@ -80,17 +92,51 @@ pub(super) fn standard(sql: &str, clock_ms: i64) -> String {
 fn without_windows(sql: &str) -> String {
     let mut out = String::new();
     let mut rest = sql;
-    while let Some(start) = ["TUMBLE(", "HOP("].iter().filter_map(|name| rest.find(name)).min() {
+    while let Some(start) = ["TUMBLE(", "HOP(", "SESSION("].iter().filter_map(|name| rest.find(name)).min() {
         out.push_str(&rest[..start]);
-        let is_hop = rest[start..].starts_with("HOP");
         let open = start + rest[start..].find('(').unwrap();
-        // No argument has parentheses in it but DESCRIPTOR.
-        let close = rest[open..].match_indices(')').nth(1).unwrap().0 + open;
-        let arguments: Vec<&str> = rest[open + 1..close].split(", ").collect();
-        out.push_str(&derived(is_hop, &arguments));
+        let (mut depth, mut from, mut close) = (0, open + 1, open);
+        let mut arguments: Vec<&str> = Vec::new();
+        for (i, c) in rest.char_indices().skip_while(|(i, _)| *i < open) {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            if depth == 0 || (depth == 1 && c == ',') {
+                arguments.push(rest[from..i].trim());
+                from = i + 1;
+            }
+            if depth == 0 {
+                close = i;
+                break;
+            }
+        }
+        match &rest[start..open] {
+            "SESSION" => out.push_str(&session(&arguments)),
+            name => out.push_str(&derived(name == "HOP", &arguments)),
+        }
         rest = &rest[close + 1..];
     }
     out + rest
+}
+
+/// Sessions by window functions. A parsed query has `partition_by(k)` for what was `PARTITION BY k`.
+fn session(arguments: &[&str]) -> String {
+    let inside = |argument: &str| argument.split_once('(').unwrap().1.trim_end_matches(')').to_owned();
+    let [relation, rest @ ..] = arguments else { panic!("{arguments:?}") };
+    let (partition, time, gap) = match rest {
+        [time, gap] => (String::new(), inside(time), gap),
+        [partition, time, gap] => (inside(partition), inside(time), gap),
+        _ => panic!("{arguments:?}"),
+    };
+    let by = |more: &str| match [partition.as_str(), more].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>() {
+        columns if columns.is_empty() => String::new(),
+        columns => format!("PARTITION BY {}", columns.join(", ")),
+    };
+    let (key, session) = (by(""), by("s_"));
+    format!(
+        "(SELECT * EXCEPT (f_, s_), min({time}) OVER ({session}) AS window_start, max({time}) OVER ({session}) + {gap} AS window_end FROM \
+         (SELECT *, sum(f_) OVER ({key} ORDER BY {time}) AS s_ FROM \
+         (SELECT *, CASE WHEN {time} <= lag({time}) OVER ({key} ORDER BY {time}) + {gap} THEN 0 ELSE 1 END AS f_ \
+         FROM {relation} WHERE {time} IS NOT NULL)))"
+    )
 }
 
 fn derived(is_hop: bool, arguments: &[&str]) -> String {
@@ -136,6 +182,23 @@ fn tumble_and_hop() {
          GROUP BY window_end, b",
         "SELECT x.b, y.id, x.window_start FROM TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '6 hours') AS x \
          JOIN HOP(TABLE k, DESCRIPTOR(at), INTERVAL '1 hour', INTERVAL '6 hours') AS y ON x.window_start = y.window_start",
+    ] {
+        for seed in 0..3 {
+            check(&format!("{TABLES}CREATE VIEW v AS {query}"), seed);
+        }
+    }
+}
+
+#[test]
+fn sessions() {
+    for query in [
+        "SELECT * FROM SESSION(TABLE t, DESCRIPTOR(ts), INTERVAL '6 hours')",
+        "SELECT * FROM SESSION(TABLE t PARTITION BY b, DESCRIPTOR(ts), INTERVAL '6 hours')",
+        "SELECT b, window_start, window_end, count(*) AS n, sum(a) AS s FROM SESSION(TABLE t PARTITION BY b, DESCRIPTOR(ts), INTERVAL '6 hours') \
+         GROUP BY b, window_start, window_end",
+        "SELECT s.b, s.window_end FROM SESSION(TABLE t PARTITION BY b, DESCRIPTOR(ts), INTERVAL '1 hour') AS s WHERE s.b = 'a' AND s.a > 1",
+        "SELECT x.a, y.id FROM SESSION(TABLE t PARTITION BY a, DESCRIPTOR(ts), INTERVAL '30 minutes') AS x \
+         JOIN SESSION(TABLE k PARTITION BY a, DESCRIPTOR(at), INTERVAL '1 hour') AS y ON x.a = y.a AND x.window_start < y.window_end",
     ] {
         for seed in 0..3 {
             check(&format!("{TABLES}CREATE VIEW v AS {query}"), seed);

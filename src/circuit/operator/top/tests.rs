@@ -12,6 +12,10 @@ use crate::circuit::step::OnEvalError;
 type Row = (i64, i64);
 
 fn top(ranking: Ranking, skip: u64, fetch: Option<u64>, numbered: bool) -> TopKOperator {
+    made(ranking, skip, fetch, numbered, false)
+}
+
+fn made(ranking: Ranking, skip: u64, fetch: Option<u64>, numbered: bool, append_only: bool) -> TopKOperator {
     let mut fields: Vec<Field> = ["p", "x"].map(|n| Field::new(n, DataType::Int64, true)).to_vec();
     let input = Arc::new(Schema::new(fields.clone()));
     if numbered {
@@ -22,7 +26,7 @@ fn top(ranking: Ranking, skip: u64, fetch: Option<u64>, numbered: bool) -> TopKO
     let top = TopK { partition: vec![0], order, ranking, skip, fetch, numbered };
     let kind = NodeKind::TopK(top.clone());
     let node = Node { kind, inputs: vec![0], schema: Arc::new(Schema::new(fields)), label: "top".to_owned() };
-    TopKOperator::new(&node, &input, &top, &mut |_, discipline| Ok(Spine::ephemeral(discipline))).unwrap()
+    TopKOperator::new(&node, &input, &top, append_only, &mut |_, discipline| Ok(Spine::ephemeral(discipline))).unwrap()
 }
 
 /// The consolidated output of a step: partition, value, rank (0 without), weight.
@@ -87,4 +91,40 @@ fn the_rest_is_what_the_head_leaves() {
         [(1, 3, 0, 1), (1, 4, 0, -1), (1, 4, 0, 2), (1, 5, 0, -1), (1, 5, 0, 1)]
     });
     assert_eq!(step(&mut rest, &[((1, 6), 1)]), [(1, 4, 0, 1), (1, 6, 0, -1), (1, 6, 0, 1)]);
+}
+
+#[test]
+fn over_inserts_alone_the_head_is_all_that_is_kept() {
+    let kept = |top: &mut TopKOperator| {
+        let mut rows = Vec::new();
+        let mut cursor = top.ordered.rows.cursor().unwrap();
+        cursor.seek(&[]).unwrap();
+        while cursor.valid() {
+            rows.push(cursor.weight());
+            cursor.next().unwrap();
+        }
+        rows
+    };
+    let steps: [&[(Row, i64)]; 4] = [
+        &[((1, 5), 1), ((1, 3), 2), ((2, 9), 1)],
+        &[((1, 4), 3), ((1, 1), 1), ((2, 9), 4)],
+        &[((1, 8), 1), ((1, 7), 1), ((1, 6), 1), ((2, 1), 1)],
+        &[((1, 8), 1), ((2, 10), 1)],
+    ];
+    for (ranking, skip, fetch, numbered) in [
+        (Ranking::RowNumber, 0, Some(2), false),
+        (Ranking::RowNumber, 0, Some(3), true),
+        (Ranking::RowNumber, 1, Some(2), false),
+        (Ranking::RowNumber, 2, None, false),
+        (Ranking::Rank, 0, Some(2), true),
+        (Ranking::DenseRank, 0, Some(2), false),
+    ] {
+        let (mut all, mut head) =
+            (made(ranking, skip, fetch, numbered, false), made(ranking, skip, fetch, numbered, true));
+        for rows in steps {
+            assert_eq!(step(&mut all, rows), step(&mut head, rows), "{ranking:?} {skip} {fetch:?}");
+        }
+        let (all, head) = (kept(&mut all), kept(&mut head));
+        assert!(head.len() < all.len() && head.iter().all(|&w| w > 0), "{ranking:?}: {head:?} of {all:?}");
+    }
 }

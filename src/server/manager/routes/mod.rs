@@ -45,6 +45,7 @@ pub(super) fn router(manager: Arc<Manager>) -> Router {
         .route("/v0/pipelines/{name}/dismiss_error", post(lifecycle::dismiss_error))
         .route("/v0/pipelines/{name}/logs", get(logs::logs))
         .route("/v0/pipelines/{name}/stats", get(proxy::pass))
+        .route("/v0/pipelines/{name}/circuit", get(proxy::pass))
         .route("/v0/pipelines/{name}/query", get(proxy::pass))
         .route("/v0/pipelines/{name}/checkpoint", post(proxy::pass))
         .route("/v0/pipelines/{name}/checkpoint_status", get(proxy::pass))
