@@ -14,7 +14,7 @@
 
 pub mod config;
 mod error;
-mod format;
+pub(crate) mod format;
 pub mod input;
 mod kafka;
 pub mod options;

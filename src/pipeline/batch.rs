@@ -100,6 +100,23 @@ impl Buffer {
         assemble(pieces.into_iter().map(|(_, piece)| piece))
     }
 
+    /// Cuts off what ends at `end`, or before it.
+    pub fn cut_to(&mut self, end: u64) -> Batch {
+        let mut pieces = Vec::new();
+        while self.offset < end {
+            let Some(HashedChunk { chunk, .. }) = self.chunks.front() else { break };
+            let rows = match chunk.end <= end {
+                true => u64::MAX,
+                false => (chunk.ends.partition_point(|&e| e <= end) - self.taken) as u64,
+            };
+            if rows == 0 {
+                break;
+            }
+            pieces.extend(self.next_piece(rows));
+        }
+        assemble(pieces.into_iter())
+    }
+
     fn next_piece(&mut self, max_rows: u64) -> Option<Piece> {
         let front = self.chunks.front_mut()?;
         let start = self.offset;

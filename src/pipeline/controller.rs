@@ -25,6 +25,7 @@ use crate::pipeline::error::{PipelineError, Result};
 use crate::pipeline::input::InputEndpoint;
 use crate::pipeline::open::{ENGINE, check_places};
 use crate::pipeline::output::OutputEndpoint;
+use crate::pipeline::push::Pushes;
 use crate::pipeline::query::Asked;
 use crate::pipeline::record::{InputBatch, StepRecord};
 use crate::pipeline::schedule::Scheduler;
@@ -107,6 +108,8 @@ pub(crate) struct Pipeline {
     /// What rows are late by.
     pub(super) watermarks: Watermarks,
     pub(super) inputs: Vec<InputEndpoint>,
+    /// What clients push.
+    pub(super) pushes: Arc<Pushes>,
     pub(super) outputs: Vec<OutputEndpoint>,
     pub(super) checkpointer: Option<Checkpointer>,
     /// After what uses it: the store's lock is freed last.
@@ -114,8 +117,10 @@ pub(crate) struct Pipeline {
     pub(super) parker: Parker,
     /// What the next checkpoint says, but for inputs and outputs, whose endpoints know best.
     pub(super) state: PipelineState,
-    /// First log record after the checkpoint that was opened.
+    /// First log record that may not be part of the checkpoint that was opened.
     pub(super) log_from: u64,
+    /// The record after that of the last step that was replayed.
+    pub(super) replayed_to: u64,
     /// The step of the newest checkpoint; `None`: there must be one, whatever the step.
     pub(super) checkpointed_step: Option<u64>,
     pub(super) checkpoint_begun: Duration,
@@ -138,7 +143,7 @@ pub fn run(program: &Arc<Program>, options: &Options, env: &Environment, control
     let from = pipeline.state.step;
     let mut replayed = pipeline.replay(None);
     if pipeline.semantics_outdated {
-        (pipeline, replayed) = adopt_semantics(pipeline, replayed, from, program, options, env)?;
+        (pipeline, replayed) = adopt_semantics(pipeline, replayed, program, options, env)?;
     }
     let complete = replayed?;
     let replayed_steps = pipeline.state.step - from;
@@ -175,7 +180,6 @@ pub fn run(program: &Arc<Program>, options: &Options, env: &Environment, control
 fn adopt_semantics(
     mut pipeline: Pipeline,
     mut replayed: Result<bool>,
-    from: u64,
     program: &Arc<Program>,
     options: &Options,
     env: &Environment,
@@ -191,7 +195,7 @@ fn adopt_semantics(
     if !replayed? {
         return Ok((pipeline, Ok(false)));
     }
-    pipeline.checkpoint_now(pipeline.log_from + (last_good - from))?;
+    pipeline.checkpoint_now(pipeline.replayed_to)?;
     drop(pipeline);
     pipeline = Pipeline::open(program, options, env, &control, failed)?;
     let replayed = pipeline.replay(None);
@@ -213,16 +217,19 @@ impl Pipeline {
 
     /// New steps, until there is a reason to stop. True: all inputs have ended.
     fn run_steps(&mut self, until_end: bool) -> Result<bool> {
-        if until_end && !self.inputs.is_empty() && !self.inputs.iter().any(InputEndpoint::is_finite) {
+        let mut connectors = self.inputs.iter().filter(|i| i.connector().is_some()).peekable();
+        if until_end && connectors.peek().is_some() && !connectors.any(InputEndpoint::is_finite) {
             return Err(PipelineError::Config("--until-end: no input ever ends (all follow their source)".into()));
         }
         // Open has checked this for the checkpoint; what was replayed has moved since.
-        let connectors: Vec<_> = self.inputs.iter().map(|i| (i.name.as_str(), i.connector())).collect();
+        let connectors: Vec<_> = self.inputs.iter().filter_map(|i| Some((i.name.as_str(), i.connector()?))).collect();
         check_places(&connectors, &self.positions())?;
         for input in &mut self.inputs {
             input.start(&*self.env.scheduler, self.parker.unparker().clone())?;
         }
         self.control.update(|s| s.phase = Phase::Running);
+        self.pushes.begin(self.parker.unparker().clone());
+        self.control.set_pushes(Arc::clone(&self.pushes));
         loop {
             if self.control.stopping() {
                 return Ok(false);
@@ -332,7 +339,7 @@ impl Pipeline {
         let mut new_rows = 0;
         for input in &mut self.inputs {
             let before = input.state.errors;
-            let batch = input.cut(input.limit(rows));
+            let batch = input.cut(input.limit(rows), step);
             if batch.is_empty() {
                 continue;
             }
@@ -355,7 +362,12 @@ impl Pipeline {
         }
         self.run_step(step, clock_ms, tables)?;
         self.last_step_at = Some(self.env.clock.elapsed());
-        self.control.update(|s| s.new_rows += new_rows);
+        self.control.update(|s| {
+            s.new_rows += new_rows;
+            if s.phase == Phase::Finished && new_rows > 0 {
+                s.phase = Phase::Running;
+            }
+        });
         Ok(())
     }
 
@@ -467,7 +479,9 @@ impl Pipeline {
         }
         state.watermarks = self.watermarks.marks();
         state.operators = self.operators()?;
-        let spines = self.runtime.freeze()?;
+        let mut spines = self.runtime.freeze()?;
+        spines.extend(self.pushes.freeze_keys()?);
+        let log_from = self.pushes.first_untaken().map_or(log_from, |first| first.min(log_from));
         let mut outputs = Vec::new();
         for output in &mut self.outputs {
             if let Some(view) = self.program.views.get(output.view) {
@@ -490,7 +504,8 @@ impl Pipeline {
     /// How far each input has been taken. One that the program no longer has keeps its place: if it comes back, it goes on there.
     fn positions(&self) -> BTreeMap<String, InputState> {
         let mut positions = self.state.inputs.clone();
-        positions.extend(self.inputs.iter().map(|i| (i.name.clone(), i.state.clone())));
+        let used = self.inputs.iter().filter(|i| i.is_used());
+        positions.extend(used.map(|i| (i.name.clone(), i.state.clone())));
         positions
     }
 
@@ -529,6 +544,7 @@ impl Pipeline {
     /// The graceful end: what was cut is run; a checkpoint makes the next start quick.
     fn stop(&mut self) -> Result<()> {
         self.control.update(|s| s.phase = Phase::Stopping);
+        self.pushes.close();
         let begun = self.env.clock.elapsed();
         self.outputs.iter_mut().for_each(OutputEndpoint::settle);
         while !self.outputs.iter().all(OutputEndpoint::is_drained)
@@ -551,13 +567,15 @@ impl Pipeline {
     fn report(&self) {
         let troubles = self.inputs.iter().filter_map(InputEndpoint::trouble);
         let troubles = troubles.chain(self.outputs.iter().filter_map(OutputEndpoint::trouble)).collect();
+        let delivered = self.outputs.iter().map(OutputEndpoint::delivered).min().unwrap_or(self.state.step);
+        self.pushes.delivered(delivered);
         self.control.update(|s| {
             s.step = self.state.step;
             s.input_rows = self.inputs.iter().map(|i| i.state.rows).sum();
             s.parse_errors = self.inputs.iter().map(|i| i.state.errors).sum();
             s.buffered_rows = self.inputs.iter().map(InputEndpoint::ready_rows).sum();
             s.late_rows = self.watermarks.late_rows();
-            s.delivered_step = self.outputs.iter().map(OutputEndpoint::delivered).min().unwrap_or(self.state.step);
+            s.delivered_step = delivered;
             s.pending_bytes = self.pending_bytes();
             s.log_bytes = self.store.as_ref().map_or(0, |store| store.log().bytes());
             s.troubles = troubles;
@@ -565,7 +583,7 @@ impl Pipeline {
                 s.completed_rows = s.input_rows;
             }
             s.inputs.clear();
-            s.inputs.extend(self.inputs.iter().map(InputEndpoint::figures));
+            s.inputs.extend(self.inputs.iter().filter(|i| i.is_used()).map(InputEndpoint::figures));
             s.outputs.clear();
             s.outputs.extend(self.outputs.iter().map(OutputEndpoint::figures));
         });

@@ -14,6 +14,7 @@ use crate::connector::{Chunk, ConnectorError, IDLE_POLL, Input, InputReader, Nex
 use crate::pipeline::batch::{Batch, Buffer, HashedChunk, replayed};
 use crate::pipeline::error::{PipelineError, Result};
 use crate::pipeline::hash::RowHasher;
+use crate::pipeline::push::Pushes;
 use crate::pipeline::record::InputBatch;
 use crate::pipeline::schedule::{Running, Scheduler, Task, Turn};
 use crate::pipeline::state::InputState;
@@ -36,12 +37,20 @@ pub struct InputEndpoint {
     pub table: usize,
     /// How far it has been taken.
     pub state: InputState,
-    input: Arc<dyn Input>,
+    source: Source,
     hasher: RowHasher,
     max_batch: Option<u64>,
     buffer: Buffer,
     reader: Option<Reader>,
     ended: bool,
+}
+
+/// Where rows come from.
+#[derive(Debug)]
+enum Source {
+    Connector(Arc<dyn Input>),
+    /// Clients push them. Nobody waits for such rows: with none there, the input counts as ended.
+    Pushed(Arc<Pushes>),
 }
 
 /// The reading task, seen from the controller.
@@ -71,17 +80,34 @@ impl InputEndpoint {
         state: InputState,
     ) -> Self {
         let label = name.as_str().into();
-        let (buffer, reader) = (Buffer::default(), None);
-        Self { name, label, table, state, input, hasher, max_batch, buffer, reader, ended: false }
+        let (source, buffer, reader) = (Source::Connector(input), Buffer::default(), None);
+        Self { name, label, table, state, source, hasher, max_batch, buffer, reader, ended: false }
+    }
+
+    /// The endpoint of what is pushed to a table.
+    pub fn pushed(name: String, table: usize, pushes: Arc<Pushes>, hasher: RowHasher, state: InputState) -> Self {
+        let label = name.as_str().into();
+        let (source, buffer, reader) = (Source::Pushed(pushes), Buffer::default(), None);
+        Self { name, label, table, state, source, hasher, max_batch: None, buffer, reader, ended: true }
     }
 
     /// Reads what a step record names again, and verifies it (invariant 3).
     pub fn replay(&mut self, step: u64, record: &InputBatch) -> Result<Batch> {
         let of_step =
             |e: ConnectorError| ConnectorError { message: format!("replay of step {step}: {}", e.message), ..e };
-        let chunks = self.input.replay(&record.descriptor).map_err(of_step)?;
-        let chunks = chunks.into_iter().map(|chunk| hashed(chunk, &self.hasher)).collect::<Result<_, _>>()?;
-        let batch = replayed(chunks);
+        let batch = match &self.source {
+            Source::Connector(input) => {
+                let chunks = input.replay(&record.descriptor).map_err(of_step)?;
+                let chunks = chunks.into_iter().map(|chunk| hashed(chunk, &self.hasher)).collect::<Result<_, _>>()?;
+                replayed(chunks)
+            }
+            Source::Pushed(pushes) => {
+                // The log's records before the step's have brought the rows.
+                let end = record.descriptor.ranges.last().map_or(0, |range| range.end);
+                pushes.fill_to(self.table, &mut self.buffer, end);
+                self.buffer.cut_to(end)
+            }
+        };
         if (batch.rows, batch.hash) != (record.rows, record.hash) {
             return Err(PipelineError::Replay {
                 step,
@@ -91,13 +117,14 @@ impl InputEndpoint {
                 hint: "the source's content, or the format's configuration, is not what it was when the step was made: put it back",
             });
         }
-        self.advance(&record.descriptor, batch.rows, batch.errors.len() as u64);
+        self.advance(&record.descriptor, batch.rows, batch.errors.len() as u64, step);
         Ok(batch)
     }
 
     /// Starts the reading task where the state says.
     pub fn start(&mut self, scheduler: &dyn Scheduler, wake: Unparker) -> Result<()> {
-        let reader = self.input.open(&self.state.position)?;
+        let Source::Connector(input) = &self.source else { return Ok(()) };
+        let reader = input.open(&self.state.position)?;
         let (sender, chunks) = queue::channel(QUEUE_CHUNKS);
         let shared = Arc::new(Shared::default());
         let hasher = self.hasher.clone();
@@ -111,6 +138,10 @@ impl InputEndpoint {
 
     /// Takes over what was read, up to about `rows` rows.
     pub fn fill(&mut self, rows: u64) -> Result<()> {
+        if let Source::Pushed(pushes) = &self.source {
+            pushes.fill(self.table, &mut self.buffer, rows);
+            return Ok(());
+        }
         let Some(reader) = &mut self.reader else { return Ok(()) };
         // Read before the queue: what was pushed before the end is then in the queue below.
         let ended = reader.shared.ended.load(Ordering::Acquire);
@@ -136,7 +167,8 @@ impl InputEndpoint {
 
     /// Whether there is nothing left to cut and nothing will come.
     pub fn is_done(&self) -> bool {
-        self.ended && self.buffer.is_empty()
+        let waits = matches!(&self.source, Source::Pushed(pushes) if pushes.is_waiting(self.table));
+        self.ended && self.buffer.is_empty() && !waits
     }
 
     /// Whether there is something to cut, if only a bad row.
@@ -144,14 +176,22 @@ impl InputEndpoint {
         !self.buffer.is_empty()
     }
 
-    /// The connector.
-    pub fn connector(&self) -> &dyn Input {
-        &*self.input
+    /// The connector; none, if clients push its rows.
+    pub fn connector(&self) -> Option<&dyn Input> {
+        match &self.source {
+            Source::Connector(input) => Some(&**input),
+            Source::Pushed(_) => None,
+        }
+    }
+
+    /// Whether there is anything to tell of it: of a connector always, of pushed rows once there were some.
+    pub fn is_used(&self) -> bool {
+        self.connector().is_some() || !self.state.position.partitions.is_empty()
     }
 
     /// Whether the source ends by itself.
     pub fn is_finite(&self) -> bool {
-        self.input.is_finite()
+        self.connector().is_some_and(|input| input.is_finite())
     }
 
     /// Whether nothing more will come behind what is in the buffer.
@@ -165,7 +205,7 @@ impl InputEndpoint {
     }
 
     /// Cuts the batch of a step.
-    pub fn cut(&mut self, max_rows: u64) -> Batch {
+    pub fn cut(&mut self, max_rows: u64, step: u64) -> Batch {
         let known = &self.state.position.partitions;
         let mut new: Vec<String> = Vec::new();
         let mut order = |partition: &str| -> usize {
@@ -179,7 +219,7 @@ impl InputEndpoint {
             known.len() + place
         };
         let batch = self.buffer.cut(max_rows, &mut order);
-        self.advance(&batch.descriptor, batch.rows, batch.errors.len() as u64);
+        self.advance(&batch.descriptor, batch.rows, batch.errors.len() as u64, step);
         batch
     }
 
@@ -200,7 +240,10 @@ impl InputEndpoint {
         }
     }
 
-    fn advance(&mut self, descriptor: &crate::connector::Descriptor, rows: u64, errors: u64) {
+    fn advance(&mut self, descriptor: &crate::connector::Descriptor, rows: u64, errors: u64, step: u64) {
+        if let (Source::Pushed(pushes), Some(range)) = (&self.source, descriptor.ranges.last()) {
+            pushes.took(self.table, range.end, step);
+        }
         self.state.position.apply(descriptor);
         self.state.rows += rows;
         self.state.errors += errors;

@@ -4,13 +4,14 @@
 //! - `replay` runs the logged steps after it again, verified;
 //! - [`controller`] cuts, logs, runs and delivers new steps, and takes checkpoints;
 //! - [`input`] and [`output`] are the connectors at work, [`checkpointer`] writes checkpoints beside the steps;
+//! - [`push`] has the rows that clients send: in the log before they are acknowledged;
 //! - [`schedule`] says when these have their turns.
 //!
 //! Invariants (the design's, and where they are kept): write ahead — [`controller`] waits for step record n before it hands deltas of n to
 //! outputs; replay identity — `replay` verifies each input's rows and each view's delta; non-blocking checkpoints — the
 //! controller only freezes, [`checkpointer`] writes.
 //!
-//! Known limits: no pushed input yet; a pipeline's SQL cannot change over kept state.
+//! Known limits: a pipeline's SQL cannot change over kept state.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
@@ -26,6 +27,7 @@ pub mod input;
 mod open;
 pub mod output;
 mod pending;
+pub mod push;
 pub mod query;
 pub mod record;
 mod replay;

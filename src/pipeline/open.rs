@@ -30,6 +30,8 @@ use crate::pipeline::hash::RowHasher;
 use crate::pipeline::input::InputEndpoint;
 use crate::pipeline::output::OutputEndpoint;
 use crate::pipeline::pending;
+use crate::pipeline::push::{CONNECTOR, Pushes};
+use crate::pipeline::replay::last_step as last_logged_step;
 use crate::pipeline::state::{InputState, OutputState, PipelineState, RelationState, Semantics, spine_name};
 use crate::pipeline::status::{Control, Phase};
 use crate::sabotage::{Check, checked};
@@ -94,8 +96,9 @@ impl Pipeline {
         let old_workers = std::mem::replace(&mut state.workers, workers);
 
         let log_from = recovered.map_or(1, |r| r.log_from);
-        let last_logged = store.as_ref().map_or(0, |store| store.log().next_seq() - 1);
-        let to_replay = last_logged >= log_from;
+        let last_logged = store.as_ref().map(|store| last_logged_step(store, log_from)).transpose()?.flatten();
+        // Rows that were pushed and that no step has taken may stand in the log behind the last step, or alone.
+        let to_replay = last_logged.is_some_and(|step| step > state.step);
         let semantics_outdated = to_replay && !adopt_semantics && state.semantics != wanted;
         if !semantics_outdated && state.semantics != wanted {
             state.semantics = wanted;
@@ -110,10 +113,7 @@ impl Pipeline {
         let (runtime, dropped) = start_runtime(&plan, &state, old_workers, store.as_deref(), order, stopwatch)?;
 
         let parker = Parker::new();
-        let last_step = match &store {
-            Some(store) if to_replay => crate::pipeline::replay::last_step(store, last_logged)?,
-            _ => state.step,
-        };
+        let last_step = last_logged.filter(|_| to_replay).unwrap_or(state.step);
         let connectors: Vec<_> = inputs.iter().map(|i| (i.name.as_str(), &*i.input)).collect();
         check_places(&connectors, &state.inputs)?;
         let mut input_endpoints = Vec::new();
@@ -122,6 +122,20 @@ impl Pipeline {
             let hasher = RowHasher::new(&definition.schema, definition.is_append_only())?;
             let known = state.inputs.get(&name).cloned().unwrap_or_default();
             input_endpoints.push(InputEndpoint::new(name, table, input, hasher, max_batch, known));
+        }
+        let is_late = |table: usize| plan.tables.iter().any(|t| t.late == Some(table));
+        let pushed_name = |table: usize| program.tables.get(table).map(|t| format!("{}.{CONNECTOR}", t.name));
+        let known = |table| pushed_name(table).and_then(|name| state.inputs.get(&name).cloned()).unwrap_or_default();
+        let pushes = Arc::new(Pushes::open(
+            program,
+            store.as_ref(),
+            &|table| known(table).position,
+            (state.step, state.incarnation),
+        )?);
+        for (table, definition) in program.tables.iter().enumerate().filter(|(table, _)| !is_late(*table)) {
+            let hasher = RowHasher::new(&definition.schema, definition.is_append_only())?;
+            let name = pushed_name(table).unwrap_or_default();
+            input_endpoints.push(InputEndpoint::pushed(name, table, Arc::clone(&pushes), hasher, known(table)));
         }
         let mut output_endpoints = Vec::new();
         let mut new_sinks = false;
@@ -175,6 +189,7 @@ impl Pipeline {
             runtime,
             watermarks,
             inputs: input_endpoints,
+            pushes,
             outputs: output_endpoints,
             checkpointer,
             parker,
@@ -184,6 +199,7 @@ impl Pipeline {
             dropped,
             state,
             log_from,
+            replayed_to: log_from,
             semantics_outdated,
             waiting_since: None,
             last_step_at: None,
@@ -220,6 +236,12 @@ fn make_inputs(program: &Program, pipeline: &str, env: &Environment) -> Result<V
     for (table, definition) in program.tables.iter().enumerate() {
         for config in &definition.connectors {
             let name = format!("{}.{}", definition.name, config.name);
+            if config.name == CONNECTOR {
+                let message = format!(
+                    "input {name}: the name {CONNECTOR:?} is that of rows that are pushed; give it another one"
+                );
+                return Err(PipelineError::Config(message));
+            }
             let context = Context {
                 primary_key: definition.primary_key.clone(),
                 append_only: definition.is_append_only(),

@@ -3,44 +3,66 @@
 //! The same code as normal running, with another source of batches: connectors re-read by descriptor. Everything that a record
 //! says about rows and deltas is verified (invariant 3); what outputs already hold, they keep.
 
+use std::sync::Arc;
+
 use backstay_storage::Store;
 use backstay_storage::log::Seq;
 
 use crate::circuit::ViewHash;
 use crate::pipeline::controller::Pipeline;
 use crate::pipeline::error::{PipelineError, Result};
+use crate::pipeline::push::record::KIND_PUSH;
 use crate::pipeline::record::StepRecord;
 use crate::pipeline::status::Phase;
 use crate::sabotage::{Check, checked};
 
-/// The step of the record at `seq`.
-pub fn last_step(store: &Store, seq: Seq) -> Result<u64> {
-    match store.log().scan(seq)?.next() {
-        Some(record) => Ok(StepRecord::decode(seq, &record?.payload)?.step),
-        None => Err(PipelineError::State(format!("the log ends before its last record {seq}"))),
+/// The last step that the log from `from` on has a record of; none, if it has only pushed rows.
+pub fn last_step(store: &Store, from: Seq) -> Result<Option<u64>> {
+    let mut last = None;
+    for record in store.log().scan(from)? {
+        let record = record?;
+        if record.payload.first() != Some(&KIND_PUSH) {
+            last = Some(StepRecord::decode(record.seq, &record.payload)?.step);
+        }
     }
+    Ok(last)
 }
 
 impl Pipeline {
-    /// Replays every logged step after the checkpoint, or those up to `until`. False: a stop was asked for on the way.
+    /// Replays every logged step after the checkpoint, or those up to `until`, and takes in what was pushed. False: a stop was asked for on
+    /// the way.
     pub(crate) fn replay(&mut self, until: Option<u64>) -> Result<bool> {
         let Some(store) = self.store.clone() else { return Ok(true) };
         let log = store.log();
-        let last = log.next_seq() - 1;
-        if last >= self.log_from {
-            let to = last_step(&store, last)?.min(until.unwrap_or(u64::MAX));
-            let from = self.state.step + 1;
-            self.control.update(|s| {
-                s.phase = Phase::Replaying;
-                s.replay = Some((from, to));
-            });
+        self.replayed_to = self.log_from;
+        if log.next_seq() > self.log_from {
+            let begun_at = self.state.step;
+            let to = last_step(&store, self.log_from)?.unwrap_or(0).min(until.unwrap_or(u64::MAX));
+            if to > begun_at {
+                self.control.update(|s| {
+                    s.phase = Phase::Replaying;
+                    s.replay = Some((begun_at + 1, to));
+                });
+            }
+            // What steps before the checkpoint had taken is known from there; it moves with each step that is replayed.
+            let taken: Vec<u64> = (0..self.program.tables.len()).map(|table| self.pushed_offset(table)).collect();
+            let pushes = Arc::clone(&self.pushes);
             for record in log.scan(self.log_from)? {
                 let record = record?;
+                if record.payload.first() == Some(&KIND_PUSH) {
+                    let position = |table: usize| taken.get(table).copied().unwrap_or(0);
+                    pushes.recover(record.seq, &record.payload, &self.program, &position)?;
+                    continue;
+                }
                 let step = StepRecord::decode(record.seq, &record.payload)?;
+                if step.step <= begun_at {
+                    continue;
+                }
                 if step.step > to {
                     break;
                 }
                 self.replay_step(record.seq, &step)?;
+                self.replayed_to = record.seq + 1;
                 if self.control.stopping() {
                     return Ok(false);
                 }
@@ -53,6 +75,12 @@ impl Pipeline {
         }
         self.pump()?;
         Ok(true)
+    }
+
+    /// How far a table's pushes have been taken.
+    fn pushed_offset(&self, table: usize) -> u64 {
+        let input = self.inputs.iter().find(|i| i.table == table && i.connector().is_none());
+        input.and_then(|i| i.state.position.partitions.first()).map_or(0, |p| p.offset)
     }
 
     fn replay_step(&mut self, seq: Seq, record: &StepRecord) -> Result<()> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, Sender};
 
+use crate::pipeline::push::Pushes;
 use crate::pipeline::query::Asked;
 
 /// What a pipeline is doing.
@@ -118,9 +119,19 @@ pub struct Control {
     asking: Mutex<Vec<Sender<Asked>>>,
     snapshot: Mutex<Snapshot>,
     notices: Mutex<Vec<Notice>>,
+    pushes: Mutex<Option<Arc<Pushes>>>,
 }
 
 impl Control {
+    /// Where rows can be pushed, once the pipeline is running.
+    pub fn pushes(&self) -> Option<Arc<Pushes>> {
+        self.pushes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_pushes(&self, pushes: Arc<Pushes>) {
+        *self.pushes.lock().unwrap_or_else(PoisonError::into_inner) = Some(pushes);
+    }
+
     /// Asks for a graceful stop: no more cuts, finish the step, checkpoint, end.
     pub fn request_stop(&self) {
         self.stop.store(true, Ordering::Release);

@@ -13,6 +13,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 pub mod error;
+mod extract;
 pub mod manager;
 
 pub mod runtime;

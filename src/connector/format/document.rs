@@ -1,5 +1,7 @@
 //! A JSON document with its elements as spans of its text: what SQL's JSON functions look into.
 
+use std::ops::Range;
+
 use super::cell::{Cell, Kind};
 use super::scan::{Error, Scan};
 
@@ -75,6 +77,33 @@ impl<'a> Document<'a> {
         let place = if place < 0 { i64::try_from(elements.len()).ok()?.checked_add(place)? } else { place };
         elements.get(usize::try_from(place).ok()?).cloned()
     }
+}
+
+/// Where the values of a text stand that follow each other, with or without white space between, or, of an array, its elements.
+pub(crate) fn values(text: &[u8], is_array: bool) -> Result<Vec<Range<usize>>, Error> {
+    let mut arena = Vec::new();
+    let mut scan = Scan::new(text, 0, &mut arena);
+    let mut values = Vec::new();
+    if is_array {
+        scan.open(b'[', "an array")?;
+        if scan.empty(b']') {
+            scan.end()?;
+            return Ok(values);
+        }
+    }
+    while is_array || scan.end().is_err() {
+        let start = scan.position();
+        scan.value()?;
+        values.push(start..scan.position());
+        if is_array {
+            if scan.empty(b']') {
+                scan.end()?;
+                break;
+            }
+            scan.open(b',', "',' or ']'")?;
+        }
+    }
+    Ok(values)
 }
 
 impl<'a> Element<'a> {

@@ -2,6 +2,7 @@
 //!
 //! Whoever can open the socket's file may do everything here; the file's directory is what guards it.
 
+mod ingress;
 mod query;
 mod stats;
 
@@ -9,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
 use super::error::{ApiError, Result};
+use super::extract::{BODY_BYTES, Query};
 use crate::pipeline::status::Phase;
 use crate::pipeline::{Clock, Control};
 use crate::sql::Program;
@@ -85,7 +87,18 @@ fn router(served: Arc<Served>) -> Router {
         .route("/checkpoint_status", get(checkpoint_status))
         .route("/query", get(query::query))
         .route("/circuit", get(query::circuit))
+        .route("/ingress/{table}", post(ingress::push))
+        .route("/completion_status", get(ingress::completion))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(served)
+}
+
+/// A relation's name as SQL has it: lower case unless it is in double quotes.
+fn normalized(name: &str) -> String {
+    match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
+        Some(quoted) => quoted.replace("\"\"", "\""),
+        None => name.to_lowercase(),
+    }
 }
 
 /// The deployment status that a phase is shown as.

@@ -2,4 +2,5 @@
 
 mod api;
 mod kills;
+mod push;
 mod server;

@@ -24,6 +24,8 @@ pub struct Service {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
+    /// Status and headers, in lower case.
+    pub head: String,
     pub body: String,
 }
 
@@ -52,28 +54,20 @@ impl Service {
         Self { child, address, root: root.to_owned() }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// One request over a connection of its own.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut request =
-            format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
-        if !headers.iter().any(|(name, _)| *name == "host") {
-            request.push_str(&format!("host: {}\r\n", self.address));
+        match try_send(&self.address, method, path, headers, body) {
+            Ok(answer) => answer,
+            // A body that is too long is answered, and the connection closed, before all of it was sent: who sends on may then find it
+            // reset, with the answer lost or not.
+            Err(_) if body.len() > 1 << 20 => self.send(method, path, headers, body),
+            Err(e) => panic!("{method} {path}: {e}"),
         }
-        for (name, value) in headers {
-            request.push_str(&format!("{name}: {value}\r\n"));
-        }
-        // A body that is too long is answered, and the connection closed, before all of it was sent: who sends on may then find it reset, with
-        // the answer lost or not.
-        let sent = stream.write_all(format!("{request}\r\n{body}").as_bytes());
-        let mut answer = Vec::new();
-        let read = stream.read_to_end(&mut answer);
-        if answer.is_empty() && body.len() > 1 << 20 && (sent.is_err() || read.is_err()) {
-            return self.send(method, path, headers, body);
-        }
-        assert!(!answer.is_empty(), "{sent:?}, {read:?}");
-        parse(&answer)
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -163,6 +157,29 @@ impl Drop for Service {
     }
 }
 
+/// One request to an address where nobody may be, or be killed before the answer.
+pub fn try_send(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Answer, String> {
+    let mut stream = TcpStream::connect(address).map_err(|e| e.to_string())?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut request = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        request.push_str(&format!("host: {address}\r\n"));
+    }
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let sent = stream.write_all(format!("{request}\r\n{body}").as_bytes());
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    parse(&answer).ok_or_else(|| format!("no answer: {sent:?}, {read:?}"))
+}
+
 fn sockets(root: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root.join("pipelines")).into_iter().flatten();
     entries.map(|e| e.unwrap().path().join("api.sock")).collect()
@@ -189,26 +206,27 @@ pub fn escaped(text: &str) -> String {
         .collect()
 }
 
-fn parse(answer: &[u8]) -> Answer {
+/// An answer; nothing, if it ends too early.
+fn parse(answer: &[u8]) -> Option<Answer> {
     let text = String::from_utf8_lossy(answer);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text}"));
+    let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no status: {head}"));
     let body = match head.to_lowercase().contains("transfer-encoding: chunked") {
-        true => unchunked(body),
+        true => unchunked(body)?,
         false => body.to_owned(),
     };
-    Answer { status, body }
+    Some(Answer { status, head: head.to_lowercase(), body })
 }
 
-fn unchunked(mut rest: &str) -> String {
+fn unchunked(mut rest: &str) -> Option<String> {
     let mut body = String::new();
-    while let Some((length, after)) = rest.split_once("\r\n") {
+    loop {
+        let (length, after) = rest.split_once("\r\n")?;
         let length = usize::from_str_radix(length, 16).unwrap();
         if length == 0 {
-            break;
+            return Some(body);
         }
-        body.push_str(&after[..length]);
-        rest = &after[length + 2..];
+        body.push_str(after.get(..length)?);
+        rest = after.get(length + 2..)?;
     }
-    body
 }

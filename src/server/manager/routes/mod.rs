@@ -10,18 +10,12 @@ mod proxy;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request};
-use axum::http::StatusCode;
-use axum::http::request::Parts;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
-use serde::de::DeserializeOwned;
 
 use super::Manager;
-use crate::server::error::ApiError;
-
-/// The largest body of a request that is not passed on: programs are text.
-const BODY_BYTES: usize = 16 << 20;
+use crate::server::extract::{BODY_BYTES, Json, Path, Query};
 
 pub(super) fn router(manager: Arc<Manager>) -> Router {
     let api = Router::new()
@@ -46,6 +40,8 @@ pub(super) fn router(manager: Arc<Manager>) -> Router {
         .route("/v0/pipelines/{name}/logs", get(logs::logs))
         .route("/v0/pipelines/{name}/stats", get(proxy::pass))
         .route("/v0/pipelines/{name}/circuit", get(proxy::pass))
+        .route("/v0/pipelines/{name}/ingress/{table}", post(proxy::pass))
+        .route("/v0/pipelines/{name}/completion_status", get(proxy::pass))
         .route("/v0/pipelines/{name}/query", get(proxy::pass))
         .route("/v0/pipelines/{name}/checkpoint", post(proxy::pass))
         .route("/v0/pipelines/{name}/checkpoint_status", get(proxy::pass))
@@ -60,50 +56,4 @@ pub(super) fn router(manager: Arc<Manager>) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(&manager), guard::same_origin))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(manager)
-}
-
-/// A JSON body; what is wrong with it is told in the standard body.
-struct Json<T>(T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        // Clients do not all say that it is JSON.
-        let bytes = axum::body::Bytes::from_request(request, state).await.map_err(|rejected| {
-            ApiError::new(
-                rejected.status(),
-                "InvalidRequest",
-                format!("the body cannot be read: {}", rejected.body_text()),
-            )
-        })?;
-        let value = serde_json::from_slice(&bytes)
-            .map_err(|e| ApiError::bad_request(format!("the body is not the JSON that is expected here: {e}")))?;
-        Ok(Self(value))
-    }
-}
-
-/// Parameters behind the `?`.
-struct Query<T>(T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
-        query.map(|query| Self(query.0)).map_err(|rejected| ApiError::bad_request(rejected.body_text()))
-    }
-}
-
-/// Parts of the path.
-struct Path<T>(T);
-
-impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
-        path.map(|path| Self(path.0))
-            .map_err(|rejected| ApiError::new(StatusCode::BAD_REQUEST, "InvalidRequest", rejected.body_text()))
-    }
 }

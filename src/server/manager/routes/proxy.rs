@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::Manager;
@@ -27,10 +28,16 @@ const NOT_PASSED: [HeaderName; 7] = [
     header::TRAILER,
 ];
 
+/// The pipeline that a path is about, whatever else it names.
+#[derive(Debug, Deserialize)]
+pub(super) struct Of {
+    name: String,
+}
+
 /// `…/pipelines/{name}/rest?query` is the process's `/rest?query`.
 pub(super) async fn pass(
     State(manager): State<Arc<Manager>>,
-    Path(name): Path<String>,
+    Path(Of { name }): Path<Of>,
     request: Request,
 ) -> Result<Response> {
     let managed = manager.find(&name)?;
