@@ -130,6 +130,7 @@ fn serve(
         .enable_all()
         .build()
         .map_err(failed)?;
+    control.keep_changes();
     let listener = runtime.block_on(runtime::bind(path)).map_err(failed)?;
     let served = Arc::new(runtime::Served {
         program: Arc::clone(program),

@@ -22,6 +22,7 @@ use crate::pipeline::checkpointer::{Checkpointer, Job};
 use crate::pipeline::clock::Clock;
 use crate::pipeline::config::{OnError, PipelineConfig};
 use crate::pipeline::error::{PipelineError, Result};
+use crate::pipeline::feed::Feed;
 use crate::pipeline::input::InputEndpoint;
 use crate::pipeline::open::{ENGINE, check_places};
 use crate::pipeline::output::OutputEndpoint;
@@ -110,6 +111,8 @@ pub(crate) struct Pipeline {
     pub(super) inputs: Vec<InputEndpoint>,
     /// What clients push.
     pub(super) pushes: Arc<Pushes>,
+    /// What is kept for those that listen, if anybody may.
+    pub(super) feed: Option<Arc<Feed>>,
     pub(super) outputs: Vec<OutputEndpoint>,
     pub(super) checkpointer: Option<Checkpointer>,
     /// After what uses it: the store's lock is freed last.
@@ -230,6 +233,7 @@ impl Pipeline {
         self.control.update(|s| s.phase = Phase::Running);
         self.pushes.begin(self.parker.unparker().clone());
         self.control.set_pushes(Arc::clone(&self.pushes));
+        self.control.set_feed(self.feed.clone());
         loop {
             if self.control.stopping() {
                 return Ok(false);
@@ -238,6 +242,10 @@ impl Pipeline {
             self.poll_checkpoint()?;
             self.pump()?;
             self.answer_queries()?;
+            // What is pushed while nothing else happens is written; and a store that has failed under it ends the pipeline (invariant 6).
+            if let Some(store) = &self.store {
+                store.log().submit()?;
+            }
             if self.control.paused() {
                 self.checkpoint_if_due()?;
                 self.report();
@@ -391,6 +399,9 @@ impl Pipeline {
             self.control.notice(format!("step {step}: row left out: {error}"));
         }
         let deltas: Vec<Arc<Delta>> = done.views.into_iter().map(Arc::new).collect();
+        if let Some(feed) = &self.feed {
+            feed.publish(step, &deltas, self.env.clock.elapsed());
+        }
         for output in &mut self.outputs {
             if let Some(delta) = deltas.get(output.view) {
                 output.send(step, Arc::clone(delta));

@@ -22,6 +22,7 @@ pub mod clock;
 pub mod config;
 pub mod controller;
 pub mod error;
+pub mod feed;
 mod hash;
 pub mod input;
 mod open;

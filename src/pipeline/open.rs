@@ -18,7 +18,7 @@ use backstay_storage::{Recovered, Store, StoreOptions};
 use crossbeam::sync::Parker;
 
 use crate::circuit::{
-    CircuitPlan, OnEvalError, Pick, ROW_FORMAT, Runtime, RuntimeOptions, Stopwatch, Watermarks, reshard,
+    CircuitPlan, Delta, OnEvalError, Pick, ROW_FORMAT, Runtime, RuntimeOptions, Stopwatch, Watermarks, reshard,
 };
 use crate::connector::config::ConnectorConfig;
 use crate::connector::{ConnectorError, Context, Input, Level, Output, Resume, SinkPosition};
@@ -26,6 +26,7 @@ use crate::pipeline::checkpointer::Checkpointer;
 use crate::pipeline::config::OnError;
 use crate::pipeline::controller::{Environment, Options, Pipeline};
 use crate::pipeline::error::{PipelineError, Result};
+use crate::pipeline::feed::Feed;
 use crate::pipeline::hash::RowHasher;
 use crate::pipeline::input::InputEndpoint;
 use crate::pipeline::output::OutputEndpoint;
@@ -165,11 +166,17 @@ impl Pipeline {
             let wake = parker.unparker().clone();
             let mut endpoint =
                 OutputEndpoint::start(name.clone(), view, output, (position, replayed), &*env.scheduler, wake)?;
+            let mut last = endpoint.delivered();
             for file in &known.pending {
                 let store = store.as_ref().ok_or_else(|| lost("store"))?;
                 for (step, delta) in pending::decode(schema, file, &store.read_extra(file)?)? {
                     endpoint.send(step, Arc::new(delta));
+                    last = last.max(step);
                 }
+            }
+            // Empty deltas leave no trace in that file; without them a sink would seem to wait for the checkpoint's last steps.
+            if last < state.step {
+                endpoint.send(state.step, Arc::new(Delta::empty(Arc::clone(schema))));
             }
             state.outputs.insert(name, known);
             output_endpoints.push(endpoint);
@@ -179,17 +186,22 @@ impl Pipeline {
 
         let checkpointer = store.as_ref().map(|store| Checkpointer::start(store, env)).transpose()?;
         let copy = copy_of.is_some();
+        // Without a log a restart makes other steps under the same numbers.
+        let logged = config.fault_tolerance.model == Level::ExactlyOnce;
+        let scope = if logged { state.incarnation } else { env.new_id };
+        let feed = control.keeps_changes().then(|| Arc::new(Feed::new(program.views.len(), state.step, scope)));
         let mut pipeline = Self {
             program: Arc::clone(program),
             config: config.clone(),
             env: env.clone(),
             control: Arc::clone(control),
-            logged: config.fault_tolerance.model == Level::ExactlyOnce,
+            logged,
             store,
             runtime,
             watermarks,
             inputs: input_endpoints,
             pushes,
+            feed,
             outputs: output_endpoints,
             checkpointer,
             parker,

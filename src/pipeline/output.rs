@@ -7,7 +7,7 @@
 //! Known limit: a delta that is pending over several checkpoints is written by each of them.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct OutputEndpoint {
     unsynced_bytes: u64,
     /// Whether a delta was sent since the sink was last asked to sync.
     unsynced: bool,
+    /// Whether the sink was asked to check that it holds nothing beyond what was replayed.
+    awaits_check: bool,
     /// Items that the queue had no room for yet.
     backlog: VecDeque<Item>,
     /// Before the task: one that waits for something to do ends when this is gone.
@@ -89,6 +91,8 @@ struct Shared {
     synced: Mutex<SinkPosition>,
     failed: Mutex<Option<ConnectorError>>,
     trouble: Mutex<Option<String>>,
+    /// Whether the sink was found to hold nothing beyond what was replayed.
+    is_checked: AtomicBool,
 }
 
 /// What a checkpoint needs of an output.
@@ -139,6 +143,7 @@ impl OutputEndpoint {
             sent_rows: 0,
             unsynced_bytes: 0,
             unsynced: false,
+            awaits_check: false,
             backlog: VecDeque::new(),
             sender,
             shared,
@@ -163,6 +168,7 @@ impl OutputEndpoint {
 
     /// Says that what was sent so far is all that was replayed.
     pub fn replay_done(&mut self) {
+        self.awaits_check = true;
         self.backlog.push_back(Item::ReplayDone);
     }
 
@@ -220,9 +226,10 @@ impl OutputEndpoint {
         self.backlog.push_back(Item::Sync(done));
     }
 
-    /// Whether the sink holds everything that was sent, durably.
+    /// Whether the sink holds everything that was sent, durably, and nothing else: what it says of that may still be on its way.
     pub fn is_drained(&self) -> bool {
-        self.backlog.is_empty() && self.pending.is_empty()
+        let is_checked = !self.awaits_check || self.shared.is_checked.load(Ordering::Acquire);
+        self.backlog.is_empty() && self.pending.is_empty() && is_checked
     }
 
     /// Bytes of pending deltas.
@@ -302,7 +309,10 @@ impl Work {
                 self.output.deliver(*step, delta)?;
                 self.shared.delivered.store(*step, Ordering::Release);
             }
-            Item::ReplayDone => self.output.replay_done()?,
+            Item::ReplayDone => {
+                self.output.replay_done()?;
+                self.shared.is_checked.store(true, Ordering::Release);
+            }
             Item::Flush => self.output.flush()?,
             Item::Idle => self.output.idle()?,
             Item::Sync(done) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, Sender};
 
+use crate::pipeline::feed::Feed;
 use crate::pipeline::push::Pushes;
 use crate::pipeline::query::Asked;
 
@@ -120,12 +121,32 @@ pub struct Control {
     snapshot: Mutex<Snapshot>,
     notices: Mutex<Vec<Notice>>,
     pushes: Mutex<Option<Arc<Pushes>>>,
+    has_listeners: AtomicBool,
+    feed: Mutex<Option<Arc<Feed>>>,
 }
 
 impl Control {
     /// Where rows can be pushed, once the pipeline is running.
     pub fn pushes(&self) -> Option<Arc<Pushes>> {
         self.pushes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks for the views' changes to be kept for listeners. To be called before the pipeline is run.
+    pub fn keep_changes(&self) {
+        self.has_listeners.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn keeps_changes(&self) -> bool {
+        self.has_listeners.load(Ordering::Acquire)
+    }
+
+    /// What views have changed lately, once the pipeline is running, if it is [kept](Self::keep_changes).
+    pub fn feed(&self) -> Option<Arc<Feed>> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_feed(&self, feed: Option<Arc<Feed>>) {
+        *self.feed.lock().unwrap_or_else(PoisonError::into_inner) = feed;
     }
 
     pub(crate) fn set_pushes(&self, pushes: Arc<Pushes>) {

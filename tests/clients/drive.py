@@ -1,9 +1,13 @@
 """Drives the service by Feldera's own Python client, unmodified. Argument: the service's address."""
 
 import sys
+import time
+
+import pandas
 
 from feldera import FelderaClient, PipelineBuilder
 from feldera.enums import PipelineStatus
+from feldera.rest.errors import FelderaAPIError
 from feldera.runtime_config import RuntimeConfig
 
 SQL = """CREATE TABLE t (id BIGINT NOT NULL PRIMARY KEY, n INT) WITH ('connectors' =
@@ -30,6 +34,37 @@ assert pipeline.status() == PipelineStatus.RUNNING
 pipeline.stop(force=False)
 pipeline.start()
 assert list(pipeline.query("SELECT count(*) AS n FROM t")) == [{"n": 1000}]
+
+pushed = """CREATE TABLE p (id BIGINT NOT NULL PRIMARY KEY, n INT, name VARCHAR);
+CREATE MATERIALIZED VIEW named AS SELECT name, sum(n) AS s FROM p GROUP BY name;"""
+pushing = PipelineBuilder(client, "pushed", pushed, runtime_config=config).create_or_replace()
+pushing.start()
+listener = pushing.listen("named")
+pushing.input_json("p", {"id": 1, "n": 2, "name": "a"})
+pushing.input_json("p", [{"insert": {"id": 2, "n": 3, "name": "b"}}, {"insert": {"id": 1, "n": 5, "name": "a"}}],
+                   update_format="insert_delete")
+pushing.input_pandas("p", pandas.DataFrame({"id": [3, 4], "n": [1, 1], "name": ["b", "c"]}))
+pushing.wait_for_completion()
+rows = {row["name"]: row["s"] for row in pushing.query("SELECT * FROM named")}
+assert rows == {"a": 5, "b": 4, "c": 1}, rows
+heard = {}
+for _ in range(100):
+    for row in listener.to_dict():
+        heard[(row["name"], row["s"])] = heard.get((row["name"], row["s"]), 0) + row["insert_delete"]
+    if {key for key, count in heard.items() if count} == {("a", 5), ("b", 4), ("c", 1)}:
+        break
+    time.sleep(0.1)
+else:
+    raise AssertionError(heard)
+try:
+    pushing.input_json("p", {"id": "x"})
+except FelderaAPIError as error:
+    assert error.error_code == "ParseErrors", error
+else:
+    raise AssertionError("a row that does not parse was taken")
+pushing.stop(force=True)
+pushing.clear_storage()
+pushing.delete()
 pipeline.stop(force=True)
 pipeline.clear_storage()
 pipeline.delete()

@@ -15,6 +15,7 @@ mod campaign;
 mod game;
 mod oracle;
 mod program;
+mod pushes;
 mod scheduler;
 mod sink;
 mod source;

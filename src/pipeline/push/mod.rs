@@ -279,7 +279,7 @@ impl Pushes {
             )));
         }
         of.next = header.number + 1;
-        let (rows, weights) = record::decode_rows(seq, &definition.schema, rows)?;
+        let (rows, weights) = record::decode_rows(seq, &definition.schema, (&header, rows))?;
         // The first of them may have been taken in part.
         let first = usize::try_from(from.saturating_sub(begin)).unwrap_or(usize::MAX).min(rows.num_rows());
         let weights = weights.map(|w| w.get(first..).unwrap_or_default().to_vec());

@@ -2,6 +2,7 @@
 //!
 //! Whoever can open the socket's file may do everything here; the file's directory is what guards it.
 
+mod egress;
 mod ingress;
 mod query;
 mod stats;
@@ -88,6 +89,7 @@ fn router(served: Arc<Served>) -> Router {
         .route("/query", get(query::query))
         .route("/circuit", get(query::circuit))
         .route("/ingress/{table}", post(ingress::push))
+        .route("/egress/{view}", get(egress::listen).post(egress::listen))
         .route("/completion_status", get(ingress::completion))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(served)

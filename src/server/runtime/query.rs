@@ -145,7 +145,7 @@ async fn run(served: Arc<Served>, asked: Asked) -> Result<Rendered> {
 }
 
 /// The state after the step that is under way.
-fn ask(served: &Served) -> Result<LiveState> {
+pub(super) fn ask(served: &Served) -> Result<LiveState> {
     served.control.ask().recv_timeout(ASK_PATIENCE).map_err(|_| {
         ApiError::unavailable("PipelineInteractionNotReady", "the pipeline is not ready to be asked yet: try again")
     })

@@ -1,6 +1,7 @@
 //! The service: `backstay serve` as a process, its API by HTTP, and kills of every process there is.
 
 mod api;
+mod egress;
 mod kills;
 mod push;
 mod server;

@@ -149,7 +149,7 @@ fn client(number: u64, address: Arc<Mutex<String>>, told: Told, stop: Arc<Atomic
         let ids: Vec<u64> = (0..count).map(|i| (number << 32) | (request << 8) | i).collect();
         let rows: Vec<Value> = ids.iter().map(|id| json!({ "id": id })).collect();
         let key = format!("{number}-{request}");
-        let is_keyed = number % 2 == 0;
+        let is_keyed = number.is_multiple_of(2);
         let headers = [("idempotency-key", key.as_str())];
         told.lock().unwrap().extend(ids.iter().map(|id| (*id, None)));
         loop {

@@ -180,6 +180,63 @@ pub fn try_send(
     parse(&answer).ok_or_else(|| format!("no answer: {sent:?}, {read:?}"))
 }
 
+/// An answer that goes on, line by line.
+pub struct Stream {
+    from: BufReader<TcpStream>,
+    /// What is left of the chunk.
+    left: usize,
+    pub status: u16,
+}
+
+impl Stream {
+    /// Asks for one.
+    pub fn open(address: &str, path: &str, headers: &[(&str, &str)]) -> Result<Self, String> {
+        let mut stream = TcpStream::connect(address).map_err(|e| e.to_string())?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n");
+        headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
+        stream.write_all(format!("{request}\r\n").as_bytes()).map_err(|e| e.to_string())?;
+        let mut from = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if from.read_line(&mut head).map_err(|e| e.to_string())? == 0 {
+                return Err("no answer".to_owned());
+            }
+        }
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap();
+        Ok(Self { from, left: 0, status })
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        while self.left == 0 {
+            let mut length = String::new();
+            self.from.read_line(&mut length).ok().filter(|n| *n > 0)?;
+            if !length.trim().is_empty() {
+                self.left = usize::from_str_radix(length.trim(), 16).ok().filter(|n| *n > 0)?;
+            }
+        }
+        let mut byte = [0];
+        self.from.read_exact(&mut byte).ok()?;
+        self.left -= 1;
+        Some(byte[0])
+    }
+}
+
+impl Iterator for Stream {
+    type Item = String;
+
+    /// A line; nothing, once it has ended or was cut off, even within a line.
+    fn next(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        loop {
+            match self.byte()? {
+                b'\n' => return Some(String::from_utf8(line).unwrap()),
+                byte => line.push(byte),
+            }
+        }
+    }
+}
+
 fn sockets(root: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root.join("pipelines")).into_iter().flatten();
     entries.map(|e| e.unwrap().path().join("api.sock")).collect()

@@ -41,6 +41,7 @@ pub(super) fn router(manager: Arc<Manager>) -> Router {
         .route("/v0/pipelines/{name}/stats", get(proxy::pass))
         .route("/v0/pipelines/{name}/circuit", get(proxy::pass))
         .route("/v0/pipelines/{name}/ingress/{table}", post(proxy::pass))
+        .route("/v0/pipelines/{name}/egress/{view}", get(proxy::pass).post(proxy::pass))
         .route("/v0/pipelines/{name}/completion_status", get(proxy::pass))
         .route("/v0/pipelines/{name}/query", get(proxy::pass))
         .route("/v0/pipelines/{name}/checkpoint", post(proxy::pass))
