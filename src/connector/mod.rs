@@ -146,7 +146,7 @@ pub struct Chunk {
     pub rows: RecordBatch,
     /// Their weights: +1 insert, −1 delete. `None`: all inserts.
     pub weights: Option<Vec<i64>>,
-    /// For each good row, the offset after it: where a cut may be made.
+    /// For each good row, the offset after it: where a cut may be made. Rows that have the same one stay together.
     pub ends: Vec<u64>,
     /// The rows that did not parse.
     pub errors: Vec<RowError>,

@@ -125,6 +125,7 @@ pub(crate) fn cut(chunks: &[Chunk], rng: &mut Rng) -> Vec<Descriptor> {
         let mut start = chunk.start;
         let mut ends: Vec<u64> = chunk.ends.iter().copied().filter(|_| rng.below(3) == 0).collect();
         ends.retain(|e| *e < chunk.end);
+        ends.dedup();
         ends.push(chunk.end);
         for end in ends {
             let (partition, identity) = (chunk.partition.to_string(), chunk.identity.at(end));

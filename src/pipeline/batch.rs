@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! 1. A batch is ordered by (partition in the order first read, offset), so that neither the chunking nor the threads reach a delta (invariant 8).
-//! 2. Descriptor, rows and hash belong together: reading the descriptor again and building a batch from the chunks gives the same
+//! 2. Rows of one record (they end at one offset) are never parted, so that a batch may be larger than was asked for by a record's rows.
+//! 3. Descriptor, rows and hash belong together: reading the descriptor again and building a batch from the chunks gives the same
 //!    rows and hash, however the source chunks them then.
 
 use std::collections::VecDeque;
@@ -86,13 +87,13 @@ impl Buffer {
         self.chunks.push_back(chunk);
     }
 
-    /// Cuts off up to `max_rows` rows. `order` gives a partition's place among those read so far.
+    /// Cuts off up to `max_rows` rows, and what its last record has more. `order` gives a partition's place among those read so far.
     pub fn cut(&mut self, max_rows: u64, order: &mut dyn FnMut(&str) -> usize) -> Batch {
         let mut left = max_rows;
         let mut pieces: Vec<(usize, Piece)> = Vec::new();
         while left > 0 {
             let Some(piece) = self.next_piece(left) else { break };
-            left -= piece.delta.len() as u64;
+            left = left.saturating_sub(piece.delta.len() as u64);
             pieces.push((order(&piece.partition), piece));
         }
         // Stable: pieces of one partition stay in their order.
@@ -121,7 +122,13 @@ impl Buffer {
         let front = self.chunks.front_mut()?;
         let start = self.offset;
         let rows_left = front.chunk.rows.num_rows() - self.taken;
-        if rows_left as u64 <= max_rows {
+        let mut rows = usize::try_from(max_rows).unwrap_or(usize::MAX).min(rows_left);
+        if rows < rows_left {
+            let ends = front.chunk.ends.get(self.taken..)?;
+            let last = ends.get(rows - 1)?;
+            rows += ends.iter().skip(rows).take_while(|end| *end == last).count();
+        }
+        if rows == rows_left {
             let HashedChunk { mut chunk, mut hashes } = self.chunks.pop_front()?;
             let (taken, end) = (self.taken, chunk.end);
             self.taken = 0;
@@ -141,7 +148,6 @@ impl Buffer {
                 errors: std::mem::take(&mut chunk.errors),
             });
         }
-        let rows = usize::try_from(max_rows).ok()?;
         let (from, to) = (self.taken, self.taken + rows);
         let chunk = &mut front.chunk;
         let end = *chunk.ends.get(to - 1)?;
@@ -165,7 +171,7 @@ impl Buffer {
         };
         self.taken = to;
         self.offset = end;
-        self.rows -= max_rows;
+        self.rows -= rows as u64;
         Some(piece)
     }
 }
@@ -209,4 +215,49 @@ fn assemble(pieces: impl Iterator<Item = Piece>) -> Batch {
     }
     batch.hash = hasher.digest();
     batch
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::connector::NoIdentity;
+
+    /// Rows that end at these offsets.
+    fn chunk(start: u64, ends: &[u64]) -> HashedChunk {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+        let values: Int64Array = (0..ends.len() as i64).map(Some).collect();
+        let chunk = Chunk {
+            partition: Arc::from("p"),
+            start,
+            end: ends.last().copied().unwrap_or(start),
+            rows: RecordBatch::try_new(schema, vec![Arc::new(values)]).unwrap(),
+            weights: None,
+            ends: ends.to_vec(),
+            errors: Vec::new(),
+            identity: Arc::new(NoIdentity),
+        };
+        HashedChunk { chunk, hashes: (0..ends.len() as u64).map(|i| start * 100 + i).collect() }
+    }
+
+    #[test]
+    fn rows_of_one_record_are_not_parted() {
+        let chunks = || [chunk(0, &[1, 3, 3, 3, 4]), chunk(4, &[9, 9])];
+        for (most, expected) in
+            [(1, vec![(1, 1), (3, 3), (1, 4), (2, 9)]), (2, vec![(4, 3), (3, 9)]), (3, vec![(4, 3), (3, 9)])]
+        {
+            let mut buffer = Buffer::default();
+            chunks().into_iter().for_each(|c| buffer.push(c));
+            let mut cuts = Vec::new();
+            while !buffer.is_empty() {
+                let batch = buffer.cut(most, &mut |_| 0);
+                let [range] = batch.descriptor.ranges.as_slice() else { panic!("{:?}", batch.descriptor) };
+                cuts.push((batch.rows, range.end));
+            }
+            assert_eq!(cuts, expected, "at most {most}");
+            assert_eq!(buffer.rows(), 0);
+        }
+    }
 }

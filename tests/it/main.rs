@@ -12,6 +12,7 @@ mod damage;
 mod demo;
 mod differential;
 mod flights;
+mod formats;
 mod full_disk;
 mod kafka;
 mod kill;

@@ -1,7 +1,7 @@
 //! Columns from cells: spans of text, one a row, parsed in one loop a column.
 //!
 //! Invariants: a column has as many cells as its block has records; a cell that cannot be read marks its row as bad with a message
-//! and leaves a null, and [`finish`] takes the bad rows out of every column before a batch is made.
+//! and leaves a null, and [`finish`] takes the bad rows, and those of the same record, out of every column before a batch is made.
 
 use std::sync::Arc;
 
@@ -41,6 +41,48 @@ pub(crate) enum Kind {
     Default,
 }
 
+/// What a number or a text of digits means where a date or time is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Flavor {
+    /// Nothing.
+    #[default]
+    Default,
+    /// Days, and milliseconds, since 1970 or midnight: Debezium's `time.precision.mode` `connect`.
+    DebeziumPostgres,
+    /// Likewise, but a time of day is in microseconds.
+    DebeziumMysql,
+}
+
+impl Flavor {
+    /// The unit of a number that is a time of day, in nanoseconds.
+    fn time_unit(self) -> Option<i64> {
+        match self {
+            Self::Default => None,
+            Self::DebeziumPostgres => Some(1_000_000),
+            Self::DebeziumMysql => Some(1_000),
+        }
+    }
+
+    /// A number of days.
+    fn days(self, text: &str) -> Option<i32> {
+        if self == Self::Default { None } else { text.parse().ok() }
+    }
+
+    /// A number that is a time of day, in units of so many nanoseconds.
+    fn time(self, text: &str, nanos: i64) -> Option<i64> {
+        const DAY: i64 = 86_400_000_000_000;
+        let value: i64 = text.parse().ok()?;
+        let value = value.checked_mul(self.time_unit()?).filter(|v| (0..DAY).contains(v))?;
+        Some(value / nanos)
+    }
+
+    /// A number that is a point in time, in so many units a second.
+    fn timestamp(self, text: &str, per_second: i64) -> Option<i64> {
+        let value: i64 = if self == Self::Default { None } else { text.parse().ok() }?;
+        if per_second >= 1_000 { value.checked_mul(per_second / 1_000) } else { Some(value.div_euclid(1_000)) }
+    }
+}
+
 /// One value's text: a span of the block, or of the arena where escapes were resolved.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cell {
@@ -69,6 +111,7 @@ pub(crate) struct Cells<'a> {
     columns: Vec<Vec<Cell>>,
     /// Whether quoted text is a JSON string.
     pub(crate) is_json: bool,
+    pub(crate) flavor: Flavor,
     is_bad: Vec<bool>,
     bad: Vec<(usize, String)>,
 }
@@ -85,12 +128,19 @@ impl<'a> Cells<'a> {
     /// `rows` missing cells in each of `columns`.
     pub(crate) fn new(block: &'a [u8], columns: usize, rows: usize) -> Self {
         let columns = vec![vec![Cell::MISSING; rows]; columns];
-        Self { block, arena: Vec::new(), columns, is_json: false, is_bad: vec![false; rows], bad: Vec::new() }
+        let (is_bad, bad) = (vec![false; rows], Vec::new());
+        Self { block, arena: Vec::new(), columns, is_json: false, flavor: Flavor::Default, is_bad, bad }
     }
 
     /// These cells, of `rows` rows in a block.
-    pub(super) fn of_columns(block: &'a [u8], arena: Vec<u8>, columns: Vec<Vec<Cell>>, rows: usize) -> Self {
-        Self { block, arena, columns, is_json: true, is_bad: vec![false; rows], bad: Vec::new() }
+    pub(super) fn of_columns(
+        block: &'a [u8],
+        arena: Vec<u8>,
+        columns: Vec<Vec<Cell>>,
+        rows: usize,
+        flavor: Flavor,
+    ) -> Self {
+        Self { block, arena, columns, is_json: true, flavor, is_bad: vec![false; rows], bad: Vec::new() }
     }
 
     /// The number of rows.
@@ -115,9 +165,25 @@ impl<'a> Cells<'a> {
         }
     }
 
-    /// A cell's kind.
-    pub(crate) fn kind(&self, column: usize, row: usize) -> Kind {
-        self.columns.get(column).and_then(|c| c.get(row)).map_or(Kind::Missing, |c| c.kind)
+    /// A cell.
+    pub(crate) fn get(&self, column: usize, row: usize) -> Cell {
+        self.columns.get(column).and_then(|c| c.get(row)).copied().unwrap_or(Cell::MISSING)
+    }
+
+    /// Takes a row's values away.
+    pub(crate) fn clear(&mut self, row: usize) {
+        self.columns.iter_mut().filter_map(|c| c.get_mut(row)).for_each(|cell| *cell = Cell::MISSING);
+    }
+
+    /// Lets two rows change places.
+    pub(crate) fn swap(&mut self, a: usize, b: usize) {
+        self.columns.iter_mut().filter(|c| a.max(b) < c.len()).for_each(|c| c.swap(a, b));
+    }
+
+    /// Keeps the first rows only.
+    pub(crate) fn truncate(&mut self, rows: usize) {
+        self.columns.iter_mut().for_each(|c| c.truncate(rows));
+        self.is_bad.truncate(rows);
     }
 
     /// Marks a row as bad; the first reason stays.
@@ -128,6 +194,27 @@ impl<'a> Cells<'a> {
             *flag = true;
             self.bad.push((row, message));
         }
+    }
+
+    /// Rows of one record are good or bad together: what was said of the one holds for its neighbours.
+    fn mark_whole_records(&mut self, records: &[Record]) {
+        let same = |a: usize, b: usize| match (records.get(a), records.get(b)) {
+            (Some(a), Some(b)) => a.start == b.start,
+            _ => false,
+        };
+        let marked: Vec<usize> = self.bad.iter().map(|(row, _)| *row).collect();
+        for row in marked {
+            let (mut from, mut to) = (row, row);
+            while from > 0 && same(from - 1, row) {
+                from -= 1;
+            }
+            while same(to + 1, row) {
+                to += 1;
+            }
+            self.is_bad.iter_mut().take(to + 1).skip(from).for_each(|flag| *flag = true);
+        }
+        self.bad.sort_by_key(|(row, _)| *row);
+        self.bad.dedup_by(|later, earlier| same(later.0, earlier.0));
     }
 
     /// A cell's text.
@@ -270,6 +357,7 @@ impl<'a> Cells<'a> {
             };
         }
         let rows = self.is_bad.len();
+        let flavor = self.flavor;
         match field.data_type() {
             DataType::List(_) | DataType::Struct(_) | DataType::Map(..) => nested(self, column, field, nulls),
             DataType::Utf8 if Semantics::of(field) == Some(Semantics::Json) => self.json(column, field, nulls),
@@ -298,11 +386,21 @@ impl<'a> Cells<'a> {
             DataType::UInt64 => numbers!(UInt64Type),
             DataType::Float32 => numbers!(Float32Type),
             DataType::Float64 => numbers!(Float64Type),
-            DataType::Date32 => numbers!(Date32Type),
+            DataType::Date32 => {
+                self.primitive::<Date32Type>(column, field, nulls, |t| flavor.days(t).or_else(|| Date32Type::parse(t)))
+            }
             DataType::Time32(TimeUnit::Second) => numbers!(Time32SecondType),
             DataType::Time32(TimeUnit::Millisecond) => numbers!(Time32MillisecondType),
-            DataType::Time64(TimeUnit::Microsecond) => numbers!(Time64MicrosecondType),
-            DataType::Time64(TimeUnit::Nanosecond) => numbers!(Time64NanosecondType),
+            DataType::Time64(TimeUnit::Microsecond) => {
+                self.primitive::<Time64MicrosecondType>(column, field, nulls, |t| {
+                    flavor.time(t, 1_000).or_else(|| Time64MicrosecondType::parse(t))
+                })
+            }
+            DataType::Time64(TimeUnit::Nanosecond) => {
+                self.primitive::<Time64NanosecondType>(column, field, nulls, |t| {
+                    flavor.time(t, 1).or_else(|| Time64NanosecondType::parse(t))
+                })
+            }
             DataType::Timestamp(unit, _) => self.timestamps(column, field, nulls, *unit),
             DataType::Decimal128(precision, scale) => {
                 let (p, s) = (*precision, *scale);
@@ -355,7 +453,8 @@ impl<'a> Cells<'a> {
     }
 
     fn timestamps(&mut self, column: usize, field: &Field, nulls: &[Vec<u8>], unit: TimeUnit) -> ArrayRef {
-        let parse = |t: &str| parse_timestamp(t, unit);
+        let (flavor, per_second) = (self.flavor, per_second(unit));
+        let parse = |t: &str| flavor.timestamp(t, per_second).or_else(|| parse_timestamp(t, per_second));
         match unit {
             TimeUnit::Second => self.primitive::<TimestampSecondType>(column, field, nulls, parse),
             TimeUnit::Millisecond => self.primitive::<TimestampMillisecondType>(column, field, nulls, parse),
@@ -377,17 +476,17 @@ pub(crate) fn finish(
 ) -> Result<Parsed> {
     let mut arrays: Vec<ArrayRef> = schema.fields().iter().enumerate().map(|(i, f)| cells.array(i, f, nulls)).collect();
     let arrow = |e| ConnectorError::new(connector, format!("the rows do not fit the table: {e}"));
-    let good = |row: usize| !cells.is_bad.get(row).copied().unwrap_or(false);
     if !cells.bad.is_empty() {
+        cells.mark_whole_records(records);
         let keep = BooleanArray::from(cells.is_bad.iter().map(|b| !b).collect::<Vec<_>>());
         arrays = arrays.iter().map(|a| filter(a, &keep)).collect::<Result<_, _>>().map_err(arrow)?;
     }
     let rows = RecordBatch::try_new(Arc::clone(schema), arrays).map_err(arrow)?;
+    let good = |row: usize| !cells.is_bad.get(row).copied().unwrap_or(false);
     let kept = records.iter().enumerate().filter(|(row, _)| good(*row));
     let ends = kept.map(|(_, r)| base + r.end as u64).collect();
     let weights = weights.map(|w| w.into_iter().enumerate().filter(|(row, _)| good(*row)).map(|(_, w)| w).collect());
-    let mut bad = std::mem::take(&mut cells.bad);
-    bad.sort_by_key(|(row, _)| *row);
+    let bad = std::mem::take(&mut cells.bad);
     let error = |(row, message): (usize, String)| {
         let record = records.get(row)?;
         let line = cells.block.get(record.start..record.text_end).unwrap_or_default();
@@ -472,18 +571,21 @@ fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// A timestamp in units since 1970; a time zone in the text is converted to UTC, none means UTC.
-fn parse_timestamp(text: &str, unit: TimeUnit) -> Option<i64> {
+/// A timestamp in so many units a second since 1970; a time zone in the text is converted to UTC, none means UTC.
+fn parse_timestamp(text: &str, per_second: i64) -> Option<i64> {
     let utc: Tz = "+00:00".parse().ok()?;
     let time = string_to_datetime(&utc, text.trim_ascii()).ok()?;
     let (seconds, nanos) = (time.timestamp(), i64::from(time.timestamp_subsec_nanos()));
-    let (units, divisor) = match unit {
-        TimeUnit::Second => (1, 1_000_000_000),
-        TimeUnit::Millisecond => (1_000, 1_000_000),
-        TimeUnit::Microsecond => (1_000_000, 1_000),
-        TimeUnit::Nanosecond => (1_000_000_000, 1),
-    };
-    seconds.checked_mul(units)?.checked_add(nanos / divisor)
+    seconds.checked_mul(per_second)?.checked_add(nanos / (1_000_000_000 / per_second))
+}
+
+fn per_second(unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
+    }
 }
 
 /// A UUID as PostgreSQL writes it: 32 hexadecimal digits in lower case, with hyphens.

@@ -1,22 +1,25 @@
-//! Deltas as messages with a key and a value, for Kafka: JSON, one message a change.
+//! Deltas as messages with a key and a value, for Kafka.
 //!
-//! Settings: `update_format`:
-//! - `insert_delete` (the default): the value is `{"insert":{…}}` or `{"delete":{…}}`; a row of weight w is |w| messages.
-//! - `upsert`: the key is the row's key, the value the row, or nothing (a tombstone) where the key is gone: what a compacted topic wants.
+//! The value is a [line](super::render) of JSON (`insert_delete`, `debezium`, `raw`), CSV or raw bytes, a message a change: a row of weight w is
+//! |w| messages. JSON has one more `update_format`, `upsert`: the key is the row's key, the value the row, or nothing (a tombstone) where the key is
+//! gone: what a compacted topic wants.
 //!
-//! `key_fields`: the columns of the key, a JSON object; without them messages have none. `include_step`: `insert_delete`'s value begins with the
-//! step's number.
+//! `key_fields`: the columns of the key, a JSON object; without them messages have none. With them, `debezium` writes one event (`u`) for a row that
+//! took another's place. Beside raw bytes, the key of one column of VARCHAR or VARBINARY is its bytes too.
 //!
-//! Invariant: the messages are a function of delta and step. Limit: `upsert` needs a view with one row a key; two rows of one key are
-//! noticed if one step brings both.
+//! Invariant: the messages are a function of delta and step. Limits: `upsert` needs a view with one row a key; two rows of one key are
+//! noticed if one step brings both. `debezium` sends no tombstones.
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
 use arrow::datatypes::{Schema, SchemaRef};
 use hashbrown::HashMap;
+use serde_json::Value;
 
-use super::render::{Renderer, Texts};
+use super::render::{Carrier, Renderer, bytes_of, is_raw_key};
+use super::text::Texts;
 use crate::circuit::Delta;
 use crate::connector::config::FormatConfig;
 use crate::connector::options::{Options, suggestion};
@@ -70,32 +73,55 @@ impl Messages {
 #[derive(Debug)]
 pub(crate) struct Encoder {
     connector: String,
-    row: Renderer,
-    /// The key's columns and their renderer.
-    key: Option<(Vec<usize>, Renderer)>,
-    upsert: bool,
-    include_step: bool,
+    how: How,
+    /// The key's columns and how they are written.
+    key: Option<(Vec<usize>, KeyText)>,
+}
+
+#[derive(Debug)]
+enum How {
+    /// A message a change.
+    Changes(Renderer),
+    /// A message a key, of the row as it is now.
+    Upserts(Renderer),
+    /// A message a change, but an update of one row, known by its key, is one.
+    Updates { events: Renderer, rows: Renderer },
+}
+
+#[derive(Debug)]
+enum KeyText {
+    /// A JSON object.
+    Object(Renderer),
+    /// The bytes of the one column.
+    Raw,
+}
+
+/// The keys of a delta's rows.
+enum Keys<'a> {
+    None,
+    Objects(Texts),
+    Raw(&'a ArrayRef),
+}
+
+impl Keys<'_> {
+    fn get(&self, row: usize) -> Option<&[u8]> {
+        match self {
+            Self::None => None,
+            Self::Objects(texts) => Some(texts.get(row).as_bytes()),
+            Self::Raw(array) => bytes_of(array, row),
+        }
+    }
 }
 
 impl Encoder {
     /// The format of an output connector.
     pub(crate) fn new(config: Option<&FormatConfig>, ctx: &Context) -> Result<Self> {
-        let Some(config) = config.filter(|c| c.name == "json") else {
-            let message = "its \"format\" must be {\"name\": \"json\"}: others are not supported for messages yet";
-            return Err(ConnectorError::new(&ctx.name, message));
-        };
-        let known = ["update_format", "include_step", "key_fields"];
-        let later = ["json_flavor", "array", "buffer_size_records"];
-        let options = Options::new(&ctx.name, "format.config of json", &config.config, &known, &later)?;
-        let formats = ["insert_delete", "upsert"];
-        let upsert = match options.string("update_format")? {
-            None | Some("insert_delete") => false,
-            Some("upsert") => true,
-            Some(other) => {
-                let hint = suggestion(other, &formats);
-                return Err(options.error(format!("there is no \"update_format\": \"{other}\" for messages; {hint}")));
-            }
-        };
+        let place = format!("format.config of {}", config.map_or("json", |c| c.name.as_str()));
+        let none = Value::Null;
+        let settings = config.map_or(&none, |c| &c.config);
+        let keys: Vec<&str> = settings.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+        // The renderer looks at the other keys.
+        let options = Options::new(&ctx.name, &place, settings, &keys, &[])?;
         let fields = options.strings("key_fields")?.unwrap_or_default();
         let column = |field: &String| {
             let names: Vec<&str> = ctx.schema.fields().iter().map(|f| f.name().as_str()).collect();
@@ -105,25 +131,41 @@ impl Encoder {
             })
         };
         let columns = fields.iter().map(column).collect::<Result<Vec<usize>>>()?;
-        let include_step = options.bool("include_step")?.unwrap_or(false);
-        if upsert && columns.is_empty() {
-            return Err(
-                options.error("\"update_format\": \"upsert\" needs \"key_fields\", the columns of the view's key")
-            );
-        }
-        if upsert && include_step {
-            return Err(options.error("\"include_step\" is for \"insert_delete\": an upsert's value is the row alone"));
-        }
+        let rows = || Renderer::of_objects(&ctx.name, &ctx.schema);
+        let is_json = config.is_some_and(|c| c.name == "json");
+        let how = if is_json && options.value("update_format") == Some(&Value::from("upsert")) {
+            let known = ["update_format", "include_step", "key_fields"];
+            let later = ["json_flavor", "array", "buffer_size_records"];
+            let options = Options::new(&ctx.name, &place, settings, &known, &later)?;
+            if columns.is_empty() {
+                return Err(
+                    options.error("\"update_format\": \"upsert\" needs \"key_fields\", the columns of the view's key")
+                );
+            }
+            if options.bool("include_step")? == Some(true) {
+                return Err(
+                    options.error("\"include_step\" is for \"insert_delete\": an upsert's value is the row alone")
+                );
+            }
+            How::Upserts(rows()?)
+        } else {
+            let renderer = Renderer::new(config, ctx, &Carrier::Messages(columns.clone()))?;
+            match renderer.is_debezium() && !columns.is_empty() {
+                true => How::Updates { events: renderer, rows: rows()? },
+                false => How::Changes(renderer),
+            }
+        };
+        let is_raw = matches!(&how, How::Changes(renderer) if renderer.is_raw());
         let key = match columns.is_empty() {
             true => None,
+            false if is_raw && is_raw_key(&ctx.schema, &columns) => Some((columns, KeyText::Raw)),
             false => {
                 let fields: Vec<_> = columns.iter().map(|c| ctx.schema.field(*c).clone()).collect();
                 let schema: SchemaRef = Arc::new(Schema::new(fields));
-                Some((columns, Renderer::of_objects(&ctx.name, &schema)?))
+                Some((columns, KeyText::Object(Renderer::of_objects(&ctx.name, &schema)?)))
             }
         };
-        let row = Renderer::of_objects(&ctx.name, &ctx.schema)?;
-        Ok(Self { connector: ctx.name.clone(), row, key, upsert, include_step })
+        Ok(Self { connector: ctx.name.clone(), how, key })
     }
 
     /// Appends a step's messages.
@@ -131,35 +173,41 @@ impl Encoder {
         if delta.is_empty() {
             return Ok(());
         }
-        let rows = self.row.objects(delta.rows.columns(), delta.len())?;
+        let column = |c: &usize| delta.rows.columns().get(*c);
         let keys = match &self.key {
-            Some((columns, renderer)) => {
-                let columns: Vec<_> = columns.iter().filter_map(|c| delta.rows.columns().get(*c)).cloned().collect();
-                Some(renderer.objects(&columns, delta.len())?)
+            None => Keys::None,
+            Some((columns, KeyText::Object(renderer))) => {
+                let columns: Vec<_> = columns.iter().filter_map(column).cloned().collect();
+                Keys::Objects(renderer.objects(&columns, delta.len())?)
             }
-            None => None,
+            Some((columns, KeyText::Raw)) => columns.first().and_then(column).map_or(Keys::None, Keys::Raw),
         };
-        if let Some(keys) = keys.as_ref().filter(|_| self.upsert) {
-            return self.upserts(&delta.weights, &rows, keys, out);
-        }
-        let step = if self.include_step { format!("\"step\":{step},") } else { String::new() };
-        for (row, weight) in delta.weights.iter().enumerate() {
-            let operation: &[u8] = if *weight > 0 { b"\"insert\":" } else { b"\"delete\":" };
-            for _ in 0..weight.unsigned_abs() {
-                let key = keys.as_ref().map(|keys| out.append(&[keys.get(row).as_bytes()]));
-                let value = out.append(&[b"{", step.as_bytes(), operation, rows.get(row).as_bytes(), b"}"]);
-                out.spans.push(Span { key, value: Some(value) });
+        match &self.how {
+            How::Changes(renderer) => renderer.lines(step, delta, |row, line, count| {
+                for _ in 0..count {
+                    let key = keys.get(row).map(|key| out.append(&[key]));
+                    let value = line.map(|line| out.append(&[line]));
+                    out.spans.push(Span { key, value });
+                }
+            }),
+            How::Upserts(rows) => {
+                let rows = rows.objects(delta.rows.columns(), delta.len())?;
+                self.upserts(&delta.weights, &rows, &keys, out)
+            }
+            How::Updates { events, rows } => {
+                let rows = rows.objects(delta.rows.columns(), delta.len())?;
+                updates(&events.step_text(step), &delta.weights, &rows, &keys, out);
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// One message a key, in the order in which the keys stand in the delta.
-    fn upserts(&self, weights: &[i64], rows: &Texts, keys: &Texts, out: &mut Messages) -> Result<()> {
-        let mut order: Vec<(&str, Option<&str>)> = Vec::new();
-        let mut places: HashMap<&str, usize> = HashMap::new();
+    fn upserts(&self, weights: &[i64], rows: &Texts, keys: &Keys<'_>, out: &mut Messages) -> Result<()> {
+        let mut order: Vec<(&[u8], Option<&str>)> = Vec::new();
+        let mut places: HashMap<&[u8], usize> = HashMap::new();
         for (i, weight) in weights.iter().enumerate() {
-            let (row, key) = (rows.get(i), keys.get(i));
+            let (row, key) = (rows.get(i), keys.get(i).unwrap_or_default());
             let place = *places.entry(key).or_insert_with(|| {
                 order.push((key, None));
                 order.len() - 1
@@ -167,18 +215,68 @@ impl Encoder {
             let Some((_, value)) = order.get_mut(place).filter(|_| *weight > 0) else { continue };
             if *weight > 1 || value.replace(row).is_some() {
                 let message = format!(
-                    "the view has two rows with the key {key}, so that \"update_format\": \"upsert\" cannot say what it holds: name all of its \
-                     key's columns in \"key_fields\", or use \"insert_delete\""
+                    "the view has two rows with the key {}, so that \"update_format\": \"upsert\" cannot say what it holds: name all of its \
+                     key's columns in \"key_fields\", or use \"insert_delete\"",
+                    String::from_utf8_lossy(key)
                 );
                 return Err(ConnectorError::new(&self.connector, message));
             }
         }
         for (key, value) in order {
-            let key = Some(out.append(&[key.as_bytes()]));
+            let key = Some(out.append(&[key]));
             let value = value.map(|row| out.append(&[row.as_bytes()]));
             out.spans.push(Span { key, value });
         }
         Ok(())
+    }
+}
+
+/// The changes of one key: rows that went and rows that came, with how often each.
+#[derive(Debug, Default)]
+struct Changes {
+    gone: Vec<(usize, u64)>,
+    come: Vec<(usize, u64)>,
+}
+
+/// Debezium's events, by key in the order in which the keys stand in the delta: an update where one row took the place of another.
+fn updates(step: &str, weights: &[i64], rows: &Texts, keys: &Keys<'_>, out: &mut Messages) {
+    let mut order: Vec<(&[u8], Changes)> = Vec::new();
+    let mut places: HashMap<&[u8], usize> = HashMap::new();
+    for (i, weight) in weights.iter().enumerate() {
+        let key = keys.get(i).unwrap_or_default();
+        let place = *places.entry(key).or_insert_with(|| {
+            order.push((key, Changes::default()));
+            order.len() - 1
+        });
+        let Some((_, changes)) = order.get_mut(place) else { continue };
+        let side = if *weight > 0 { &mut changes.come } else { &mut changes.gone };
+        side.push((i, weight.unsigned_abs()));
+    }
+    let mut put = |key: &[u8], before: Option<usize>, after: Option<usize>, op: &str, count: u64| {
+        let row = |i: Option<usize>| i.map_or("null", |i| rows.get(i)).as_bytes();
+        for _ in 0..count {
+            let parts: [&[u8]; 9] = [
+                b"{",
+                step.as_bytes(),
+                b"\"before\":",
+                row(before),
+                b",\"after\":",
+                row(after),
+                b",\"op\":\"",
+                op.as_bytes(),
+                b"\"}",
+            ];
+            let span = Span { key: Some(out.append(&[key])), value: Some(out.append(&parts)) };
+            out.spans.push(span);
+        }
+    };
+    for (key, changes) in order {
+        if let ([(before, 1)], [(after, 1)]) = (changes.gone.as_slice(), changes.come.as_slice()) {
+            put(key, Some(*before), Some(*after), "u", 1);
+            continue;
+        }
+        changes.gone.iter().for_each(|(row, count)| put(key, Some(*row), None, "d", *count));
+        changes.come.iter().for_each(|(row, count)| put(key, None, Some(*row), "c", *count));
     }
 }
 
@@ -233,6 +331,81 @@ mod tests {
     }
 
     #[test]
+    fn updates_of_a_key_are_one_event() {
+        let changes =
+            delta(&[(1, "a", -1), (1, "b", 1), (2, "c", -1), (3, "d", 2), (4, "e", -1), (4, "f", 1), (4, "g", 1)]);
+        let mut out = Messages::default();
+        encoder(r#"{"update_format": "debezium", "key_fields": ["id"]}"#)
+            .unwrap()
+            .encode(7, &changes, &mut out)
+            .unwrap();
+        let row = |id: i64, name: &str| format!(r#"{{"id":{id},"name":"{name}","at":null,"price":null}}"#);
+        let event = |id: i64, before: String, after: String, op: &str| {
+            let value = format!(r#"{{"before":{before},"after":{after},"op":"{op}"}}"#);
+            (Some(format!(r#"{{"id":{id}}}"#)), Some(value))
+        };
+        let null = || "null".to_owned();
+        let expected = [
+            event(1, row(1, "a"), row(1, "b"), "u"),
+            event(2, row(2, "c"), null(), "d"),
+            event(3, null(), row(3, "d"), "c"),
+            event(3, null(), row(3, "d"), "c"),
+            event(4, row(4, "e"), null(), "d"),
+            event(4, null(), row(4, "f"), "c"),
+            event(4, null(), row(4, "g"), "c"),
+        ];
+        assert_eq!(texts(&out), expected);
+
+        // Without a key nothing says that the one row took the other's place.
+        out.clear();
+        let changes = delta(&[(1, "a", -1), (1, "b", 1)]);
+        let steps = r#"{"update_format": "debezium", "include_step": true}"#;
+        encoder(steps).unwrap().encode(7, &changes, &mut out).unwrap();
+        let value = |before, after, op| Some(format!(r#"{{"step":7,"before":{before},"after":{after},"op":"{op}"}}"#));
+        let expected = [(None, value(row(1, "a"), null(), "d")), (None, value(null(), row(1, "b"), "c"))];
+        assert_eq!(texts(&out), expected);
+    }
+
+    #[test]
+    fn csv_and_raw_messages() {
+        let format = |json: &str, fields: &[&str]| {
+            let config = config(&format!(r#"{{"transport": {{"name": "kafka_output"}}, "format": {json}}}"#));
+            let columns: Vec<usize> = fields.iter().map(|f| schema().index_of(f).unwrap()).collect();
+            let ctx = context(Arc::new(SimDisk::new(1)), Arc::new(schema().project(&columns).unwrap()));
+            Encoder::new(config.format.as_ref(), &ctx)
+        };
+        let all = ["id", "name", "at", "price"];
+        let mut out = Messages::default();
+        let csv = format(r#"{"name": "csv", "config": {"key_fields": ["id"], "include_step": true}}"#, &all).unwrap();
+        csv.encode(7, &delta(&[(1, "a,b", -1), (2, "c", 1)]), &mut out).unwrap();
+        let pair = |key: &str, value: &str| (Some(key.to_owned()), Some(value.to_owned()));
+        assert_eq!(texts(&out), [pair("{\"id\":1}", "7,1,\"a,b\",,,delete"), pair("{\"id\":2}", "7,2,c,,,insert")]);
+
+        let project = |rows: &[(i64, &str, i64)], columns: &[usize]| {
+            let delta = delta(rows);
+            Delta { rows: delta.rows.project(columns).unwrap(), weights: delta.weights }
+        };
+        out.clear();
+        let keyed = r#"{"name": "raw", "config": {"key_fields": ["id"]}}"#;
+        let raw = format(keyed, &["id", "name"]).unwrap();
+        raw.encode(7, &project(&[(1, "a\n", 2)], &[0, 1]), &mut out).unwrap();
+        assert_eq!(texts(&out), [pair("{\"id\":1}", "a\n"), pair("{\"id\":1}", "a\n")]);
+        let e = raw.encode(7, &project(&[(1, "a", -1)], &[0, 1]), &mut out).unwrap_err().to_string();
+        assert!(e.contains("the format \"raw\" cannot say"), "{e}");
+        out.clear();
+        format(r#"{"name": "raw", "config": {"key_fields": ["name"], "column_name": "name"}}"#, &["name"]).unwrap_err();
+
+        let e = format(keyed, &all).unwrap_err().to_string();
+        assert!(e.contains("which of these columns is the bytes? name, at, price"), "{e}");
+        let e =
+            format(r#"{"name": "raw", "config": {"column_name": "name"}}"#, &["id", "name"]).unwrap_err().to_string();
+        assert!(e.contains("the view has id too"), "{e}");
+        let e = format(r#"{"name": "csv", "config": {"key_filds": ["id"]}}"#, &all).unwrap_err().to_string();
+        assert!(e.contains("did you mean \"key_fields\"?"), "{e}");
+        assert!(format(r#"{"name": "cvs"}"#, &all).unwrap_err().to_string().contains("did you mean \"csv\"?"));
+    }
+
+    #[test]
     fn what_is_no_key_is_refused() {
         let upsert = encoder(r#"{"update_format": "upsert", "key_fields": ["id"]}"#).unwrap();
         for rows in [&[(1, "a", 1), (1, "b", 1)][..], &[(1, "a", 2)]] {
@@ -242,6 +415,10 @@ mod tests {
         let e = encoder(r#"{"key_fields": ["idd"]}"#).unwrap_err().to_string();
         assert!(e.contains("idd") && e.contains("did you mean \"id\"?"), "{e}");
         assert!(encoder(r#"{"update_format": "upsert"}"#).unwrap_err().to_string().contains("needs \"key_fields\""));
-        assert!(encoder(r#"{"update_format": "raw"}"#).unwrap_err().to_string().contains("insert_delete, upsert"));
+        let e = encoder(r#"{"update_format": "upsrt"}"#).unwrap_err().to_string();
+        assert!(e.contains("no \"update_format\": \"upsrt\""), "{e}");
+        let raw = encoder(r#"{"update_format": "raw"}"#).unwrap();
+        let e = raw.encode(7, &delta(&[(1, "a", -1)]), &mut Messages::default()).unwrap_err().to_string();
+        assert!(e.contains("step 7 takes the row (1, a, , ) back"), "{e}");
     }
 }

@@ -1,17 +1,21 @@
-//! Formats: bytes to rows ([`csv`], [`json`]) and rows to bytes ([`render`]).
+//! Formats: bytes to rows ([`csv`], [`json`], [`raw`]) and rows to bytes ([`render`], [`message`]).
 //!
 //! Parsing is columnar: a block of bytes is [`split`] into records, the records into [`cell`]s (spans of text) by column, and each
-//! column is parsed in one loop of its own type. A cell that does not parse spoils its own row only.
+//! column is parsed in one loop of its own type. A cell that does not parse spoils its own record only, which is one row, or two (an
+//! update of Debezium's), or many (the lines of one message).
 
 pub(crate) mod cell;
 pub(crate) mod csv;
+mod debezium;
 pub(crate) mod document;
 pub(crate) mod json;
 pub(crate) mod message;
 mod nested;
+pub(crate) mod raw;
 pub(crate) mod render;
 mod scan;
 pub(crate) mod split;
+pub(crate) mod text;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +25,7 @@ use arrow::array::RecordBatch;
 use super::config::FormatConfig;
 use super::options::suggestion;
 use super::{Chunk, ConnectorError, Context, Identity, Result, RowError};
-use split::Record;
+use split::{Framing, Record};
 
 /// Rows of one block.
 #[derive(Debug)]
@@ -30,7 +34,7 @@ pub(crate) struct Parsed {
     pub(crate) rows: RecordBatch,
     /// Their weights, if not all 1.
     pub(crate) weights: Option<Vec<i64>>,
-    /// For each good row, the offset after its record.
+    /// For each good row, the offset after its record. Rows of one record have the same.
     pub(crate) ends: Vec<u64>,
     /// The others.
     pub(crate) errors: Vec<RowError>,
@@ -56,19 +60,22 @@ pub(crate) enum Format {
     Csv(csv::Csv),
     /// One JSON document a line.
     Json(json::Json),
+    /// One column of bytes.
+    Raw(raw::Raw),
 }
 
 impl Format {
     /// The format of an input connector.
     pub(crate) fn new(config: Option<&FormatConfig>, ctx: &Context) -> Result<Self> {
-        let names = ["csv", "json"];
+        let names = ["csv", "json", "raw"];
         let Some(config) = config else {
-            let message = "a \"format\" is missing: {\"name\": \"csv\"} or {\"name\": \"json\"}";
+            let message = "a \"format\" is missing: {\"name\": \"csv\"}, {\"name\": \"json\"} or {\"name\": \"raw\"}";
             return Err(ConnectorError::new(&ctx.name, message));
         };
         match config.name.as_str() {
             "csv" => Ok(Self::Csv(csv::Csv::new(&config.config, ctx)?)),
             "json" => Ok(Self::Json(json::Json::new(&config.config, ctx)?)),
+            "raw" => Ok(Self::Raw(raw::Raw::new(&config.config, ctx)?)),
             other => {
                 let message = format!("there is no input format \"{other}\"; {}", suggestion(other, &names));
                 Err(ConnectorError::new(&ctx.name, message))
@@ -81,11 +88,12 @@ impl Format {
         matches!(self, Self::Csv(csv) if csv.headers)
     }
 
-    /// The delimiter for [`split`], which also means that records have quoted fields.
-    pub(crate) fn delimiter(&self) -> Option<u8> {
+    /// How [`split`] finds the records of a file.
+    pub(crate) fn framing(&self) -> Framing {
         match self {
-            Self::Csv(csv) => Some(csv.delimiter),
-            Self::Json(_) => None,
+            Self::Csv(csv) => Framing::Quoted(csv.delimiter),
+            Self::Json(_) => Framing::Lines,
+            Self::Raw(raw) => raw.framing(),
         }
     }
 
@@ -93,7 +101,7 @@ impl Format {
     pub(crate) fn layout(&self, file: &Path, header: &[u8]) -> Result<csv::Layout> {
         match self {
             Self::Csv(csv) => csv.layout(file, header),
-            Self::Json(_) => Ok(csv::Layout::default()),
+            Self::Json(_) | Self::Raw(_) => Ok(csv::Layout::default()),
         }
     }
 
@@ -102,6 +110,7 @@ impl Format {
         match self {
             Self::Csv(csv) => csv.parse(layout, block, base, records),
             Self::Json(json) => json.parse(block, base, records),
+            Self::Raw(raw) => raw.parse(block, base, records),
         }
     }
 }

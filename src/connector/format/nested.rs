@@ -82,7 +82,7 @@ pub(super) fn nested(cells: &mut Cells<'_>, column: usize, field: &Field, nulls:
         elements.lengths.push(elements.rows.len() - before);
     }
     let nulls = NullBuffer::from(valid);
-    let mut inner = Cells::of_columns(&block, arena, elements.columns, elements.rows.len());
+    let mut inner = Cells::of_columns(&block, arena, elements.columns, elements.rows.len(), cells.flavor);
     let arrays: Vec<ArrayRef> = parts.iter().enumerate().map(|(i, part)| inner.array(i, part, &[])).collect();
     for (element, message) in inner.take_bad() {
         let row = elements.rows.get(element).copied().unwrap_or_default();

@@ -1,31 +1,43 @@
-//! Deltas as text: each column is written in one loop of its type, then the rows are put together from the columns' texts.
+//! Deltas as lines: of a file, or as the values of messages.
 //!
-//! JSON (`update_format` `insert_delete`): `{"insert":{…}}` or `{"delete":{…}}`, one a line; a row of weight w stands on |w| lines. With
-//! `include_step` the line is `{"step":7,"insert":{…}}`. Keys stand in the schema's order. NULL is `null`; decimals are strings, to keep
-//! every digit; NaN and the infinities are strings too, as JSON has none; binary is hexadecimal. Arrays are lists, structs and maps objects (a
-//! map's keys as strings), intervals ISO 8601 strings (`P1DT2H`).
+//! JSON, by `update_format`, with keys in the schema's order and values as [`text`](super::text) has them:
+//! - `insert_delete` (the default): `{"insert":{…}}` or `{"delete":{…}}`;
+//! - `debezium`: `{"before":null,"after":{…},"op":"c"}` or `{"before":{…},"after":null,"op":"d"}`;
+//! - `raw`: the row, of a view that never takes one back.
 //!
-//! CSV: a header line, then one line a row and weight, ended by LF. The last column, `op`, is `insert` or `delete`; with `include_step`
-//! the first one, `step`, is the step's number. NULL is an empty field, the empty string is `""`; arrays, structs and maps are JSON text.
+//! CSV: a header line (in files), then the row; the last column, `op`, is `insert` or `delete`. NULL is an empty field, the empty string is
+//! `""`; arrays, structs and maps are JSON text.
 //!
-//! Timestamps are `2013-01-31T13:05:00`, with as many of 3, 6 or 9 decimals as they need, in UTC (with a `Z` if the type has a time zone).
-//! Floats are the shortest text that reads back as the same number.
+//! Raw: the bytes of one column of VARCHAR or VARBINARY, of a view that never takes a row back: `column_name` says which, `delimiter` what
+//! ends a row in a file (a newline).
 //!
-//! Invariant: the text is a function of the delta and the step, nothing else.
+//! A row of weight w stands on |w| lines. With `include_step` the line begins with the step's number (`{"step":7,"insert":{…}}`; in CSV the first
+//! column, `step`).
+//!
+//! Invariant: the lines are a function of the delta and the step, nothing else.
 
-use std::fmt::Write as _;
-
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
-use arrow::datatypes::*;
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
+use memchr::memchr;
 use serde_json::Value;
 
-use super::cell::check_output_types;
-use super::csv::delimiter;
+use super::cell::{check_output_types, excerpt};
 use super::json::UpdateFormat;
+use super::text::{Quoting, Texts, column, csv_text};
+use super::{csv, raw};
 use crate::circuit::Delta;
 use crate::connector::config::FormatConfig;
 use crate::connector::options::{Options, suggestion};
 use crate::connector::{ConnectorError, Context, Result};
+
+/// What carries the lines.
+#[derive(Clone, Debug)]
+pub(crate) enum Carrier {
+    /// A file.
+    File,
+    /// Messages, whose key has these columns.
+    Messages(Vec<usize>),
+}
 
 /// Renders deltas.
 #[derive(Debug)]
@@ -41,9 +53,15 @@ enum Style {
     /// The keys with quotes and colon, and a comma before all but the first.
     Json {
         keys: Vec<String>,
+        update_format: UpdateFormat,
     },
     Csv {
         delimiter: u8,
+    },
+    /// What ends a row in a file, `None` in messages.
+    Raw {
+        column: usize,
+        end: Option<u8>,
     },
 }
 
@@ -56,58 +74,56 @@ fn json_keys(schema: &SchemaRef) -> Vec<String> {
     schema.fields().iter().enumerate().map(key).collect()
 }
 
-/// One column's texts.
-#[derive(Debug, Default)]
-pub(crate) struct Texts {
-    bytes: String,
-    ends: Vec<usize>,
-}
-
-/// How a column's values stand beside each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Quoting {
-    /// As JSON values.
-    Json,
-    /// As fields of CSV with this delimiter.
-    Csv(u8),
-    /// As they are; NULL is empty.
-    Raw,
-}
-
 impl Renderer {
     /// The format of an output connector.
-    pub(crate) fn new(config: Option<&FormatConfig>, ctx: &Context) -> Result<Self> {
+    pub(crate) fn new(config: Option<&FormatConfig>, ctx: &Context, carrier: &Carrier) -> Result<Self> {
         let Some(config) = config else {
-            let message = "a \"format\" is missing: {\"name\": \"json\"} or {\"name\": \"csv\"}";
+            let message = "a \"format\" is missing: {\"name\": \"json\"}, {\"name\": \"csv\"} or {\"name\": \"raw\"}";
             return Err(ConnectorError::new(&ctx.name, message));
         };
         check_output_types(&ctx.name, &ctx.schema)?;
-        let names = ["json", "csv"];
+        let keys: &[&str] = match carrier {
+            Carrier::File => &[],
+            Carrier::Messages(_) => &["key_fields"],
+        };
+        let mut later = vec!["buffer_size_records"];
+        if keys.is_empty() {
+            later.push("key_fields");
+        }
+        let (place, config) = (format!("format.config of {}", config.name), config);
+        let read = |known: &[&str], later: &[&str]| {
+            let known = [known, keys].concat();
+            Options::new(&ctx.name, &place, &config.config, &known, later)
+        };
         let (include_step, style) = match config.name.as_str() {
             "json" => {
-                let known = ["update_format", "include_step"];
-                let later = ["json_flavor", "array", "buffer_size_records", "key_fields"];
-                let options = Options::new(&ctx.name, "format.config of json", &config.config, &known, &later)?;
-                if UpdateFormat::new(&options)? == UpdateFormat::Raw {
+                later.extend(["json_flavor", "array"]);
+                let options = read(&["update_format", "include_step"], &later)?;
+                let (update_format, include_step) = (UpdateFormat::new(&options)?, options.bool("include_step")?);
+                if update_format == UpdateFormat::Raw && include_step == Some(true) {
                     return Err(
-                        options.error("\"update_format\": \"raw\" cannot say what is deleted; use \"insert_delete\"")
+                        options.error("\"include_step\" is not for \"update_format\": \"raw\": that is the row alone")
                     );
                 }
-                (options.bool("include_step")?, Style::Json { keys: json_keys(&ctx.schema) })
+                (include_step, Style::Json { keys: json_keys(&ctx.schema), update_format })
             }
             "csv" => {
-                let options = Options::new(
-                    &ctx.name,
-                    "format.config of csv",
-                    &config.config,
-                    &["delimiter", "include_step"],
-                    &["buffer_size_records"],
-                )?;
-                (options.bool("include_step")?, Style::Csv { delimiter: delimiter(&options)? })
+                let options = read(&["delimiter", "include_step"], &later)?;
+                (options.bool("include_step")?, Style::Csv { delimiter: csv::delimiter(&options)? })
+            }
+            "raw" => {
+                let (column, end) = match carrier {
+                    Carrier::File => {
+                        let options = read(&["column_name", "delimiter"], &[])?;
+                        (raw_column(&options, ctx, &[])?, Some(raw::delimiter(&options)?))
+                    }
+                    Carrier::Messages(key) => (raw_column(&read(&["column_name"], &[])?, ctx, key)?, None),
+                };
+                (None, Style::Raw { column, end })
             }
             other => {
-                let message = format!("there is no output format \"{other}\"; {}", suggestion(other, &names));
-                return Err(ConnectorError::new(&ctx.name, message));
+                let hint = suggestion(other, &["json", "csv", "raw"]);
+                return Err(ConnectorError::new(&ctx.name, format!("there is no output format \"{other}\"; {hint}")));
             }
         };
         Ok(Self {
@@ -121,24 +137,38 @@ impl Renderer {
     /// A renderer of JSON for [`Renderer::objects`].
     pub(crate) fn of_objects(connector: &str, schema: &SchemaRef) -> Result<Self> {
         check_output_types(connector, schema)?;
-        let style = Style::Json { keys: json_keys(schema) };
+        let style = Style::Json { keys: json_keys(schema), update_format: UpdateFormat::Raw };
         Ok(Self { connector: connector.to_owned(), schema: schema.clone(), include_step: false, style })
+    }
+
+    /// Whether it writes Debezium's events.
+    pub(crate) fn is_debezium(&self) -> bool {
+        matches!(self.style, Style::Json { update_format: UpdateFormat::Debezium, .. })
+    }
+
+    /// Whether it writes bytes as they are.
+    pub(crate) fn is_raw(&self) -> bool {
+        matches!(self.style, Style::Raw { .. })
+    }
+
+    /// How a JSON line of this step begins, behind its brace.
+    pub(crate) fn step_text(&self, step: u64) -> String {
+        if self.include_step { format!("\"step\":{step},") } else { String::new() }
     }
 
     /// A JSON object for each row.
     pub(crate) fn objects(&self, columns: &[ArrayRef], rows: usize) -> Result<Texts> {
         let mut objects = Texts::default();
-        let Style::Json { keys } = &self.style else { return Ok(objects) };
+        let Style::Json { keys, .. } = &self.style else { return Ok(objects) };
         let columns =
             columns.iter().map(|c| column(&self.connector, c, Quoting::Json)).collect::<Result<Vec<Texts>>>()?;
         for row in 0..rows {
-            objects.bytes.push('{');
+            objects.push(&["{"]);
             for (texts, key) in columns.iter().zip(keys) {
-                objects.bytes.push_str(key);
-                objects.bytes.push_str(texts.get(row));
+                objects.push(&[key, texts.get(row)]);
             }
-            objects.bytes.push('}');
-            objects.ends.push(objects.bytes.len());
+            objects.push(&["}"]);
+            objects.end();
         }
         Ok(objects)
     }
@@ -162,428 +192,163 @@ impl Renderer {
         out.push(b'\n');
     }
 
-    /// Appends a step's lines.
+    /// Appends a step's lines, each with what ends it.
     pub(crate) fn render(&self, step: u64, delta: &Delta, out: &mut Vec<u8>) -> Result<()> {
+        let end = match self.style {
+            Style::Raw { end, .. } => end.unwrap_or(b'\n'),
+            Style::Json { .. } | Style::Csv { .. } => b'\n',
+        };
+        self.lines(step, delta, |_, line, count| {
+            for _ in 0..count {
+                out.extend_from_slice(line.unwrap_or_default());
+                out.push(end);
+            }
+        })
+    }
+
+    /// Calls `put` with each row's number, line, and how often it stands there. Only in messages a line can be missing: it is NULL.
+    pub(crate) fn lines(&self, step: u64, delta: &Delta, mut put: impl FnMut(usize, Option<&[u8]>, u64)) -> Result<()> {
         if delta.is_empty() {
             return Ok(());
         }
         let quoting = match self.style {
             Style::Csv { delimiter } => Quoting::Csv(delimiter),
             Style::Json { .. } => Quoting::Json,
+            Style::Raw { column, end } => return self.raw_lines(step, delta, (column, end), put),
         };
+        self.refuse_deletes(step, delta)?;
         let connector = &self.connector;
         let columns =
             delta.rows.columns().iter().map(|c| column(connector, c, quoting)).collect::<Result<Vec<Texts>>>()?;
-        let mut readers: Vec<(&str, std::slice::Iter<'_, usize>, usize)> =
-            columns.iter().map(|t| (t.bytes.as_str(), t.ends.iter(), 0)).collect();
+        let mut readers: Vec<_> = columns.iter().map(Texts::iter).collect();
+        let (json_step, csv_step) = (self.step_text(step), step.to_string());
         let mut line = Vec::new();
-        for weight in &delta.weights {
+        for (row, weight) in delta.weights.iter().enumerate() {
             line.clear();
+            let inserts = *weight > 0;
             match &self.style {
-                Style::Json { keys } => {
-                    line.push(b'{');
-                    if self.include_step {
-                        line.extend_from_slice(format!("\"step\":{step},").as_bytes());
+                Style::Json { keys, update_format } => {
+                    let (before, after): (&[u8], &[u8]) = match (update_format, inserts) {
+                        (UpdateFormat::Raw, _) => (b"", b""),
+                        (UpdateFormat::InsertDelete, true) => (b"\"insert\":", b"}"),
+                        (UpdateFormat::InsertDelete, false) => (b"\"delete\":", b"}"),
+                        (UpdateFormat::Debezium, true) => (b"\"before\":null,\"after\":", b",\"op\":\"c\"}"),
+                        (UpdateFormat::Debezium, false) => (b"\"before\":", b",\"after\":null,\"op\":\"d\"}"),
+                    };
+                    if *update_format != UpdateFormat::Raw {
+                        line.push(b'{');
+                        line.extend_from_slice(json_step.as_bytes());
                     }
-                    line.extend_from_slice(if *weight > 0 { b"\"insert\":{" } else { b"\"delete\":{" });
+                    line.extend_from_slice(before);
+                    line.push(b'{');
                     for (reader, key) in readers.iter_mut().zip(keys) {
                         line.extend_from_slice(key.as_bytes());
-                        line.extend_from_slice(next(reader));
+                        line.extend_from_slice(reader.next().unwrap_or_default().as_bytes());
                     }
-                    line.extend_from_slice(b"}}\n");
+                    line.push(b'}');
+                    line.extend_from_slice(after);
                 }
                 Style::Csv { delimiter } => {
                     if self.include_step {
-                        line.extend_from_slice(step.to_string().as_bytes());
+                        line.extend_from_slice(csv_step.as_bytes());
                         line.push(*delimiter);
                     }
                     for reader in &mut readers {
-                        line.extend_from_slice(next(reader));
+                        line.extend_from_slice(reader.next().unwrap_or_default().as_bytes());
                         line.push(*delimiter);
                     }
-                    line.extend_from_slice(if *weight > 0 { b"insert\n" } else { b"delete\n" });
+                    line.extend_from_slice(if inserts { b"insert" } else { b"delete" });
                 }
+                Style::Raw { .. } => {}
             }
-            for _ in 0..weight.unsigned_abs() {
-                out.extend_from_slice(&line);
-            }
+            put(row, Some(&line), weight.unsigned_abs());
         }
         Ok(())
     }
-}
 
-/// The texts of one column.
-pub(crate) fn column(connector: &str, array: &dyn Array, quoting: Quoting) -> Result<Texts> {
-    let json = quoting == Quoting::Json;
-    let null = if json { "null" } else { "" };
-    let quote = if json { "\"" } else { "" };
-    macro_rules! plain {
-        ($t:ty) => {
-            primitive::<$t>(array, null, |out, v| write!(out, "{v}"))
+    fn raw_lines(
+        &self,
+        step: u64,
+        delta: &Delta,
+        (column, end): (usize, Option<u8>),
+        mut put: impl FnMut(usize, Option<&[u8]>, u64),
+    ) -> Result<()> {
+        self.refuse_deletes(step, delta)?;
+        let Some(array) = delta.rows.columns().get(column) else { return Ok(()) };
+        let name = self.schema.field(column).name();
+        for (row, weight) in delta.weights.iter().enumerate() {
+            let value = bytes_of(array, row);
+            let wrong = match (end, value) {
+                (Some(_), None) => {
+                    Some("is NULL, which a file of raw bytes cannot say: filter such rows out".to_owned())
+                }
+                (Some(end), Some(value)) => memchr(end, value).map(|_| {
+                    format!(
+                        "has a row with the byte {end} in it, which ends rows: set another \"delimiter\"; it is: {}",
+                        excerpt(value)
+                    )
+                }),
+                (None, _) => None,
+            };
+            if let Some(wrong) = wrong {
+                return Err(ConnectorError::new(&self.connector, format!("step {step}: column {name} {wrong}")));
+            }
+            put(row, value, weight.unsigned_abs());
+        }
+        Ok(())
+    }
+
+    /// A row that is taken back cannot be said in the raw formats.
+    fn refuse_deletes(&self, step: u64, delta: &Delta) -> Result<()> {
+        let what = match &self.style {
+            Style::Json { update_format: UpdateFormat::Raw, .. } => "\"update_format\": \"raw\"",
+            Style::Raw { .. } => "the format \"raw\"",
+            _ => return Ok(()),
         };
-    }
-    macro_rules! quoted {
-        ($t:ty, $write:expr) => {
-            primitive::<$t>(array, null, |out, v| {
-                out.push_str(quote);
-                $write(out, v)?;
-                out.push_str(quote);
-                Ok(())
-            })
-        };
-    }
-    let texts = match array.data_type() {
-        DataType::Boolean => rows(array, null, array.as_boolean().iter(), |out, v| write!(out, "{v}")),
-        DataType::Int8 => plain!(Int8Type),
-        DataType::Int16 => plain!(Int16Type),
-        DataType::Int32 => plain!(Int32Type),
-        DataType::Int64 => plain!(Int64Type),
-        DataType::UInt8 => plain!(UInt8Type),
-        DataType::UInt16 => plain!(UInt16Type),
-        DataType::UInt32 => plain!(UInt32Type),
-        DataType::UInt64 => plain!(UInt64Type),
-        DataType::Float32 => primitive::<Float32Type>(array, null, |out, v| {
-            if v.is_finite() { write!(out, "{v:?}") } else { not_finite(out, f64::from(v), quote) }
-        }),
-        DataType::Float64 => primitive::<Float64Type>(array, null, |out, v| {
-            if v.is_finite() { write!(out, "{v:?}") } else { not_finite(out, v, quote) }
-        }),
-        DataType::Decimal128(_, scale) => quoted!(Decimal128Type, |out: &mut String, v| decimal(out, v, *scale)),
-        DataType::Date32 => quoted!(Date32Type, |out: &mut String, v| date(out, i64::from(v))),
-        DataType::Time32(TimeUnit::Second) => {
-            quoted!(Time32SecondType, |out: &mut String, v| time(out, i64::from(v) * 1_000_000_000))
-        }
-        DataType::Time32(_) => {
-            quoted!(Time32MillisecondType, |out: &mut String, v| time(out, i64::from(v) * 1_000_000))
-        }
-        DataType::Time64(TimeUnit::Microsecond) => {
-            quoted!(Time64MicrosecondType, |out: &mut String, v: i64| time(out, v.saturating_mul(1_000)))
-        }
-        DataType::Time64(_) => quoted!(Time64NanosecondType, |out: &mut String, v| time(out, v)),
-        DataType::Timestamp(unit, zone) => {
-            let z = if zone.is_some() { "Z" } else { "" };
-            match unit {
-                TimeUnit::Second => quoted!(TimestampSecondType, |o: &mut String, v| timestamp(o, v, 1, z)),
-                TimeUnit::Millisecond => {
-                    quoted!(TimestampMillisecondType, |o: &mut String, v| timestamp(o, v, 1_000, z))
-                }
-                TimeUnit::Microsecond => {
-                    quoted!(TimestampMicrosecondType, |o: &mut String, v| timestamp(o, v, 1_000_000, z))
-                }
-                TimeUnit::Nanosecond => {
-                    quoted!(TimestampNanosecondType, |o: &mut String, v| timestamp(o, v, 1_000_000_000, z))
-                }
-            }
-        }
-        DataType::Utf8 => rows(array, null, array.as_string::<i32>().iter(), |o, v| text(o, v, quoting)),
-        DataType::LargeUtf8 => rows(array, null, array.as_string::<i64>().iter(), |o, v| text(o, v, quoting)),
-        DataType::Utf8View => rows(array, null, array.as_string_view().iter(), |o, v| text(o, v, quoting)),
-        DataType::Binary => rows(array, null, array.as_binary::<i32>().iter(), |out, v| {
-            out.push_str(quote);
-            hex(out, v);
-            out.push_str(quote);
-            Ok(())
-        }),
-        DataType::Interval(IntervalUnit::MonthDayNano) => {
-            quoted!(IntervalMonthDayNanoType, |out: &mut String, v: IntervalMonthDayNano| {
-                interval(out, v.months, v.days, v.nanoseconds)
-            })
-        }
-        DataType::Duration(TimeUnit::Microsecond) => {
-            quoted!(DurationMicrosecondType, |out: &mut String, v: i64| interval(out, 0, 0, v.saturating_mul(1_000)))
-        }
-        DataType::List(_) | DataType::Struct(_) | DataType::Map(..) => {
-            let documents = documents(connector, array)?;
-            return Ok(match quoting {
-                Quoting::Csv(delimiter) => documents.quoted(array, delimiter),
-                Quoting::Json | Quoting::Raw => documents,
-            });
-        }
-        other => {
-            return Err(ConnectorError::new(
-                connector,
-                format!("a column has the type {other}, which cannot be written"),
-            ));
-        }
-    };
-    texts.map_err(|_| ConnectorError::new(connector, "a value cannot be written as text"))
-}
-
-/// Lists, structs and maps as JSON.
-fn documents(connector: &str, array: &dyn Array) -> Result<Texts> {
-    let mut keys: Option<Vec<String>> = None;
-    // Where the elements of each row begin; without, each row is an element.
-    let mut offsets: Option<&[i32]> = None;
-    let parts: Vec<Texts> = match array.data_type() {
-        DataType::List(_) => {
-            let list = array.as_list::<i32>();
-            offsets = Some(list.value_offsets());
-            vec![column(connector, list.values(), Quoting::Json)?]
-        }
-        DataType::Map(..) => {
-            let map = array.as_map();
-            offsets = Some(map.value_offsets());
-            vec![column(connector, map.keys(), Quoting::Json)?, column(connector, map.values(), Quoting::Json)?]
-        }
-        _ => {
-            let row = array.as_struct();
-            keys = Some(row.fields().iter().map(|f| Value::String(f.name().clone()).to_string()).collect());
-            row.columns().iter().map(|c| column(connector, c, Quoting::Json)).collect::<Result<_>>()?
-        }
-    };
-    let range = |row: usize| match offsets {
-        Some(offsets) => offsets_range(offsets, row),
-        None => row..row + 1,
-    };
-    let (open, close) = if keys.is_none() && parts.len() == 1 { ('[', ']') } else { ('{', '}') };
-    let mut texts = Texts::default();
-    for row in 0..array.len() {
-        let out = &mut texts.bytes;
-        if array.is_null(row) {
-            out.push_str("null");
-            texts.ends.push(texts.bytes.len());
-            continue;
-        }
-        out.push(open);
-        let start = out.len();
-        for element in range(row) {
-            for (i, part) in parts.iter().enumerate() {
-                let is_value = keys.is_none() && parts.len() == 2 && i == 1;
-                if out.len() > start && !is_value {
-                    out.push(',');
-                }
-                let text = part.get(element);
-                match &keys {
-                    Some(keys) => {
-                        out.push_str(keys.get(i).map_or("", String::as_str));
-                        out.push(':');
-                        out.push_str(text);
-                    }
-                    // A key of another type than text is quoted.
-                    None if parts.len() == 2 && i == 0 => {
-                        let quote = if text.starts_with('"') { "" } else { "\"" };
-                        out.extend([quote, text, quote, ":"]);
-                    }
-                    None => out.push_str(text),
-                }
-            }
-        }
-        out.push(close);
-        texts.ends.push(texts.bytes.len());
-    }
-    Ok(texts)
-}
-
-fn offsets_range(offsets: &[i32], row: usize) -> std::ops::Range<usize> {
-    let at = |i: usize| offsets.get(i).map_or(0, |&offset| offset as usize);
-    at(row)..at(row + 1)
-}
-
-impl Texts {
-    /// The text of a row.
-    pub(crate) fn get(&self, row: usize) -> &str {
-        let start = row.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
-        let end = self.ends.get(row).copied().unwrap_or(start);
-        self.bytes.get(start..end).unwrap_or_default()
-    }
-
-    /// The texts as fields of CSV, empty where the column is NULL.
-    fn quoted(&self, array: &dyn Array, delimiter: u8) -> Self {
-        let mut texts = Self::default();
-        for row in 0..self.ends.len() {
-            if array.is_valid(row) {
-                csv_text(&mut texts.bytes, self.get(row), delimiter);
-            }
-            texts.ends.push(texts.bytes.len());
-        }
-        texts
+        let Some(row) = delta.weights.iter().position(|w| *w < 0) else { return Ok(()) };
+        let shown = delta.rows.slice(row, 1);
+        let texts =
+            shown.columns().iter().map(|c| column(&self.connector, c, Quoting::Raw)).collect::<Result<Vec<Texts>>>()?;
+        let texts: Vec<&str> = texts.iter().map(|t| t.get(0)).collect();
+        Err(ConnectorError::new(
+            &self.connector,
+            format!(
+                "step {step} takes the row ({}) back, which {what} cannot say; it is for views that only grow: use \"insert_delete\" of json",
+                excerpt(texts.join(", ").as_bytes())
+            ),
+        ))
     }
 }
 
-/// The next text of a column.
-fn next<'a>(reader: &mut (&'a str, std::slice::Iter<'_, usize>, usize)) -> &'a [u8] {
-    let (bytes, ends, start) = reader;
-    let end = ends.next().copied().unwrap_or(*start);
-    let text = bytes.as_bytes().get(*start..end).unwrap_or_default();
-    *start = end;
-    text
-}
-
-/// Writes bytes as hexadecimal digits.
-pub(crate) fn hex(out: &mut String, bytes: &[u8]) {
-    let digit = |d: u8| char::from_digit(u32::from(d), 16).unwrap_or('0');
-    out.extend(bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]));
-}
-
-type Written = std::fmt::Result;
-
-fn primitive<T: ArrowPrimitiveType>(
-    array: &dyn Array,
-    null: &str,
-    write: impl FnMut(&mut String, T::Native) -> Written,
-) -> Result<Texts, std::fmt::Error> {
-    let typed: &PrimitiveArray<T> = array.as_primitive();
-    rows(array, null, typed.iter(), write)
-}
-
-fn rows<V>(
-    array: &dyn Array,
-    null: &str,
-    values: impl Iterator<Item = Option<V>>,
-    mut write: impl FnMut(&mut String, V) -> Written,
-) -> Result<Texts, std::fmt::Error> {
-    let mut texts = Texts { bytes: String::with_capacity(array.len() * 8), ends: Vec::with_capacity(array.len()) };
-    for value in values {
-        match value {
-            Some(v) => write(&mut texts.bytes, v)?,
-            None => texts.bytes.push_str(null),
-        }
-        texts.ends.push(texts.bytes.len());
+/// The column of raw bytes among those that are not the key's.
+fn raw_column(options: &Options<'_>, ctx: &Context, key: &[usize]) -> Result<usize> {
+    let fields = ctx.schema.fields().iter().map(|f| &**f).enumerate();
+    let fields: Vec<(usize, &Field)> = fields.filter(|(i, _)| !key.contains(i)).collect();
+    let column = raw::column(options, &fields)?;
+    // The other columns would be lost.
+    if let Some((_, other)) = fields.iter().find(|(i, _)| *i != column) {
+        return Err(options.error(format!(
+            "raw bytes are one column, and the view has {} too: leave it out of the view, or use json",
+            other.name()
+        )));
     }
-    Ok(texts)
+    Ok(column)
 }
 
-fn text(out: &mut String, value: &str, quoting: Quoting) -> Written {
-    match quoting {
-        Quoting::Csv(delimiter) => csv_text(out, value, delimiter),
-        Quoting::Json => json_text(out, value)?,
-        Quoting::Raw => out.push_str(value),
-    }
-    Ok(())
-}
-
-fn csv_text(out: &mut String, value: &str, delimiter: u8) {
-    let special = |b: u8| b == delimiter || matches!(b, b'"' | b'\n' | b'\r');
-    if !value.is_empty() && !value.bytes().any(special) {
-        out.push_str(value);
-        return;
-    }
-    out.push('"');
-    out.push_str(&value.replace('"', "\"\""));
-    out.push('"');
-}
-
-fn json_text(out: &mut String, value: &str) -> Written {
-    out.push('"');
-    let mut rest = value;
-    while let Some(i) = rest.bytes().position(|b| b < 0x20 || b == b'"' || b == b'\\') {
-        let (plain, special) = rest.split_at_checked(i).unwrap_or((rest, ""));
-        out.push_str(plain);
-        let mut chars = special.chars();
-        match chars.next() {
-            Some('"') => out.push_str("\\\""),
-            Some('\\') => out.push_str("\\\\"),
-            Some('\n') => out.push_str("\\n"),
-            Some('\r') => out.push_str("\\r"),
-            Some('\t') => out.push_str("\\t"),
-            Some(c) => write!(out, "\\u{:04x}", u32::from(c))?,
-            None => {}
-        }
-        rest = chars.as_str();
-    }
-    out.push_str(rest);
-    out.push('"');
-    Ok(())
-}
-
-fn not_finite(out: &mut String, value: f64, quote: &str) -> Written {
-    let name = if value.is_nan() {
-        "NaN"
-    } else if value > 0.0 {
-        "Infinity"
-    } else {
-        "-Infinity"
-    };
-    write!(out, "{quote}{name}{quote}")
-}
-
-fn decimal(out: &mut String, value: i128, scale: i8) -> Written {
-    let digits = value.unsigned_abs().to_string();
-    if value < 0 {
-        out.push('-');
-    }
-    match usize::try_from(scale) {
-        Ok(0) => out.push_str(&digits),
-        Ok(scale) => {
-            let padded = format!("{digits:0>width$}", width = scale + 1);
-            let (whole, fraction) = padded.split_at_checked(padded.len() - scale).unwrap_or((&padded, ""));
-            write!(out, "{whole}.{fraction}")?;
-        }
-        Err(_) => {
-            out.push_str(&digits);
-            if value != 0 {
-                out.extend(std::iter::repeat_n('0', usize::from(scale.unsigned_abs())));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// An interval as ISO 8601 has it, such as `P1Y2M3DT4H5M6.7S`; none is `PT0S`.
-fn interval(out: &mut String, months: i32, days: i32, nanos: i64) -> Written {
-    out.push('P');
-    let mut part = |value: i64, unit: char| if value == 0 { Ok(()) } else { write!(out, "{value}{unit}") };
-    part(i64::from(months / 12), 'Y')?;
-    part(i64::from(months % 12), 'M')?;
-    part(i64::from(days), 'D')?;
-    if nanos == 0 && (months, days) != (0, 0) {
-        return Ok(());
-    }
-    out.push('T');
-    let mut part = |value: i64, unit: char| if value == 0 { Ok(()) } else { write!(out, "{value}{unit}") };
-    let (seconds, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
-    part(seconds / 3600, 'H')?;
-    part(seconds / 60 % 60, 'M')?;
-    let seconds = seconds % 60;
-    if fraction != 0 {
-        let sign = if nanos < 0 { "-" } else { "" };
-        let digits = format!("{:09}", fraction.unsigned_abs());
-        write!(out, "{sign}{}.{}S", seconds.unsigned_abs(), digits.trim_end_matches('0'))?;
-    } else if seconds != 0 || nanos == 0 {
-        write!(out, "{seconds}S")?;
-    }
-    Ok(())
-}
-
-/// Year, month and day of a day number since 1970, in the proleptic Gregorian calendar.
-fn civil(days: i64) -> (i64, i64, i64) {
-    // Counted from 0000-03-01, so that a leap day ends its year; 146097 days are 400 years.
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let day = z.rem_euclid(146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let m = (5 * day_of_year + 2) / 153;
-    let month = if m < 10 { m + 3 } else { m - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day_of_year - (153 * m + 2) / 5 + 1)
-}
-
-fn date(out: &mut String, days: i64) -> Written {
-    let (year, month, day) = civil(days);
-    match year {
-        0..=9999 => write!(out, "{year:04}-{month:02}-{day:02}"),
-        _ => write!(out, "{year:+05}-{month:02}-{day:02}"),
+/// Whether a key of one column can be its bytes.
+pub(crate) fn is_raw_key(schema: &SchemaRef, key: &[usize]) -> bool {
+    match key {
+        [only] => schema.fields().get(*only).is_some_and(|f| raw::bytes_type(f)),
+        _ => false,
     }
 }
 
-/// A time of day in nanoseconds.
-fn time(out: &mut String, nanos: i64) -> Written {
-    let (seconds, fraction) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000));
-    write!(out, "{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)?;
-    match fraction {
-        0 => Ok(()),
-        f if f % 1_000_000 == 0 => write!(out, ".{:03}", f / 1_000_000),
-        f if f % 1_000 == 0 => write!(out, ".{:06}", f / 1_000),
-        f => write!(out, ".{f:09}"),
+/// The bytes of a row of a column of VARCHAR or VARBINARY; `None`: NULL.
+pub(crate) fn bytes_of(array: &ArrayRef, row: usize) -> Option<&[u8]> {
+    match array.data_type() {
+        _ if array.is_null(row) => None,
+        DataType::Utf8 => array.as_string_opt::<i32>().map(|a| a.value(row).as_bytes()),
+        DataType::Binary => array.as_binary_opt::<i32>().map(|a| a.value(row)),
+        _ => None,
     }
-}
-
-/// A point in time in `per_second` units since 1970.
-fn timestamp(out: &mut String, value: i64, per_second: i64, zone: &str) -> Written {
-    let (seconds, fraction) = (value.div_euclid(per_second), value.rem_euclid(per_second));
-    date(out, seconds.div_euclid(86_400))?;
-    out.push('T');
-    time(out, seconds.rem_euclid(86_400) * 1_000_000_000 + fraction * (1_000_000_000 / per_second))?;
-    out.push_str(zone);
-    Ok(())
 }

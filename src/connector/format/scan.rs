@@ -104,6 +104,19 @@ impl<'a> Scan<'a> {
         self.open(b'}', "'}': one change a line")
     }
 
+    /// Whether null is next, which then is passed over.
+    pub(crate) fn null(&mut self) -> Result<bool, Error> {
+        match self.peek() {
+            Some(b'n') => self.word(b"null", Kind::Null).map(|_| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// Goes to a place that was passed over.
+    pub(crate) fn go_to(&mut self, at: usize) {
+        self.at = at;
+    }
+
     /// The place of the next byte.
     pub(crate) fn position(&self) -> usize {
         self.at

@@ -24,7 +24,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::super::config::{ConnectorConfig, FormatConfig};
 use super::super::format::Format;
 use super::super::format::cell::check_types;
-use super::super::format::split::split;
+use super::super::format::split::{Framing, split};
 use super::super::options::{Options, suggestion};
 use super::super::{ConnectorError, Context, Result};
 use super::generator::{Generator, GeneratorInput};
@@ -236,7 +236,7 @@ fn list_values(ctx: &Context, field: &Field, list: &Value, options: &Options<'_>
     let raw = FormatConfig { name: "json".to_owned(), config: json!({"update_format": "raw"}) };
     let format = Format::new(Some(&raw), &inner)?;
     let mut records = Vec::new();
-    split(lines.as_bytes(), 0, None, true, usize::MAX, &mut records)
+    split(lines.as_bytes(), 0, Framing::Lines, true, usize::MAX, &mut records)
         .map_err(|_| options.error("a value is longer than 16 MiB"))?;
     let layout = format.layout(std::path::Path::new(""), &[])?;
     let parsed = format.parse(&layout, lines.as_bytes(), 0, &records)?;

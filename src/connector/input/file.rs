@@ -27,7 +27,7 @@ use backstay_storage::disk::Disk;
 use super::super::config::ConnectorConfig;
 use super::super::format::Format;
 use super::super::format::csv::Layout;
-use super::super::format::split::{Record, split};
+use super::super::format::split::{Framing, Record, split};
 use super::super::options::Options;
 use super::super::{
     Chunk, ConnectorError, Context, Descriptor, Input, InputReader, Level, NoIdentity, Position, Range, Result,
@@ -94,13 +94,20 @@ impl FileInput {
                 Ok(Selector::File(path))
             }
         };
+        let format = Format::new(config.format.as_ref(), ctx)?;
+        let follow = options.bool("follow")?.unwrap_or(false);
+        if follow && format.framing() == Framing::Whole {
+            return Err(options.error(
+                "\"follow\" needs records: set \"mode\": \"lines\" in format.config of raw, or read whole files without",
+            ));
+        }
         let shared = Shared {
             connector: ctx.name.clone(),
             disk: Arc::clone(&ctx.disk),
             base_dir: ctx.base_dir.clone(),
             paths: paths.into_iter().map(selector).collect::<Result<_>>()?,
-            follow: options.bool("follow")?.unwrap_or(false),
-            format: Format::new(config.format.as_ref(), ctx)?,
+            follow,
+            format,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -202,7 +209,7 @@ impl Shared {
             let count = 64 << 10;
             more = content.read(&mut buf, count)? == count;
             let last = !more && !self.follow;
-            let split = split(&buf, 0, self.format.delimiter(), last, 1, &mut records);
+            let split = split(&buf, 0, self.format.framing(), last, 1, &mut records);
             split.map_err(|_| self.too_long(partition, 0))?;
         }
         let Some(header) = records.first() else { return Ok(None) };
@@ -257,9 +264,9 @@ impl Shared {
         let mut at = place(if start == 0 { header_end } else { start });
         loop {
             let mut records = Vec::new();
-            let delimiter = self.format.delimiter();
+            let framing = self.format.framing();
             let limit = ROWS;
-            at = split(&buf, at, delimiter, true, limit, &mut records)
+            at = split(&buf, at, framing, true, limit, &mut records)
                 .map_err(|e| self.too_long(&range.partition, from + e.0 as u64))?;
             let is_last = at >= buf.len();
             let end = if is_last { range.end } else { from + at as u64 };

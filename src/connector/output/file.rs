@@ -1,7 +1,7 @@
 //! `file_output`: a view's changes appended to a file, each step once and whole.
 //!
 //! Settings: `path` (relative ones start at the SQL file's folder; missing folders are made) and `overwrite` (default false: a pipeline that begins
-//! anew refuses a file that has content; true: it empties it, but for a savepoint's copy, which refuses it always). The [format](super::super::format::render) is JSON or CSV.
+//! anew refuses a file that has content; true: it empties it, but for a savepoint's copy, which refuses it always). The [format](super::super::format::render) is JSON, CSV or raw bytes.
 //!
 //! How it is exactly-once: a checkpoint holds the file's length, `offset`, after the last step that it stands for, all of which is
 //! durable. A restart renders the later steps again: at the first byte where the file differs from that (a write that did not
@@ -27,7 +27,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::config::ConnectorConfig;
 use super::super::format::cell::parse_hex;
-use super::super::format::render::{Renderer, hex};
+use super::super::format::render::{Carrier, Renderer};
+use super::super::format::text::hex;
 use super::super::options::Options;
 use super::super::{ConnectorError, Context, Level, Output, Result, Resume, SinkPosition};
 use crate::circuit::Delta;
@@ -88,7 +89,7 @@ impl FileOutput {
             disk: Arc::clone(&ctx.disk),
             path: ctx.base_dir.join(path),
             overwrite: options.bool("overwrite")?.unwrap_or(false),
-            renderer: Renderer::new(config.format.as_ref(), ctx)?,
+            renderer: Renderer::new(config.format.as_ref(), ctx, &Carrier::File)?,
             sink: None,
             step: 0,
         })

@@ -39,7 +39,7 @@ fn sql(address: &str) -> String {
          AS SELECT c.city, count(*) AS n, sum(o.amount) AS total FROM orders o JOIN customers c ON o.customer = c.id GROUP BY c.city;
          CREATE VIEW large WITH ('connectors' = '{}') AS SELECT id, amount FROM orders WHERE amount >= 900;",
         input("orders", "raw"),
-        input("customers", "insert_delete"),
+        input("customers", "debezium"),
         outputs("totals", r#""update_format": "upsert", "key_fields": ["city"]"#),
         outputs("large", r#""include_step": true"#),
     )
@@ -71,19 +71,34 @@ impl Expected {
     }
 }
 
-/// Sends orders in transactions, of which some are aborted, and changes of customers, until it is told to stop.
+/// Sends orders in transactions, of which some are aborted, and change events of customers, until it is told to stop.
 fn produce(broker: &Broker, mut random: Rng, done: &AtomicBool) -> Expected {
     let mut expected = Expected::default();
     let plain = broker.producer(None);
     let customer = |id: u64, random: &mut Rng| {
-        let city = format!("city {}", random.below(20));
-        let value = format!(r#"{{"insert": {{"id": {id}, "city": "{city}"}}}}"#);
         // Changes of one customer stay in order.
-        send(&plain, "customers", Some(&id.to_string()), &value);
-        city
+        let key = id.to_string();
+        if random.once_in(8) {
+            send(
+                &plain,
+                "customers",
+                Some(&key),
+                Some(&format!(r#"{{"before": {{"id": {id}}}, "after": null, "op": "d"}}"#)),
+            );
+            send(&plain, "customers", Some(&key), None);
+            return None;
+        }
+        let city = format!("city {}", random.below(20));
+        let event = format!(r#"{{"before": null, "after": {{"id": {id}, "city": "{city}"}}, "op": "u"}}"#);
+        send(&plain, "customers", Some(&key), Some(&format!(r#"{{"schema": {{}}, "payload": {event}}}"#)));
+        Some(city)
+    };
+    let change = |expected: &mut Expected, id: u64, random: &mut Rng| match customer(id, random) {
+        Some(city) => expected.customers.insert(id, city),
+        None => expected.customers.remove(&id),
     };
     for id in 0..CUSTOMERS {
-        expected.customers.insert(id, customer(id, &mut random));
+        change(&mut expected, id, &mut random);
     }
     let mut orders = transactional(broker);
     let mut id = 0;
@@ -111,7 +126,7 @@ fn produce(broker: &Broker, mut random: Rng, done: &AtomicBool) -> Expected {
         }
         if random.once_in(3) {
             let id = random.below(CUSTOMERS);
-            expected.customers.insert(id, customer(id, &mut random));
+            change(&mut expected, id, &mut random);
         }
         plain.poll(Duration::ZERO);
         std::thread::sleep(Duration::from_millis(random.below(20)));
@@ -139,7 +154,7 @@ fn transaction(
     producer.begin_transaction()?;
     for (id, customer, amount) in orders {
         let value = format!(r#"{{"id": {id}, "customer": {customer}, "amount": {amount}}}"#);
-        send(producer, "orders", None, &value);
+        send(producer, "orders", None, Some(&value));
     }
     producer.flush(Duration::from_secs(20))?;
     match is_aborted {
@@ -148,9 +163,9 @@ fn transaction(
     }
 }
 
-fn send(producer: &BaseProducer, topic: &str, key: Option<&str>, value: &str) {
-    let mut record = BaseRecord::<str, str>::to(topic).payload(value);
-    record.key = key;
+fn send(producer: &BaseProducer, topic: &str, key: Option<&str>, value: Option<&str>) {
+    let mut record = BaseRecord::<str, str>::to(topic);
+    (record.key, record.payload) = (key, value);
     producer.send(record).map_err(|(e, _)| e).unwrap();
 }
 

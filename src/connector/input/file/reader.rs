@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::super::format::csv::Layout;
-use super::super::super::format::split::split;
+use super::super::super::format::split::{Framing, split};
 use super::super::super::{Chunk, ConnectorError, InputReader, Next, Position, Result};
 use super::super::content::{BlockIdentity, Content, PROBE, missing};
 use super::{ROWS, Shared};
@@ -110,7 +110,7 @@ impl FileReader {
         let mut records = Vec::new();
         loop {
             let from = open.at;
-            open.at = split(&open.buf, from, shared.format.delimiter(), last(&open), ROWS, &mut records)
+            open.at = split(&open.buf, from, shared.format.framing(), last(&open), ROWS, &mut records)
                 .map_err(|e| shared.too_long(&file.partition, open.start + e.0 as u64))?;
             if !records.is_empty() {
                 break;
@@ -187,10 +187,17 @@ impl Tracked {
             return Ok(());
         };
         let (before, behind) = (open.buf.get(at - 1), open.buf.get(at));
-        if before.is_some_and(|b| *b != b'\n') && behind.is_some_and(|b| !matches!(b, b'\n' | b'\r')) {
+        let grown = match shared.format.framing() {
+            Framing::Whole => behind.is_some(),
+            Framing::Ended(end) => before.is_some_and(|b| *b != end) && behind.is_some(),
+            Framing::Lines | Framing::Quoted(_) => {
+                before.is_some_and(|b| *b != b'\n') && behind.is_some_and(|b| !matches!(b, b'\n' | b'\r'))
+            }
+        };
+        if grown {
             let message = format!(
-                "{} has grown in the middle of the line that ended at byte {} when it was read; set \"follow\": true for files that \
-                 are being written, or begin new lines only",
+                "{} has grown behind byte {}, in the middle of the record that ended there when it was read; set \"follow\": true for files that \
+                 are being written, or begin new records only",
                 shared.path(&self.partition).display(),
                 self.offset
             );

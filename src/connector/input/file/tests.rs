@@ -333,7 +333,76 @@ fn a_file_that_grew_inside_its_last_line() {
     assert_eq!(rows(&drain(&mut *input.open(&position).unwrap())).len(), 1);
     put(&disk, "/data/a.csv", b"id,name\n1,a\n2,bbb\n");
     let e = input.open(&position).unwrap().next().unwrap_err();
-    assert!(e.message.contains("grown in the middle of the line"), "{e}");
+    assert!(e.message.contains("in the middle of the record"), "{e}");
+}
+
+const RAW_LINES: &str = r#"{"name": "raw", "config": {"mode": "lines", "delimiter": ";"}}"#;
+
+/// An input of one column of VARCHAR.
+fn text_input(disk: &backstay_storage::disk::SimDisk, json: &str) -> Box<dyn Input> {
+    let schema = std::sync::Arc::new(schema().project(&[1]).unwrap());
+    super::super::super::registry::input(&config(json), context(Arc::new(disk.clone()), schema)).unwrap()
+}
+
+#[test]
+fn raw_files_are_rows_or_lines() {
+    let disk = disk();
+    put(&disk, "/data/a.txt", b"a\n;;b\r;c");
+    put(&disk, "/data/b.txt", b"whole\nfile\n");
+    put(&disk, "/data/c.txt", b"");
+    let lines = text_input(&disk, &one("a.txt", "", RAW_LINES));
+    let chunks = drain(&mut *lines.open(&Position::default()).unwrap());
+    let texts: Vec<String> = rows(&chunks).into_iter().map(|row| row.2).collect();
+    assert_eq!(texts, ["a\n", "", "b\r", "c"]);
+    check_replay(&*lines, &chunks, 1);
+    let whole = text_input(&disk, &one("?.txt", "", r#"{"name": "raw"}"#));
+    let chunks = drain(&mut *whole.open(&Position::default()).unwrap());
+    let texts: Vec<String> = rows(&chunks).into_iter().map(|row| row.2).collect();
+    assert_eq!(texts, ["a\n;;b\r;c", "whole\nfile\n"]);
+    check_replay(&*whole, &chunks, 1);
+
+    // What was one row must not become two.
+    let mut position = Position::default();
+    for chunk in &chunks {
+        let (partition, identity) = (chunk.partition.to_string(), chunk.identity.at(chunk.end));
+        let range = Range { partition, start: chunk.start, end: chunk.end, identity };
+        position.apply(&Descriptor { ranges: vec![range] });
+    }
+    assert!(drain(&mut *whole.open(&position).unwrap()).is_empty());
+    append(&disk, "/data/b.txt", b"more");
+    let e = whole.open(&position).unwrap().next().unwrap_err();
+    assert!(e.message.contains("/data/b.txt has grown behind byte 11"), "{e}");
+    let e = super::super::super::registry::input(
+        &config(&one("b.txt", r#", "follow": true"#, r#"{"name": "raw"}"#)),
+        context(Arc::new(disk.clone()), Arc::new(schema().project(&[1]).unwrap())),
+    );
+    assert!(e.unwrap_err().to_string().contains("\"mode\": \"lines\""));
+}
+
+#[test]
+fn random_change_events_are_read_and_replayed_whole() {
+    for seed in 0..20 {
+        let mut rng = Rng(seed * 77);
+        let mut bytes = Vec::new();
+        for i in 0..200 {
+            let line = match rng.below(6) {
+                0 => format!(r#"{{"op": "c", "after": {{"id": {i}, "name": "x\n"}}}}"#),
+                1 => format!(r#"{{"op": "d", "before": {{"id": {i}}}}}"#),
+                2 => "null".to_owned(),
+                3 => format!(r#"{{"op": "u", "before": {{"id": {i}}}, "after": {{"id": "spoilt"}}}}"#),
+                _ => format!(r#"{{"payload": {{"op": "u", "before": {{"id": {i}}}, "after": {{"id": {}}}}}}}"#, i + 1),
+            };
+            bytes.extend_from_slice(line.as_bytes());
+            bytes.push(b'\n');
+        }
+        let disk = disk();
+        put(&disk, "/data/a.json", &bytes);
+        let json = one("a.json", "", r#"{"name": "json", "config": {"update_format": "debezium"}}"#);
+        let chunks = read(&disk, &json);
+        let spoilt = bytes.split(|b| *b == b'\n').filter(|l| l.windows(6).any(|w| w == b"spoilt")).count();
+        assert_eq!(chunks.iter().map(|c| c.errors.len()).sum::<usize>(), spoilt, "seed {seed}");
+        check_replay(&*input(&disk, &json), &chunks, seed);
+    }
 }
 
 #[test]

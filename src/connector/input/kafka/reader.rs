@@ -43,10 +43,12 @@ struct Gathered {
 impl Gathered {
     fn push(&mut self, message: &impl Message) {
         let start = self.block.len();
-        let payload = message.payload().unwrap_or_default();
-        self.block.extend_from_slice(payload);
-        let end = self.block.len();
-        self.records.push(Record { start, text_end: end, end, broken: false });
+        let payload = message.payload();
+        self.block.extend_from_slice(payload.unwrap_or_default());
+        let text_end = self.block.len();
+        // Each has an end of its own, be it empty.
+        self.block.push(b'\n');
+        self.records.push(Record { start, text_end, end: text_end + 1, broken: false, absent: payload.is_none() });
         self.messages.push((offset(message), hash(message)));
     }
 
@@ -357,22 +359,18 @@ impl Shared {
     fn chunk(&self, key: &Partition, start: u64, end: u64, gathered: Gathered) -> Result<Chunk> {
         let Gathered { block, records, messages } = gathered;
         let mut parsed = self.format.parse(&self.layout, &block, 0, &records)?;
-        // Places in the block become offsets: of each record one or the other, in order.
-        let by_place = |at: u64, place: fn(&Record) -> usize, from: &mut usize| {
-            let behind = records.get(*from..).unwrap_or_default();
-            let found = behind.iter().position(|r| place(r) as u64 == at).unwrap_or_default();
-            *from += found;
-            let offset = messages.get(*from).map_or(end, |(offset, _)| *offset);
-            *from += 1;
-            offset
-        };
-        let mut from = 0;
-        for at in &mut parsed.ends {
-            *at = by_place(*at, |r| r.end, &mut from) + 1;
+        // Places in the block become offsets. A message may be several rows, or none.
+        let mut at = 0;
+        for place in &mut parsed.ends {
+            while records.get(at).is_some_and(|r| (r.end as u64) < *place) {
+                at += 1;
+            }
+            *place = messages.get(at).map_or(end, |(offset, _)| offset + 1);
         }
-        let mut from = 0;
         for error in &mut parsed.errors {
-            error.offset = by_place(error.offset, |r| r.start, &mut from);
+            let behind = records.partition_point(|r| r.start as u64 <= error.offset);
+            let message = behind.checked_sub(1).and_then(|i| messages.get(i));
+            error.offset = message.map_or(start, |(offset, _)| *offset);
         }
         Ok(parsed.into_chunk(Arc::from(format!("{}/{}", key.0, key.1)), (start, end), Arc::new(Messages(messages))))
     }

@@ -99,6 +99,42 @@ fn golden() {
     assert!(csv.contains("\n2,21,,2027-07-01T00:00:01.583,7e300,delete\n"), "{csv}");
 }
 
+const DEBEZIUM: &str = r#"{"name": "json", "config": {"update_format": "debezium"}}"#;
+const RAW: &str = r#"{"name": "raw", "config": {"delimiter": ";"}}"#;
+
+#[test]
+fn golden_events() {
+    let text = String::from_utf8(uninterrupted(DEBEZIUM, 2)).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let first = "{\"before\":null,\"after\":{\"id\":10,\"name\":\"n\\\"10,\\n\\u0001ä\",\"at\":\"1997-05-19T00:00:00.230\",\"price\":3.3333333333333335e300},\"op\":\"c\"}";
+    assert_eq!(lines[..2], [first, first]);
+    let deleted = "{\"before\":{\"id\":21,\"name\":null,\"at\":\"2027-07-01T00:00:01.583\",\"price\":7e300},\"after\":null,\"op\":\"d\"}";
+    assert_eq!(lines[5], deleted);
+}
+
+#[test]
+fn raw_bytes_are_lines_of_views_that_only_grow() {
+    let schema = Arc::new(schema().project(&[1]).unwrap());
+    let rows = |rows: &[(Option<&str>, i64)]| {
+        let names: StringArray = rows.iter().map(|r| r.0).collect();
+        let rows_batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(names)]).unwrap();
+        Delta { rows: rows_batch, weights: rows.iter().map(|r| r.1).collect() }
+    };
+    let disk = disk();
+    let mut output =
+        registry::output(&config(&json(RAW, "")), context(Arc::new(disk.clone()), Arc::clone(&schema))).unwrap();
+    output.open(&fresh()).unwrap();
+    output.deliver(1, &rows(&[(Some("a\n"), 2), (Some(""), 1)])).unwrap();
+    output.sync().unwrap();
+    assert_eq!(disk.read_file(PATH).unwrap(), b"a\n;a\n;;");
+    let mut error = |row: (Option<&str>, i64)| output.deliver(2, &rows(&[row])).unwrap_err().to_string();
+    assert!(error((Some("a"), -1)).contains("step 2 takes the row (a) back"));
+    assert!(error((Some("a;b"), 1)).contains("set another \"delimiter\"; it is: a;b"));
+    assert!(error((None, 1)).contains("is NULL"));
+    let e = registry::output(&config(&json(RAW, "")), context(Arc::new(disk), super::super::super::testing::schema()));
+    assert!(e.unwrap_err().to_string().contains("which of these columns is the bytes?"));
+}
+
 /// What a process knows when it starts: the last durable position, and the last step that it may have delivered.
 struct Known {
     checkpoint: Option<SinkPosition>,

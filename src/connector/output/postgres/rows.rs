@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 
 use super::types::Form;
 use crate::connector::Result;
-use crate::connector::format::render::{Quoting, Texts, column};
+use crate::connector::format::text::{Quoting, Texts, column};
 
 /// The rows' fields, by column.
 #[derive(Debug)]
