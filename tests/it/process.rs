@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// `backstay` with these arguments.
 pub fn backstay<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
@@ -109,4 +109,76 @@ pub fn integrate(name: &str, file: &[u8]) -> BTreeMap<String, i64> {
     }
     rows.retain(|_, weight| *weight != 0);
     rows
+}
+
+/// A pipeline's process that runs until a test ends it, or it fails.
+pub struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    /// Starts `backstay run` over a program; what it says goes to a file beside `data`.
+    pub fn start(sql: &Path, data: &Path, more: &[&str]) -> Self {
+        let log = data.with_extension("log");
+        let args = ["run", sql.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
+        let said = std::fs::File::create(&log).unwrap();
+        Self { child: backstay(args.iter().chain(more)).stdout(Stdio::null()).stderr(said).spawn().unwrap(), log }
+    }
+
+    /// What it said so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Fails the test if it has ended.
+    pub fn is_alive(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("it ended with {status}: {}", self.said());
+        }
+    }
+
+    /// Waits until something holds.
+    pub fn wait_until(&mut self, what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {
+        let end = Instant::now() + patience;
+        while !holds() {
+            self.is_alive();
+            assert!(Instant::now() < end, "{what} does not come: {}", self.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// SIGKILL, of one that runs.
+    pub fn kill(mut self) {
+        self.is_alive();
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends it gracefully.
+    pub fn stop(mut self) {
+        self.is_alive();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)
+            .unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}: {}", self.said());
+    }
+
+    /// What it says when it ends with an error.
+    pub fn fails(mut self, patience: Duration) -> String {
+        let end = Instant::now() + patience;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "it does not end: {}", self.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(!self.child.wait().unwrap().success());
+        self.said()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

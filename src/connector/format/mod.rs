@@ -20,7 +20,8 @@ pub(crate) mod text;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 
 use super::config::FormatConfig;
 use super::options::suggestion;
@@ -41,6 +42,19 @@ pub(crate) struct Parsed {
 }
 
 impl Parsed {
+    /// Takes out the rows that `keep` says false of.
+    pub(crate) fn keep(&mut self, connector: &str, keep: &[bool]) -> Result<()> {
+        self.rows = filter_record_batch(&self.rows, &BooleanArray::from(keep.to_vec()))
+            .map_err(|e| ConnectorError::new(connector, format!("rows cannot be taken out: {e}")))?;
+        let mut kept = keep.iter();
+        self.ends.retain(|_| kept.next().is_none_or(|k| *k));
+        let mut kept = keep.iter();
+        if let Some(weights) = &mut self.weights {
+            weights.retain(|_| kept.next().is_none_or(|k| *k));
+        }
+        Ok(())
+    }
+
     /// The chunk of a partition that these rows are, for the offsets from `start` to `end`.
     pub(crate) fn into_chunk(
         self,

@@ -1,7 +1,8 @@
 //! `kafka_input`: rows from topics, exactly once.
 //!
 //! Settings: `topic` or `topics`; `start_from`: `"earliest"` (the default), `"latest"`, `{"offsets": {"<topic>/<partition>": n}}` or
-//! `{"timestamp": ms}`; all else is librdkafka's. A message is a document of the format, `json` or `csv` without a header.
+//! `{"timestamp": ms}`; those of [`metadata`]; all else is librdkafka's. A message is a document of the format, `json` or `csv` without a header, or `raw`
+//! bytes.
 //!
 //! A partition is `<topic>/<number>`, an offset Kafka's. Positions are the checkpoint's alone: the consumer group's name is there because
 //! librdkafka wants one, and nothing is ever committed to it. Only committed transactions are read.
@@ -13,9 +14,10 @@
 //! 3. What retention deleted before it was read, or before it could be read again, is an error that names topic, partition and offsets.
 //!
 //! Bounds: chunks of [`reader::ROWS`] messages or [`reader::BYTES`]; librdkafka reads ahead `queued.max.messages.kbytes` (16 MiB unless set).
-//! Limits: a partition of which nothing was read yet begins at `start_from` again after a restart; key, headers and timestamp of messages are
-//! not to be had; a message without a value is a row that does not parse.
+//! Limits: a partition of which nothing was read yet begins at `start_from` again after a restart; a message without a value is a row that does not
+//! parse (`raw`: NULL; `debezium`: no row).
 
+mod metadata;
 mod reader;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +32,7 @@ use super::super::format::csv::Layout;
 use super::super::options::Options;
 use super::super::{Chunk, ConnectorError, Context, Descriptor, Input, InputReader, Level, Position, Result};
 use crate::connector::kafka;
+use metadata::Metadata;
 use reader::KafkaReader;
 
 /// A configured input.
@@ -53,6 +56,7 @@ struct Shared {
     topics: Vec<Arc<str>>,
     start: Start,
     settings: ClientConfig,
+    metadata: Metadata,
     format: Format,
     layout: Layout,
     /// The consumer that replays steps, once there is one.
@@ -68,17 +72,12 @@ impl std::fmt::Debug for Shared {
 impl KafkaInput {
     pub(crate) fn new(config: &ConnectorConfig, ctx: &Context) -> Result<Self> {
         let place = "transport.config of kafka_input";
-        let known = ["topic", "topics", "start_from"];
+        let known = [&["topic", "topics", "start_from"][..], &metadata::KEYS].concat();
         let later = [
             "log_level",
             "kafka_service",
             "poller_threads",
             "partitions",
-            "include_headers",
-            "include_topic",
-            "include_partition",
-            "include_offset",
-            "include_timestamp",
             "synchronize_partitions",
             "group_join_timeout_secs",
             "region",
@@ -93,7 +92,8 @@ impl KafkaInput {
             (None, _) => return Err(options.error("\"topic\" is missing, or \"topics\", a list")),
             (Some(_), Some(_)) => return Err(options.error("\"topic\" and \"topics\" exclude each other")),
         };
-        let format = Format::new(config.format.as_ref(), ctx)?;
+        let metadata = Metadata::new(&options, ctx)?;
+        let format = Format::new(config.format.as_ref(), &metadata.rest(ctx))?;
         if format.has_header() {
             return Err(ConnectorError::new(
                 &ctx.name,
@@ -114,6 +114,7 @@ impl KafkaInput {
             topics: topics.into_iter().map(Arc::from).collect(),
             start: start(&options)?,
             settings,
+            metadata,
             layout: format.layout(std::path::Path::new(""), &[])?,
             format,
             replaying: Mutex::default(),

@@ -1,6 +1,7 @@
 //! `kafka_output`: a view's changes to a topic, exactly once.
 //!
-//! Settings: `topic`, `initialization_timeout_secs` (20), and librdkafka's. The format is [`message`](super::super::format::message)'s JSON.
+//! Settings: `topic`, `headers` of every message, `initialization_timeout_secs` (20), and librdkafka's (`partitioner`, …). The format is
+//! [`message`](super::super::format::message)'s.
 //!
 //! Whole steps are gathered and sent as one transaction, which carries the last of them as the committed offset of a consumer group of the output's own,
 //! `backstay.<pipeline>.<view>.<connector>`, on partition 0 of the topic: the [`marker`]. So keys and values are the user's alone, and a
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode as Code;
+use serde_json::Value;
 
 use super::super::config::ConnectorConfig;
 use super::super::format::message::{Encoder, Messages};
@@ -73,9 +75,17 @@ pub(crate) struct KafkaOutput {
 impl KafkaOutput {
     pub(crate) fn new(config: &ConnectorConfig, ctx: &Context) -> Result<Self> {
         let place = "transport.config of kafka_output";
-        let own = ["topic", "initialization_timeout_secs", "headers", "fault_tolerance", "kafka_service", "log_level"];
+        let own = [
+            "topic",
+            "initialization_timeout_secs",
+            "headers",
+            "fault_tolerance",
+            "kafka_service",
+            "log_level",
+            "region",
+        ];
         let (ours, settings) = kafka::settings(&ctx.name, place, &config.transport.config, &own)?;
-        let options = Options::new(&ctx.name, place, &ours, &own[..2], &own[2..])?;
+        let options = Options::new(&ctx.name, place, &ours, &own[..3], &own[3..])?;
         let transaction_ms = match settings.get("transaction.timeout.ms").map(str::parse) {
             Some(Ok(ms)) => ms,
             _ => TRANSACTION_MS,
@@ -83,7 +93,7 @@ impl KafkaOutput {
         let id = format!("backstay.{}.{}", ctx.pipeline, ctx.name);
         let topic = options.require_string("topic")?.to_owned();
         Ok(Self {
-            target: Target { connector: ctx.name.clone(), id, topic, settings },
+            target: Target { connector: ctx.name.clone(), id, topic, settings, headers: headers(&options)? },
             encoder: Encoder::new(config.format.as_ref(), ctx)?,
             patience: Duration::from_secs(options.u64("initialization_timeout_secs")?.unwrap_or(20)),
             transaction_ms,
@@ -135,7 +145,7 @@ impl KafkaOutput {
     /// The marker's step, checked against what the checkpoint and the log say; 0 if nothing of it comes again.
     fn check_step(&self, found: Option<Marker>, resume: &Resume) -> Result<u64> {
         let (topic, fix) = (&self.target.topic, self.fix());
-        let known = resume.checkpoint.as_ref().and_then(|c| c.detail.get(MARKER)).and_then(serde_json::Value::as_u64);
+        let known = resume.checkpoint.as_ref().and_then(|c| c.detail.get(MARKER)).and_then(Value::as_u64);
         match (found, known) {
             (None, None) => Ok(0),
             (None, Some(step)) => Err(self.error(format!(
@@ -243,6 +253,34 @@ impl KafkaOutput {
         self.marker = Some(step);
         self.committed_at = Some(now());
         Ok(())
+    }
+}
+
+/// The headers of every message: `[{"key": "k", "value": "text, or a list of bytes, or nothing"}]`.
+fn headers(options: &Options<'_>) -> Result<Vec<(String, Option<Vec<u8>>)>> {
+    let wrong = || {
+        options.error(
+            "\"headers\" must be a list of {\"key\": \"name\", \"value\": \"text\"}; a value may be a list of bytes, or left out",
+        )
+    };
+    let header = |item: &Value| {
+        let map = item.as_object().filter(|m| m.keys().all(|key| key == "key" || key == "value")).ok_or_else(wrong)?;
+        let key = map.get("key").and_then(Value::as_str).filter(|key| !key.contains('\0')).ok_or_else(wrong)?;
+        let value = match map.get("value") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text.clone().into_bytes()),
+            Some(Value::Array(bytes)) => {
+                let byte = |b: &Value| b.as_u64().and_then(|b| u8::try_from(b).ok()).ok_or_else(wrong);
+                Some(bytes.iter().map(byte).collect::<Result<_>>()?)
+            }
+            Some(_) => return Err(wrong()),
+        };
+        Ok((key.to_owned(), value))
+    };
+    match options.value("headers") {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(items)) => items.iter().map(header).collect(),
+        Some(_) => Err(wrong()),
     }
 }
 

@@ -8,7 +8,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Message;
+use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -119,24 +119,32 @@ impl Broker {
         producer.flush(PATIENCE).unwrap();
     }
 
-    /// Every committed message of a topic, by partition in order.
+    /// Key and value of every committed message of a topic, by partition in order.
     pub(super) fn read(&self, topic: &str) -> BTreeMap<i32, Vec<Pair>> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let pair = |m: OwnedMessage| (m.key().map(text), m.payload().map(text));
+        let pairs =
+            |(partition, messages): (i32, Vec<OwnedMessage>)| (partition, messages.into_iter().map(pair).collect());
+        self.messages(topic).into_iter().map(pairs).collect()
+    }
+
+    /// Every committed message of a topic, by partition in order.
+    pub(super) fn messages(&self, topic: &str) -> BTreeMap<i32, Vec<OwnedMessage>> {
         let mut settings = self.settings();
         settings.set("group.id", "test").set("isolation.level", "read_committed").set("enable.partition.eof", "true");
         let consumer: BaseConsumer = settings.create().unwrap();
         let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
         let mut list = TopicPartitionList::new();
-        let mut read = BTreeMap::new();
+        let mut read: BTreeMap<i32, Vec<OwnedMessage>> = BTreeMap::new();
         for partition in metadata.topics()[0].partitions() {
             list.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
             read.insert(partition.id(), Vec::new());
         }
         consumer.assign(&list).unwrap();
         let mut left = read.len();
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         while left > 0 {
             match consumer.poll(PATIENCE).expect("messages or the end") {
-                Ok(m) => read.get_mut(&m.partition()).unwrap().push((m.key().map(text), m.payload().map(text))),
+                Ok(m) => read.get_mut(&m.partition()).unwrap().push(m.detach()),
                 Err(rdkafka::error::KafkaError::PartitionEOF(_)) => left -= 1,
                 Err(e) => panic!("{e}"),
             }

@@ -1,11 +1,10 @@
 //! What goes wrong around a pipeline that runs: the broker is away, messages are spoilt or deleted, another process takes over.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::broker::{Broker, ids};
-use crate::process::backstay;
+use crate::process::Running;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -40,54 +39,13 @@ impl Copier {
         self.temp.path().join("data")
     }
 
-    fn start(&self, data: &Path) -> Process {
-        let args = ["run", self.sql.to_str().unwrap(), "--data-dir", data.to_str().unwrap(), "--workers", "1"];
-        let log = data.with_extension("log");
-        let file = std::fs::File::create(&log).unwrap();
-        Process { child: backstay(args).stdout(Stdio::null()).stderr(file).spawn().unwrap(), log }
+    fn start(&self, data: &Path) -> Running {
+        Running::start(&self.sql, data, &["--workers", "1"])
     }
 
     /// Lines of the view's file.
     fn lines(&self) -> usize {
         std::fs::read_to_string(self.data().join("v.ndjson")).unwrap_or_default().lines().count()
-    }
-}
-
-struct Process {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Process {
-    fn said(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap()
-    }
-
-    fn wait_until(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !holds() {
-            assert!(self.child.try_wait().unwrap().is_none(), "it ended before {what}: {}", self.said());
-            assert!(Instant::now() < end, "{what} does not come: {}", self.said());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// What it says when it ends with an error.
-    fn fails(mut self) -> String {
-        let end = Instant::now() + PATIENCE;
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < end, "it does not end: {}", self.said());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        assert!(!self.child.wait().unwrap().success());
-        self.said()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -104,7 +62,7 @@ fn a_pipeline_goes_on_while_the_broker_is_away_and_delivers_when_it_is_back() {
     let copier = Copier::new(&broker, r#"{"storage": true, "fault_tolerance": {"checkpoint_interval_secs": 1}}"#);
     let mut process = copier.start(&copier.data());
     broker.send("in", &ids(0..10));
-    process.wait_until("the first rows", || messages(&broker) == 10);
+    process.wait_until("the first rows", PATIENCE, || messages(&broker) == 10);
     broker.kill();
     // Steps and checkpoints go on, of what comes from elsewhere.
     for round in 1..=5 {
@@ -112,16 +70,15 @@ fn a_pipeline_goes_on_while_the_broker_is_away_and_delivers_when_it_is_back() {
         let path = copier.temp.path().join("f.ndjson");
         let before = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, before + &rows).unwrap();
-        process.wait_until("the file's rows", || copier.lines() == 10 + round * 10);
+        process.wait_until("the file's rows", PATIENCE, || copier.lines() == 10 + round * 10);
         std::thread::sleep(Duration::from_secs(1));
     }
     // What the topic has not got is in a checkpoint by now.
-    process.child.kill().unwrap();
-    process.child.wait().unwrap();
+    process.kill();
     broker.restart();
     let mut process = copier.start(&copier.data());
     broker.send("in", &ids(10..20));
-    process.wait_until("all rows", || messages(&broker) >= 70);
+    process.wait_until("all rows", PATIENCE, || messages(&broker) >= 70);
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!((messages(&broker), copier.lines()), (70, 70));
 }
@@ -134,8 +91,8 @@ fn a_spoilt_message_is_told_and_harms_no_other() {
     let mut values = ids(0..10);
     values.insert(4, "{\"id\": oh}".to_owned());
     broker.send("in", &values);
-    process.wait_until("the good rows", || messages(&broker) == 10);
-    process.wait_until("the spoilt one's place", || process_said(&copier).contains("in/0"));
+    process.wait_until("the good rows", PATIENCE, || messages(&broker) == 10);
+    process.wait_until("the spoilt one's place", PATIENCE, || process_said(&copier).contains("in/0"));
     assert!(process.said().contains('4'), "{}", process.said());
 }
 
@@ -149,13 +106,12 @@ fn messages_that_retention_deleted_before_their_replay_are_missed() {
     let copier = Copier::new(&broker, r#"{"storage": true, "fault_tolerance": {"checkpoint_interval_secs": null}}"#);
     let mut process = copier.start(&copier.data());
     broker.send("in", &ids(0..10));
-    process.wait_until("the rows", || messages(&broker) == 10);
-    process.child.kill().unwrap();
-    process.child.wait().unwrap();
+    process.wait_until("the rows", PATIENCE, || messages(&broker) == 10);
+    process.kill();
     broker.delete_before("in", 20);
     broker.send("in", &ids(10..20));
     broker.delete_before("in", 15);
-    let said = copier.start(&copier.data()).fails();
+    let said = copier.start(&copier.data()).fails(PATIENCE);
     for word in ["connector t.in", "in/0", "retention", "step 1", "offsets 0 to"] {
         assert!(said.contains(word), "no \"{word}\" in: {said}");
     }
@@ -167,19 +123,19 @@ fn a_process_that_was_replaced_is_fenced_and_says_so() {
     let copier = Copier::new(&broker, r#"{"storage": true, "fault_tolerance": true}"#);
     let mut first = copier.start(&copier.data());
     broker.send("in", &ids(0..10));
-    first.wait_until("the rows", || messages(&broker) == 10);
+    first.wait_until("the rows", PATIENCE, || messages(&broker) == 10);
     // As a machine that was taken for dead: its disk was cloned, and it still runs.
     let clone = copier.temp.path().join("clone");
     assert!(std::process::Command::new("cp").arg("-a").arg(copier.data()).arg(&clone).status().unwrap().success());
     std::fs::remove_file(clone.join("v.ndjson")).unwrap();
     std::fs::copy(copier.data().join("v.ndjson"), clone.join("v.ndjson")).unwrap();
     let mut second = copier.start(&clone);
-    second.wait_until("the second's start", || std::fs::read_to_string(clone.join("v.ndjson")).is_ok());
+    second.wait_until("the second's start", PATIENCE, || std::fs::read_to_string(clone.join("v.ndjson")).is_ok());
     std::thread::sleep(Duration::from_secs(3));
     broker.send("in", &ids(10..20));
-    let said = first.fails();
+    let said = first.fails(PATIENCE);
     assert!(said.contains("fenced") && said.contains("connector v.out"), "{said}");
-    second.wait_until("the other rows", || messages(&broker) >= 20);
+    second.wait_until("the other rows", PATIENCE, || messages(&broker) >= 20);
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(messages(&broker), 20);
 }

@@ -3,15 +3,13 @@
 //! The views go to Kafka and to a file: the file is exactly-once by tests of its own, so that the messages must be its lines, each once.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::broker::{Broker, Pair};
-use crate::process::{backstay, integrate};
+use crate::process::{Running, integrate};
 use crate::rng::{Rng, number_from};
 
 const CUSTOMERS: u64 = 200;
@@ -169,41 +167,6 @@ fn send(producer: &BaseProducer, topic: &str, key: Option<&str>, value: Option<&
     producer.send(record).map_err(|(e, _)| e).unwrap();
 }
 
-/// The pipeline's process.
-struct Pipeline<'a> {
-    dir: &'a Path,
-    child: Child,
-}
-
-impl<'a> Pipeline<'a> {
-    fn start(dir: &'a Path, workers: u64) -> Self {
-        let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
-        let (sql, data, workers) = (dir.join("orders.sql"), dir.join("data"), workers.to_string());
-        let args = ["run", sql.to_str().unwrap(), "--data-dir", data.to_str().unwrap(), "--workers", &workers];
-        Self { dir, child: backstay(args).stdout(Stdio::null()).stderr(log).spawn().unwrap() }
-    }
-
-    fn is_alive(&mut self) {
-        if let Some(status) = self.child.try_wait().unwrap() {
-            panic!("it ended with {status}:\n{}", std::fs::read_to_string(self.dir.join("log")).unwrap());
-        }
-    }
-
-    fn kill(mut self) {
-        self.is_alive();
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn stop(mut self) {
-        self.is_alive();
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)
-            .unwrap();
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "{status}:\n{}", std::fs::read_to_string(self.dir.join("log")).unwrap());
-    }
-}
-
 /// Values with how often they are there.
 fn counted<'a>(values: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
     let mut counts = BTreeMap::new();
@@ -222,11 +185,13 @@ fn every_step_is_in_the_topics_once_and_whole_under_kills() {
     std::fs::write(temp.path().join("orders.sql"), sql(&broker.address)).unwrap();
     let config = r#"{"storage": true, "fault_tolerance": {"checkpoint_interval_secs": 1}}"#;
     std::fs::write(temp.path().join("orders.config.json"), config).unwrap();
+    let (file, data) = (temp.path().join("orders.sql"), temp.path().join("data"));
+    let start = |workers: u64| Running::start(&file, &data, &["--workers", &workers.to_string()]);
     let done = AtomicBool::new(false);
     let expected = std::thread::scope(|scope| {
         let producing = scope.spawn(|| produce(&broker, Rng::new(seed), &done));
         for kill in 0..kills {
-            let pipeline = Pipeline::start(temp.path(), 1 + random.below(3));
+            let pipeline = start(1 + random.below(3));
             std::thread::sleep(Duration::from_millis(200 + random.below(2500)));
             let of_broker = Broker::is_own() && kill * broker_kills / kills != (kill + 1) * broker_kills / kills;
             if of_broker {
@@ -240,12 +205,14 @@ fn every_step_is_in_the_topics_once_and_whole_under_kills() {
         done.store(true, Ordering::Release);
         producing.join().unwrap()
     });
-    let mut pipeline = Pipeline::start(temp.path(), 2);
-    let file = |view: &str| std::fs::read(temp.path().join("data").join(format!("{view}.ndjson"))).unwrap_or_default();
+    let mut pipeline = start(2);
+    let content =
+        |view: &str| std::fs::read(temp.path().join("data").join(format!("{view}.ndjson"))).unwrap_or_default();
     let whole = |bytes: Vec<u8>| bytes[..bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1)].to_vec();
     let end = Instant::now() + PATIENCE;
     loop {
-        let (totals, large) = (integrate("totals", &whole(file("totals"))), integrate("large", &whole(file("large"))));
+        let (totals, large) =
+            (integrate("totals", &whole(content("totals"))), integrate("large", &whole(content("large"))));
         if (&totals, &large) == (&expected.totals(), &expected.large()) {
             break;
         }
@@ -257,7 +224,7 @@ fn every_step_is_in_the_topics_once_and_whole_under_kills() {
     }
     pipeline.stop();
 
-    let text = String::from_utf8(file("large")).unwrap();
+    let text = String::from_utf8(content("large")).unwrap();
     let read = broker.read("large");
     let values = read.values().flatten().map(|(_, value)| value.as_deref().unwrap());
     let (lines, messages) = (counted(text.lines()), counted(values));

@@ -3,4 +3,5 @@
 mod broker;
 mod faults;
 mod kills;
+mod metadata;
 mod refusals;

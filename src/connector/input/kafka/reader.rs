@@ -11,12 +11,13 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::metadata::Column;
 use super::{Shared, Start};
 use crate::connector::format::split::Record;
 use crate::connector::kafka::{REQUEST, code, failed};
 use crate::connector::patience::{insist, now};
 use crate::connector::{
-    Chunk, ConnectorError, Identity, InputReader, Next, PartitionPosition, Position, Range, Result,
+    Chunk, ConnectorError, Identity, InputReader, Next, PartitionPosition, Position, Range, Result, RowError,
 };
 
 /// The most messages of a chunk.
@@ -38,10 +39,23 @@ struct Gathered {
     records: Vec<Record>,
     /// By record: the message's offset, and its hash.
     messages: Vec<(u64, u64)>,
+    /// The messages' metadata.
+    columns: Vec<Column>,
+    /// What is wrong with some of them, by message.
+    wrong: BTreeMap<usize, String>,
 }
 
 impl Gathered {
+    fn new(shared: &Shared) -> Self {
+        Self { columns: shared.metadata.columns(), ..Self::default() }
+    }
+
     fn push(&mut self, message: &impl Message) {
+        for column in &mut self.columns {
+            if let Some(wrong) = column.push(message) {
+                self.wrong.entry(self.messages.len()).or_insert(wrong);
+            }
+        }
         let start = self.block.len();
         let payload = message.payload();
         self.block.extend_from_slice(payload.unwrap_or_default());
@@ -242,7 +256,7 @@ impl KafkaReader {
             }
             rows += 1;
             bytes += message.payload_len();
-            gathered.entry(key).or_default().push(&message);
+            gathered.entry(key).or_insert_with(|| Gathered::new(shared)).push(&message);
         }
         for (key, gathered) in gathered {
             let Some(end) = gathered.next_offset() else { continue };
@@ -357,20 +371,35 @@ impl Shared {
 
     /// Parses messages of a partition, which stand for the offsets from `start` to `end`.
     fn chunk(&self, key: &Partition, start: u64, end: u64, gathered: Gathered) -> Result<Chunk> {
-        let Gathered { block, records, messages } = gathered;
+        let Gathered { block, records, messages, columns, wrong } = gathered;
         let mut parsed = self.format.parse(&self.layout, &block, 0, &records)?;
         // Places in the block become offsets. A message may be several rows, or none.
         let mut at = 0;
+        let mut of_rows: Vec<u32> = Vec::with_capacity(parsed.ends.len());
         for place in &mut parsed.ends {
             while records.get(at).is_some_and(|r| (r.end as u64) < *place) {
                 at += 1;
             }
             *place = messages.get(at).map_or(end, |(offset, _)| offset + 1);
+            of_rows.push(at as u32);
         }
         for error in &mut parsed.errors {
             let behind = records.partition_point(|r| r.start as u64 <= error.offset);
             let message = behind.checked_sub(1).and_then(|i| messages.get(i));
             error.offset = message.map_or(start, |(offset, _)| *offset);
+        }
+        if !self.metadata.is_empty() {
+            if !wrong.is_empty() {
+                let keep: Vec<bool> = of_rows.iter().map(|m| !wrong.contains_key(&(*m as usize))).collect();
+                parsed.keep(&self.connector, &keep)?;
+                of_rows.retain(|m| !wrong.contains_key(&(*m as usize)));
+            }
+            for (message, wrong) in wrong {
+                let offset = messages.get(message).map_or(start, |(offset, _)| *offset);
+                let at = parsed.errors.partition_point(|e| e.offset < offset);
+                parsed.errors.insert(at, RowError { offset, message: wrong });
+            }
+            parsed.rows = self.metadata.complete(&parsed.rows, columns, of_rows)?;
         }
         Ok(parsed.into_chunk(Arc::from(format!("{}/{}", key.0, key.1)), (start, end), Arc::new(Messages(messages))))
     }
@@ -407,7 +436,7 @@ impl Shared {
         list.add_partition_offset(&key.0, key.1, from).map_err(fail)?;
         consumer.assign(&list).map_err(fail)?;
         let mut start = range.start;
-        let mut gathered = Gathered::default();
+        let mut gathered = Gathered::new(self);
         let mut end = now() + PATIENCE;
         while gathered.next_offset().unwrap_or(start) < range.end {
             let message = match consumer.poll(Duration::from_millis(100)) {
@@ -438,7 +467,12 @@ impl Shared {
             if gathered.records.len() >= ROWS || gathered.block.len() >= BYTES {
                 let behind = gathered.next_offset().unwrap_or(start);
                 if behind < range.end {
-                    chunks.push(self.chunk(&key, start, behind, std::mem::take(&mut gathered))?);
+                    chunks.push(self.chunk(
+                        &key,
+                        start,
+                        behind,
+                        std::mem::replace(&mut gathered, Gathered::new(self)),
+                    )?);
                     start = behind;
                 }
             }

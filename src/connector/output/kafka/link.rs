@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -26,6 +27,8 @@ pub(super) struct Target {
     pub(super) id: String,
     pub(super) topic: String,
     pub(super) settings: ClientConfig,
+    /// What every message has.
+    pub(super) headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 /// Why a transaction failed.
@@ -167,9 +170,14 @@ impl Link {
     /// Hands one message over; waits for room.
     fn send(&self, target: &Target, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<(), Failure> {
         let end = now() + SEND;
+        let headers = |headers: OwnedHeaders| {
+            let all = target.headers.iter().map(|(key, value)| Header { key, value: value.as_deref() });
+            all.fold(headers, OwnedHeaders::insert)
+        };
         loop {
             let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&target.topic);
             (record.key, record.payload) = (key, value);
+            record.headers = (!target.headers.is_empty()).then(|| headers(OwnedHeaders::new()));
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(Code::QueueFull), _)) if now() < end => {
