@@ -5,9 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::config::ConnectorConfig;
-use super::input::file::FileInput;
 use super::input::kafka::KafkaInput;
-use super::input::{datagen, nexmark};
+use super::input::{datagen, file, nexmark, url};
 use super::options::suggestion;
 use super::output::file::FileOutput;
 use super::output::kafka::KafkaOutput;
@@ -16,12 +15,11 @@ use super::output::postgres::PostgresOutput;
 use super::{ConnectorError, Context, Input, Output, Result};
 
 /// Input transports.
-pub const INPUTS: &[&str] = &["file_input", "kafka_input", "nexmark", "datagen"];
+pub const INPUTS: &[&str] = &["file_input", "url_input", "kafka_input", "nexmark", "datagen"];
 /// Output transports.
 pub const OUTPUTS: &[&str] = &["file_output", "kafka_output", "postgres_output", "null_output"];
 /// Feldera's transports that are not here yet.
 const LATER: &[&str] = &[
-    "url_input",
     "s3_input",
     "http_input",
     "http_output",
@@ -97,7 +95,8 @@ impl fmt::Debug for Connectors {
 pub fn input(config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Input>> {
     let config = &config.expand(&ctx.name, &ctx.variables)?;
     match config.transport.name.as_str() {
-        "file_input" => Ok(Box::new(FileInput::new(config, &ctx)?)),
+        "file_input" => Ok(Box::new(file::new(config, &ctx)?)),
+        "url_input" => Ok(Box::new(url::new(config, &ctx)?)),
         "kafka_input" => Ok(Box::new(KafkaInput::new(config, &ctx)?)),
         "nexmark" => generated(config, &ctx).and_then(|()| Ok(Box::new(nexmark::new(config, &ctx)?) as Box<dyn Input>)),
         "datagen" => generated(config, &ctx).and_then(|()| Ok(Box::new(datagen::new(config, &ctx)?) as Box<dyn Input>)),

@@ -25,3 +25,4 @@ mod savepoint;
 mod service;
 mod simulation;
 mod types;
+mod url;

@@ -7,8 +7,6 @@
 //! An empty field of a column that is not a string is NULL. Columns that the table does not have are passed over; columns that the
 //! file does not have are NULL. Blank lines are passed over.
 
-use std::path::Path;
-
 use arrow::datatypes::SchemaRef;
 use memchr::memchr;
 use serde_json::Value;
@@ -68,12 +66,12 @@ impl Csv {
     }
 
     /// Which field is which column in the file with this header.
-    pub(crate) fn layout(&self, file: &Path, header: &[u8]) -> Result<Layout> {
+    pub(crate) fn layout(&self, name: &str, header: &[u8]) -> Result<Layout> {
         let fields = self.schema.fields();
         if !self.headers {
             return Ok(Layout { columns: (0..fields.len()).map(Some).collect() });
         }
-        let fail = |message: String| ConnectorError::new(&self.connector, format!("{}: {message}", file.display()));
+        let fail = |message: String| ConnectorError::new(&self.connector, format!("{name}: {message}"));
         let header = header.strip_prefix(b"\xef\xbb\xbf").unwrap_or(header);
         let mut names: Vec<String> = Vec::new();
         let mut arena = Vec::new();

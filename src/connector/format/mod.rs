@@ -17,7 +17,6 @@ mod scan;
 pub(crate) mod split;
 pub(crate) mod text;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
@@ -111,10 +110,10 @@ impl Format {
         }
     }
 
-    /// What stands where in the records of the file whose header is `header` (empty if files have none).
-    pub(crate) fn layout(&self, file: &Path, header: &[u8]) -> Result<csv::Layout> {
+    /// What stands where in the records of the content of this name whose header is `header` (empty if there is none).
+    pub(crate) fn layout(&self, name: &str, header: &[u8]) -> Result<csv::Layout> {
         match self {
-            Self::Csv(csv) => csv.layout(file, header),
+            Self::Csv(csv) => csv.layout(name, header),
             Self::Json(_) | Self::Raw(_) => Ok(csv::Layout::default()),
         }
     }

@@ -1,30 +1,45 @@
-//! The content of an input file, plain or decompressed, and the proof that it is still the same.
+//! The content of a file or of something like it, plain or decompressed, and the proof that it is still the same.
 //!
 //! The *identity* of a file up to an offset is two xxh3 hashes: of its first [`PROBE`] bytes, and of the last [`PROBE`] bytes before the
 //! offset (of fewer, where it has fewer before the offset). It does not change when the file grows, and it finds every replacement and truncation that
 //! is not made to deceive; a change in the middle of a file is found at replay by the rows' hash (invariant 3 of the design).
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use backstay_storage::disk::{Disk, File, OpenOptions};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::gzip::Gzip;
 use crate::connector::{ConnectorError, Identity, Result};
 
+/// Bytes that can be read at any place.
+pub(crate) trait Blob: Debug + Send + Sync {
+    /// Its name in messages: a path, a URL.
+    fn name(&self) -> String;
+    /// Reads what fits into `buf`, less only at the end.
+    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize>;
+    /// How many bytes there are.
+    fn len(&self) -> Result<u64>;
+    /// What tells this content from another one at the same place; empty if there is no such thing.
+    fn version(&self) -> &str {
+        ""
+    }
+}
+
 /// How many bytes each half of an identity hashes.
 pub(crate) const PROBE: usize = 4096;
 
 /// The identity of content that begins with `head` and has `tail` before its offset.
-pub(crate) fn identity(head: &[u8], tail: &[u8]) -> String {
-    format!("{:016x}-{:016x}", xxh3_64(head), xxh3_64(tail))
+fn identity(version: &str, head: &[u8], tail: &[u8]) -> String {
+    let space = if version.is_empty() { "" } else { " " };
+    format!("{:016x}-{:016x}{space}{version}", xxh3_64(head), xxh3_64(tail))
 }
 
 /// The identity of ranges that end in a block of content.
 #[derive(Debug)]
 pub(crate) struct BlockIdentity {
+    /// The content's version.
+    pub(crate) version: String,
     /// The content's first [`PROBE`] bytes, or all before the block's end.
     pub(crate) head: Vec<u8>,
     /// Where `bytes` stand in the content: at its start, or [`PROBE`] bytes or more before the first end that is asked for.
@@ -38,15 +53,14 @@ impl Identity for BlockIdentity {
         let probe = usize::try_from(end).unwrap_or(usize::MAX).min(PROBE);
         let to = usize::try_from(end.saturating_sub(self.start)).unwrap_or(usize::MAX).min(self.bytes.len());
         let tail = self.bytes.get(to.saturating_sub(probe)..to).unwrap_or_default();
-        identity(self.head.get(..probe).unwrap_or(&self.head), tail)
+        identity(&self.version, self.head.get(..probe).unwrap_or(&self.head), tail)
     }
 }
 
-/// An open input file.
+/// An open content.
 pub(crate) struct Content {
     connector: String,
-    path: PathBuf,
-    file: Arc<dyn File>,
+    blob: Arc<dyn Blob>,
     /// `None`: plain.
     gzip: Option<Gzip>,
     at: u64,
@@ -54,7 +68,7 @@ pub(crate) struct Content {
 
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Content").field("path", &self.path).field("at", &self.at).finish_non_exhaustive()
+        f.debug_struct("Content").field("blob", &self.blob).field("at", &self.at).finish_non_exhaustive()
     }
 }
 
@@ -68,31 +82,18 @@ pub(crate) struct Around {
 }
 
 impl Content {
-    /// Opens a file; `None` if there is none.
-    pub(crate) fn open(connector: &str, disk: &dyn Disk, path: &Path) -> Result<Option<Self>> {
-        let fail = |e| ConnectorError::file(connector, "open", path, &e);
-        match disk.metadata(path).map_err(fail)? {
-            None => return Ok(None),
-            Some(m) if m.is_dir => {
-                let message =
-                    format!("{} is a directory; name a file, or a pattern such as \"{0}/*.csv\"", path.display());
-                return Err(ConnectorError::new(connector, message));
-            }
-            Some(m) if !m.is_file => {
-                let message = format!(
-                    "{} is a pipe or a device, which cannot be read a second time after a crash; name a regular file",
-                    path.display()
-                );
-                return Err(ConnectorError::new(connector, message));
-            }
-            Some(_) => {}
-        }
-        let file = disk.open(path, OpenOptions::READ).map_err(fail)?;
+    /// Opens it at its start.
+    pub(crate) fn open(connector: &str, blob: Arc<dyn Blob>) -> Result<Self> {
         let mut magic = [0; 2];
-        let n = file.read_at(&mut magic, 0).map_err(fail)?;
-        let named = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"));
-        let gzip = (magic == [0x1f, 0x8b] || (named && n > 0)).then(|| Gzip::new(Arc::clone(&file)));
-        Ok(Some(Self { connector: connector.to_owned(), path: path.to_owned(), file, gzip, at: 0 }))
+        let n = blob.read_at(&mut magic, 0)?;
+        let named = blob.name().rsplit_once('.').is_some_and(|(_, end)| end.eq_ignore_ascii_case("gz"));
+        let gzip = (magic == [0x1f, 0x8b] || (named && n > 0)).then(|| Gzip::new(Arc::clone(&blob)));
+        Ok(Self { connector: connector.to_owned(), blob, gzip, at: 0 })
+    }
+
+    /// What tells it from another content at the same place.
+    pub(crate) fn version(&self) -> &str {
+        self.blob.version()
     }
 
     /// Whether it is compressed.
@@ -106,11 +107,15 @@ impl Content {
         out.resize(start + count, 0);
         let buf = out.get_mut(start..).unwrap_or_default();
         let read = match &mut self.gzip {
-            None => self.file.read_at(buf, self.at).map_err(|e| ConnectorError::file(&self.connector, "read", &self.path, &e)),
+            None => self.blob.read_at(buf, self.at),
             Some(gzip) => gzip.read(buf).map_err(|e| {
+                // What lies below the decompression speaks for itself.
+                if let Some(inner) = e.get_ref().and_then(|e| e.downcast_ref::<ConnectorError>()) {
+                    return ConnectorError { retry: inner.retry, ..ConnectorError::new(&self.connector, &*inner.message) };
+                }
                 let message = format!(
                     "cannot decompress {} near byte {} of the file (byte {} of its content): {e}; check it with gzip -t",
-                    self.path.display(),
+                    self.blob.name(),
                     gzip.compressed_offset(),
                     self.at
                 );
@@ -136,7 +141,7 @@ impl Content {
             return Ok(());
         }
         if offset < self.at {
-            self.gzip = Some(Gzip::new(Arc::clone(&self.file)));
+            self.gzip = Some(Gzip::new(Arc::clone(&self.blob)));
             self.at = 0;
         }
         let mut skipped = Vec::new();
@@ -153,7 +158,7 @@ impl Content {
     /// The content's length, as far as it is known without decompressing.
     fn len(&self) -> Result<u64> {
         match self.gzip {
-            None => self.file.len().map_err(|e| ConnectorError::file(&self.connector, "measure", &self.path, &e)),
+            None => self.blob.len(),
             Some(_) => Ok(self.at),
         }
     }
@@ -173,7 +178,7 @@ impl Content {
         if head.len() < probe || tail.len() < probe {
             let message = format!(
                 "{} was truncated: {offset} bytes of it have been read before, now it has {}; put the old content back, or start anew with an empty data directory",
-                self.path.display(),
+                self.blob.name(),
                 self.len()?
             );
             return Err(ConnectorError::new(&self.connector, message));
@@ -184,28 +189,16 @@ impl Content {
     /// As [`Content::around`], and refuses content whose identity at `offset` is not `expected` (empty: none is known).
     pub(crate) fn verify(&mut self, offset: u64, expected: &str) -> Result<Around> {
         let around = self.around(offset)?;
-        let got = identity(&around.head, &around.tail);
+        let got = identity(self.version(), &around.head, &around.tail);
         if !expected.is_empty() && got != expected {
+            let fine = if self.version().is_empty() { " (appending to it is fine)" } else { "" };
             let message = format!(
                 "{} was replaced or changed since its first {offset} bytes were read: expected content {expected}, got {got}; \
-                 put the old content back (appending to it is fine), or start anew with an empty data directory",
-                self.path.display()
+                 put the old content back{fine}, or start anew with an empty data directory",
+                self.blob.name()
             );
             return Err(ConnectorError::new(&self.connector, message));
         }
         Ok(around)
     }
-}
-
-/// The error for a file that is gone.
-pub(crate) fn missing(connector: &str, path: &Path, offset: u64) -> ConnectorError {
-    let message = if offset == 0 {
-        format!("{} does not exist; check \"path\" (relative paths start at the SQL file's folder)", path.display())
-    } else {
-        format!(
-            "{} is gone, {offset} bytes of which have been read; put it back, or start anew with an empty data directory",
-            path.display()
-        )
-    };
-    ConnectorError::new(connector, message)
 }

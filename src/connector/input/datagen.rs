@@ -238,7 +238,7 @@ fn list_values(ctx: &Context, field: &Field, list: &Value, options: &Options<'_>
     let mut records = Vec::new();
     split(lines.as_bytes(), 0, Framing::Lines, true, usize::MAX, &mut records)
         .map_err(|_| options.error("a value is longer than 16 MiB"))?;
-    let layout = format.layout(std::path::Path::new(""), &[])?;
+    let layout = format.layout("", &[])?;
     let parsed = format.parse(&layout, lines.as_bytes(), 0, &records)?;
     match parsed.errors.first() {
         Some(e) => Err(options.error(format!("in \"values\": {}", e.message))),

@@ -1,4 +1,4 @@
-//! Reading gzip through [`Disk`](backstay_storage::disk::Disk).
+//! Reading gzip from a [`Blob`].
 //!
 //! Limit: a compressed file can only be read from its start. To go on at an offset, everything before it is decompressed and thrown away
 //! (about 300 MB/s a core): once per file at a restart, and once per range at a replay.
@@ -6,20 +6,21 @@
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
-use backstay_storage::disk::File;
 use flate2::bufread::MultiGzDecoder;
+
+use super::content::Blob;
 
 /// Compressed bytes are read in pieces of this size.
 const PIECE: usize = 256 << 10;
 
 /// The decompressed content of a file, all its members.
 pub(crate) struct Gzip {
-    decoder: MultiGzDecoder<FileReader>,
+    decoder: MultiGzDecoder<BlobReader>,
 }
 
 impl Gzip {
-    pub(crate) fn new(file: Arc<dyn File>) -> Self {
-        Self { decoder: MultiGzDecoder::new(FileReader { file, at: 0, piece: Vec::new(), used: 0 }) }
+    pub(crate) fn new(blob: Arc<dyn Blob>) -> Self {
+        Self { decoder: MultiGzDecoder::new(BlobReader { blob, at: 0, piece: Vec::new(), used: 0 }) }
     }
 
     /// Reads up to `buf.len()` bytes, fewer only at the end.
@@ -42,19 +43,19 @@ impl Gzip {
     }
 }
 
-/// A file as a [`BufRead`].
-struct FileReader {
-    file: Arc<dyn File>,
+/// A blob as a [`BufRead`].
+struct BlobReader {
+    blob: Arc<dyn Blob>,
     at: u64,
     piece: Vec<u8>,
     used: usize,
 }
 
-impl BufRead for FileReader {
+impl BufRead for BlobReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.used >= self.piece.len() {
             self.piece.resize(PIECE, 0);
-            let n = self.file.read_at(&mut self.piece, self.at).map_err(io::Error::other)?;
+            let n = self.blob.read_at(&mut self.piece, self.at).map_err(io::Error::other)?;
             self.piece.truncate(n);
             self.at += n as u64;
             self.used = 0;
@@ -67,7 +68,7 @@ impl BufRead for FileReader {
     }
 }
 
-impl Read for FileReader {
+impl Read for BlobReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.fill_buf()?.read(buf)?;
         self.consume(n);

@@ -115,7 +115,7 @@ impl KafkaInput {
             start: start(&options)?,
             settings,
             metadata,
-            layout: format.layout(std::path::Path::new(""), &[])?,
+            layout: format.layout("", &[])?,
             format,
             replaying: Mutex::default(),
         };

@@ -9,3 +9,5 @@ pub(crate) mod gzip;
 pub(crate) mod kafka;
 pub(crate) mod nexmark;
 pub(crate) mod random;
+pub(crate) mod records;
+pub(crate) mod url;

@@ -2,12 +2,11 @@ use std::io::Write as _;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use backstay_storage::disk::Disk;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::super::super::testing::*;
-use super::super::super::{Next, PartitionPosition, Position};
+use super::super::super::{Chunk, Descriptor, Input, Next, PartitionPosition, Position, Range};
 use super::*;
 
 const CSV: &str = r#"{"name": "csv"}"#;

@@ -1,19 +1,19 @@
-//! Reads files in order, block by block.
+//! Reads contents in order, block by block.
 
 use std::sync::Arc;
 
 use super::super::super::format::csv::Layout;
 use super::super::super::format::split::{Framing, split};
 use super::super::super::{Chunk, ConnectorError, InputReader, Next, Position, Result};
-use super::super::content::{BlockIdentity, Content, PROBE, missing};
+use super::super::content::{BlockIdentity, Content, PROBE};
 use super::{ROWS, Shared};
 
 /// How much is read at once.
 const BLOCK: usize = 1 << 20;
 
-/// Reads the files of one connector.
+/// Reads the contents of one connector.
 #[derive(Debug)]
-pub(super) struct FileReader {
+pub(super) struct ContentReader {
     shared: Arc<Shared>,
     files: Vec<Tracked>,
     /// The file that is being read; behind the last one: a pass is over.
@@ -51,7 +51,7 @@ struct Open {
     eof: bool,
 }
 
-impl FileReader {
+impl ContentReader {
     pub(super) fn open(shared: Arc<Shared>, position: &Position) -> Result<Self> {
         let mut this = Self { shared, files: Vec::new(), current: 0, open: None, progress: false };
         this.list()?;
@@ -62,25 +62,29 @@ impl FileReader {
                     file.offset = p.offset;
                     file.identity.clone_from(&p.identity);
                 }
-                None if this.shared.selects(&p.partition) => {
-                    return Err(missing(&this.shared.connector, &this.shared.path(&p.partition), p.offset));
+                None if this.shared.source.selects(&p.partition) => {
+                    return Err(this.shared.source.missing(&p.partition, p.offset));
                 }
                 // The configuration does not name it any more.
                 None => {}
             }
         }
         for file in &this.files {
-            let mut content = this.shared.open(&file.partition, file.offset)?;
-            if file.offset > 0 {
-                content.verify(file.offset, &file.identity)?;
-            }
+            let verified = this.shared.source.open(&file.partition, file.offset).and_then(|mut content| {
+                if file.offset > 0 {
+                    content.verify(file.offset, &file.identity)?;
+                }
+                Ok(())
+            });
+            // What may pass is met again when it is read, which can wait.
+            verified.or_else(|e| if e.retry { Ok(()) } else { Err(e) })?;
         }
         Ok(this)
     }
 
     /// Adds the files that are new.
     fn list(&mut self) -> Result<()> {
-        for partition in self.shared.list()? {
+        for partition in self.shared.source.list()? {
             if !self.files.iter().any(|f| *f.partition == *partition) {
                 self.files.push(Tracked {
                     partition: Arc::from(partition),
@@ -129,7 +133,8 @@ impl FileReader {
         let probe = file.offset.saturating_sub(PROBE as u64).max(open.start);
         let skip = usize::try_from(probe - open.start).unwrap_or(usize::MAX);
         let bytes = open.buf.get(skip..open.at).unwrap_or_default().to_vec();
-        chunk.identity = Arc::new(BlockIdentity { head: open.head.clone(), start: probe, bytes });
+        let version = open.content.version().to_owned();
+        chunk.identity = Arc::new(BlockIdentity { version, head: open.head.clone(), start: probe, bytes });
         file.offset = end;
         file.identity = chunk.identity.at(end);
         self.open = Some(open);
@@ -143,17 +148,12 @@ impl Tracked {
         if self.done {
             return Ok(None);
         }
-        let path = shared.path(&self.partition);
-        if let Some(idle_at) = self.idle_at {
-            let found = shared
-                .disk
-                .metadata(&path)
-                .map_err(|e| ConnectorError::file(&shared.connector, "look at", &path, &e))?;
-            if found.is_some_and(|m| m.len == idle_at) {
-                return Ok(None);
-            }
+        if let Some(idle_at) = self.idle_at
+            && shared.source.len(&self.partition)? == Some(idle_at)
+        {
+            return Ok(None);
         }
-        let mut content = shared.open(&self.partition, self.offset)?;
+        let mut content = shared.source.open(&self.partition, self.offset)?;
         let around = content.verify(self.offset, &self.identity)?;
         if self.layout.is_none() {
             self.layout = shared.layout(&self.partition)?;
@@ -198,7 +198,7 @@ impl Tracked {
             let message = format!(
                 "{} has grown behind byte {}, in the middle of the record that ended there when it was read; set \"follow\": true for files that \
                  are being written, or begin new records only",
-                shared.path(&self.partition).display(),
+                shared.source.name(&self.partition),
                 self.offset
             );
             return Err(ConnectorError::new(&shared.connector, message));
@@ -226,7 +226,7 @@ impl Open {
     }
 }
 
-impl InputReader for FileReader {
+impl InputReader for ContentReader {
     fn next(&mut self) -> Result<Next> {
         loop {
             if self.current >= self.files.len() {

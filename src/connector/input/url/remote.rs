@@ -1,0 +1,305 @@
+//! What stands behind a URL, in pieces.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ureq::http::Uri;
+use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+use ureq::{Agent, Error};
+
+use super::super::content::Blob;
+use crate::connector::{ConnectorError, Result};
+
+/// What is asked for first: enough for a header, and to tell gzip.
+const FIRST: u64 = 64 << 10;
+/// What is asked for later.
+const PIECE: u64 = 4 << 20;
+/// The most that is taken of a server without range requests.
+const WHOLE: u64 = 64 << 20;
+const CONNECT: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Asks for one URL.
+pub(super) struct Client {
+    connector: String,
+    url: String,
+    name: String,
+    agent: OnceLock<Agent>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("url", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What a server answered.
+struct Answer {
+    version: String,
+    /// The whole's length.
+    len: u64,
+    /// Where `bytes` stand in the whole.
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Client {
+    /// A client that connects when it is first asked; an error says what is wrong with the URL.
+    pub(super) fn new(connector: &str, url: &str) -> Result<Self, String> {
+        let wrong = || "\"path\" must be a URL, such as \"https://example.com/data.json\"".to_owned();
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
+        let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return Err(wrong()) };
+        if !matches!(scheme, "http" | "https") {
+            return Err(format!("\"path\" begins with {scheme}://; there are: http://, https://"));
+        }
+        let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+        let name = format!("{scheme}://{host}{port}{}", uri.path());
+        Ok(Self { connector: connector.to_owned(), url: url.to_owned(), name, agent: OnceLock::new() })
+    }
+
+    pub(super) fn connector(&self) -> &str {
+        &self.connector
+    }
+
+    /// The URL without what may be secret.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn agent(&self) -> Result<&Agent> {
+        if let Some(agent) = self.agent.get() {
+            return Ok(agent);
+        }
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(ANSWER))
+            .timeout_per_read(Some(ANSWER))
+            .accept_encoding("identity")
+            .user_agent(concat!("backstay/", env!("CARGO_PKG_VERSION")));
+        // A plain server may send on to one with TLS; without certificates that fails when it comes to it.
+        let certificates: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
+            .certs
+            .iter()
+            .map(|c| Certificate::from_der(c).to_owned())
+            .collect();
+        if certificates.is_empty() && self.url.starts_with("https") {
+            return Err(self.error(
+                "https needs the system's certificates, and there are none: install the package ca-certificates",
+            ));
+        }
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::Rustls)
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .root_certs(RootCerts::new_with_certs(&certificates));
+        config = config.tls_config(tls.build());
+        Ok(self.agent.get_or_init(|| config.build().new_agent()))
+    }
+
+    fn error(&self, message: impl fmt::Display) -> ConnectorError {
+        ConnectorError::new(&self.connector, format!("{}: {message}", self.name))
+    }
+
+    fn passing(&self, message: impl fmt::Display) -> ConnectorError {
+        ConnectorError { retry: true, ..self.error(message) }
+    }
+
+    /// An error of the connection's; most pass by themselves.
+    fn failed(&self, error: &Error) -> ConnectorError {
+        match error {
+            // What is wrong with a certificate stays wrong.
+            Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => self.error(e),
+            Error::Io(e) => self.passing(e),
+            Error::Timeout(_) => self.passing("the server does not answer in time"),
+            Error::HostNotFound => self.passing("there is no such host, or no answer from the name server"),
+            Error::ConnectionFailed => self.passing("no connection"),
+            Error::Protocol(e) => self.passing(e),
+            Error::BodyExceedsLimit(_) => self.error("the server sends more than was asked for"),
+            // Their texts show the URL.
+            Error::BadUri(_) | Error::Http(_) => self.error("the server sends on to what is no URL"),
+            other => self.error(other),
+        }
+    }
+
+    /// Asks for up to `count` bytes from `start` on.
+    fn get(&self, start: u64, count: u64) -> Result<Answer> {
+        let range = format!("bytes={start}-{}", start.saturating_add(count).saturating_sub(1));
+        let mut response = self.agent()?.get(&self.url).header("Range", range).call().map_err(|e| self.failed(&e))?;
+        let header =
+            |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(|v| v.trim().to_owned());
+        let version = header("etag").or_else(|| header("last-modified")).unwrap_or_default();
+        if let Some(encoding) = header("content-encoding").filter(|e| !e.eq_ignore_ascii_case("identity")) {
+            return Err(
+                self.error(format!("the server sends the content encoded as {encoding}, which was not asked for"))
+            );
+        }
+        let content_range = header("content-range").unwrap_or_default();
+        let status = response.status();
+        match status.as_u16() {
+            206 => {
+                let Some((from, to, len)) = parse_range(&content_range).filter(|(from, _, _)| *from == start) else {
+                    return Err(self.error(format!(
+                        "was asked for bytes from {start} on, and answered with \"Content-Range: {content_range}\"; it must be bytes {start}-<last>/<length>"
+                    )));
+                };
+                let read = response.body_mut().with_config().limit(count.saturating_add(1)).read_to_vec();
+                let bytes = read.map_err(|e| self.failed(&e))?;
+                let expected = (to - from).saturating_add(1);
+                if bytes.len() as u64 != expected {
+                    return Err(self.passing(format!("bytes {from} to {to} were promised, and {} came", bytes.len())));
+                }
+                Ok(Answer { version, len, start, bytes })
+            }
+            200 => {
+                let too_long = || {
+                    self.error(format!(
+                        "the server does not answer range requests, and has more than {} MiB there; download it, and use file_input",
+                        WHOLE >> 20
+                    ))
+                };
+                if header("content-length").and_then(|l| l.parse::<u64>().ok()).is_some_and(|len| len > WHOLE) {
+                    return Err(too_long());
+                }
+                match response.body_mut().with_config().limit(WHOLE + 1).read_to_vec() {
+                    Ok(bytes) if bytes.len() as u64 > WHOLE => Err(too_long()),
+                    Ok(bytes) => Ok(Answer { version, len: bytes.len() as u64, start: 0, bytes }),
+                    Err(Error::BodyExceedsLimit(_)) => Err(too_long()),
+                    Err(e) => Err(self.failed(&e)),
+                }
+            }
+            // There is nothing at that place: the whole is empty, or shorter than it was.
+            416 => match content_range.strip_prefix("bytes */").and_then(|len| len.parse().ok()) {
+                Some(len) => Ok(Answer { version, len, start, bytes: Vec::new() }),
+                None => Err(self.error(format!("there is no byte {start} (status 416)"))),
+            },
+            408 | 425 | 429 | 500..=599 => Err(self.passing(format!("the server answers {status}"))),
+            404 | 410 => Err(self.error(format!("there is nothing there ({status}); check \"path\""))),
+            401 | 403 => Err(self.error(format!(
+                "the server refuses to answer ({status}); the URL may need a user and a password, or has expired"
+            ))),
+            _ => Err(self.error(format!("the server answers {status}"))),
+        }
+    }
+}
+
+/// First and last byte, and the whole's length, of a `Content-Range`.
+fn parse_range(text: &str) -> Option<(u64, u64, u64)> {
+    let (range, len) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (from, to) = range.split_once('-')?;
+    let (from, to, len) = (from.parse().ok()?, to.parse().ok()?, len.parse().ok()?);
+    (from <= to && to < len).then_some((from, to, len))
+}
+
+/// One version of what stands behind the URL.
+pub(super) struct Remote {
+    client: Arc<Client>,
+    version: String,
+    len: u64,
+    /// Where the piece begins that was read last, and the piece.
+    piece: Mutex<(u64, Vec<u8>)>,
+    has_failed: AtomicBool,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { client, version, len, .. } = self;
+        f.debug_struct("Remote").field("client", client).field("version", version).field("len", len).finish()
+    }
+}
+
+impl Remote {
+    pub(super) fn open(client: Arc<Client>) -> Result<Self> {
+        let Answer { version, len, start, bytes } = client.get(0, FIRST)?;
+        Ok(Self { client, version, len, piece: Mutex::new((start, bytes)), has_failed: AtomicBool::new(false) })
+    }
+
+    /// Whether it can be read on.
+    pub(super) fn is_good(&self) -> bool {
+        !self.has_failed.load(Ordering::Relaxed)
+    }
+
+    /// The piece from `at` on, of the same version.
+    fn fetch(&self, at: u64) -> Result<(u64, Vec<u8>)> {
+        let Answer { version, len, start, bytes } = self.client.get(at, PIECE)?;
+        if (&version, len) != (&self.version, self.len) {
+            let of = |version: &str| if version.is_empty() { "no version".to_owned() } else { version.to_owned() };
+            return Err(self.client.error(format!(
+                "it changed while it was read: expected {} and {} bytes, got {} and {len} bytes; url_input is for content that stays: put the old content back, or start \
+                 anew with an empty data directory",
+                of(&self.version),
+                self.len,
+                of(&version)
+            )));
+        }
+        match bytes.is_empty() {
+            true => Err(self.client.passing(format!("nothing came of the bytes from {at} on"))),
+            false => Ok((start, bytes)),
+        }
+    }
+}
+
+impl Blob for Remote {
+    fn name(&self) -> String {
+        self.client.name().to_owned()
+    }
+
+    fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize> {
+        let mut piece = self.piece.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut filled = 0;
+        while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let from = at.saturating_add(filled as u64);
+            if from >= self.len {
+                break;
+            }
+            let in_piece = from.checked_sub(piece.0).and_then(|skip| usize::try_from(skip).ok());
+            match in_piece.and_then(|skip| piece.1.get(skip..)).filter(|there| !there.is_empty()) {
+                Some(there) => {
+                    let n = there.len().min(rest.len());
+                    if let (Some(to), Some(there)) = (rest.get_mut(..n), there.get(..n)) {
+                        to.copy_from_slice(there);
+                    }
+                    filled += n;
+                }
+                None => *piece = self.fetch(from).inspect_err(|_| self.has_failed.store(true, Ordering::Relaxed))?,
+            }
+        }
+        Ok(filled)
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.len)
+    }
+
+    fn version(&self) -> &str {
+        &self.version
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_checked_and_their_secrets_kept() {
+        let client = Client::new("t.c", "https://me:secret@host:81/a/b.csv?token=secret#x").unwrap();
+        assert_eq!(client.name(), "https://host:81/a/b.csv");
+        assert!(!format!("{client:?} {}", client.error("no")).contains("secret"));
+        for (url, why) in
+            [("data.csv", "must be a URL"), ("ftp://h/a", "begins with ftp://"), ("http://", "must be a URL")]
+        {
+            let e = Client::new("t.c", url).unwrap_err();
+            assert!(e.contains(why), "{url}: {e}");
+        }
+    }
+
+    #[test]
+    fn ranges_are_read() {
+        assert_eq!(parse_range("bytes 3-9/20"), Some((3, 9, 20)));
+        for wrong in ["bytes 3-9/*", "bytes 9-3/20", "bytes 3-20/20", "3-9/20", "bytes */20", ""] {
+            assert_eq!(parse_range(wrong), None, "{wrong}");
+        }
+    }
+}
