@@ -17,6 +17,7 @@ mod error;
 pub(crate) mod format;
 pub mod input;
 mod kafka;
+mod objects;
 pub mod options;
 pub mod output;
 mod patience;

@@ -6,21 +6,23 @@ use std::sync::Arc;
 
 use super::config::ConnectorConfig;
 use super::input::kafka::KafkaInput;
-use super::input::{datagen, file, nexmark, url};
+use super::input::{datagen, file, nexmark, objects, url};
 use super::options::suggestion;
 use super::output::file::FileOutput;
 use super::output::kafka::KafkaOutput;
 use super::output::null::NullOutput;
+use super::output::objects::ObjectsOutput;
 use super::output::postgres::PostgresOutput;
+use super::output::stdout::StdoutOutput;
 use super::{ConnectorError, Context, Input, Output, Result};
 
 /// Input transports.
-pub const INPUTS: &[&str] = &["file_input", "url_input", "kafka_input", "nexmark", "datagen"];
+pub const INPUTS: &[&str] = &["file_input", "url_input", "s3_input", "kafka_input", "nexmark", "datagen"];
 /// Output transports.
-pub const OUTPUTS: &[&str] = &["file_output", "kafka_output", "postgres_output", "null_output"];
+pub const OUTPUTS: &[&str] =
+    &["file_output", "s3_output", "kafka_output", "postgres_output", "stdout_output", "null_output"];
 /// Feldera's transports that are not here yet.
 const LATER: &[&str] = &[
-    "s3_input",
     "http_input",
     "http_output",
     "adhoc_input",
@@ -96,6 +98,7 @@ pub fn input(config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Input>> {
     let config = &config.expand(&ctx.name, &ctx.variables)?;
     match config.transport.name.as_str() {
         "file_input" => Ok(Box::new(file::new(config, &ctx)?)),
+        "s3_input" => Ok(Box::new(objects::new(config, &ctx)?)),
         "url_input" => Ok(Box::new(url::new(config, &ctx)?)),
         "kafka_input" => Ok(Box::new(KafkaInput::new(config, &ctx)?)),
         "nexmark" => generated(config, &ctx).and_then(|()| Ok(Box::new(nexmark::new(config, &ctx)?) as Box<dyn Input>)),
@@ -114,6 +117,8 @@ pub fn output(config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Output>>
         "file_output" => Ok(Box::new(FileOutput::new(config, &ctx)?)),
         "kafka_output" => Ok(Box::new(KafkaOutput::new(config, &ctx)?)),
         "null_output" => Ok(Box::new(NullOutput::new(config, &ctx)?)),
+        "s3_output" => Ok(Box::new(ObjectsOutput::new(config, &ctx)?)),
+        "stdout_output" => Ok(Box::new(StdoutOutput::new(config, &ctx, std::io::stdout())?)),
         "postgres_output" => Ok(Box::new(PostgresOutput::new(config, &ctx)?)),
         other => Err(unknown(&ctx.name, other, "a view", OUTPUTS, INPUTS)),
     }

@@ -17,6 +17,7 @@ mod full_disk;
 mod kafka;
 mod kill;
 mod late;
+mod objects;
 mod postgres;
 mod process;
 mod query;

@@ -5,7 +5,8 @@
 //! is not made to deceive; a change in the middle of a file is found at replay by the rows' hash (invariant 3 of the design).
 
 use std::fmt::{self, Debug};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -23,6 +24,61 @@ pub(crate) trait Blob: Debug + Send + Sync {
     /// What tells this content from another one at the same place; empty if there is no such thing.
     fn version(&self) -> &str {
         ""
+    }
+}
+
+/// The piece of something far away that was read last.
+#[derive(Default)]
+pub(crate) struct Piece {
+    /// Where it begins, and the bytes.
+    last: Mutex<(u64, Vec<u8>)>,
+    has_failed: AtomicBool,
+}
+
+impl Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Piece")
+    }
+}
+
+impl Piece {
+    pub(crate) fn new(start: u64, bytes: Vec<u8>) -> Self {
+        Self { last: Mutex::new((start, bytes)), has_failed: AtomicBool::new(false) }
+    }
+
+    /// Whether every piece came.
+    pub(crate) fn is_good(&self) -> bool {
+        !self.has_failed.load(Ordering::Relaxed)
+    }
+
+    /// As [`Blob::read_at`] of what has `len` bytes; `fetch` gives a piece that has the byte that it is asked for.
+    pub(crate) fn read_at(
+        &self,
+        buf: &mut [u8],
+        at: u64,
+        len: u64,
+        fetch: impl Fn(u64) -> Result<(u64, Vec<u8>)>,
+    ) -> Result<usize> {
+        let mut piece = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut filled = 0;
+        while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let from = at.saturating_add(filled as u64);
+            if from >= len {
+                break;
+            }
+            let in_piece = from.checked_sub(piece.0).and_then(|skip| usize::try_from(skip).ok());
+            match in_piece.and_then(|skip| piece.1.get(skip..)).filter(|there| !there.is_empty()) {
+                Some(there) => {
+                    let n = there.len().min(rest.len());
+                    if let (Some(to), Some(there)) = (rest.get_mut(..n), there.get(..n)) {
+                        to.copy_from_slice(there);
+                    }
+                    filled += n;
+                }
+                None => *piece = fetch(from).inspect_err(|_| self.has_failed.store(true, Ordering::Relaxed))?,
+            }
+        }
+        Ok(filled)
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod glob;
 pub(crate) mod gzip;
 pub(crate) mod kafka;
 pub(crate) mod nexmark;
+pub(crate) mod objects;
 pub(crate) mod random;
 pub(crate) mod records;
 pub(crate) mod url;

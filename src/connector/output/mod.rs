@@ -3,4 +3,6 @@
 pub(crate) mod file;
 pub(crate) mod kafka;
 pub(crate) mod null;
+pub(crate) mod objects;
 pub(crate) mod postgres;
+pub(crate) mod stdout;

@@ -429,5 +429,5 @@ fn settings_are_checked() {
     assert!(fail(&one("a", "", r#"{"name": "csv", "config": {"null_valus": []}}"#)).contains("did you mean"));
     assert!(fail(r#"{"transport": {"name": "file_inptu"}}"#).contains("did you mean \"file_input\"?"));
     assert!(fail(r#"{"transport": {"name": "file_output"}}"#).contains("not one for a table"));
-    assert!(fail(r#"{"transport": {"name": "s3_input"}}"#).contains("not supported yet"));
+    assert!(fail(r#"{"transport": {"name": "delta_table_input"}}"#).contains("not supported yet"));
 }

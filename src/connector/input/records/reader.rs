@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::super::format::csv::Layout;
 use super::super::super::format::split::{Framing, split};
+use super::super::super::patience::insist;
 use super::super::super::{Chunk, ConnectorError, InputReader, Next, Position, Result};
 use super::super::content::{BlockIdentity, Content, PROBE};
 use super::{ROWS, Shared};
@@ -54,7 +55,7 @@ struct Open {
 impl ContentReader {
     pub(super) fn open(shared: Arc<Shared>, position: &Position) -> Result<Self> {
         let mut this = Self { shared, files: Vec::new(), current: 0, open: None, progress: false };
-        this.list()?;
+        insist(this.shared.source.patience(), || this.list())?;
         for p in &position.partitions {
             let found = this.files.iter_mut().find(|f| *f.partition == *p.partition);
             match found {

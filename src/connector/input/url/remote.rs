@@ -2,15 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Error};
 
-use super::super::content::Blob;
+use super::super::content::{Blob, Piece};
 use crate::connector::{ConnectorError, Result};
 
 /// What is asked for first: enough for a header, and to tell gzip.
@@ -198,9 +197,7 @@ pub(super) struct Remote {
     client: Arc<Client>,
     version: String,
     len: u64,
-    /// Where the piece begins that was read last, and the piece.
-    piece: Mutex<(u64, Vec<u8>)>,
-    has_failed: AtomicBool,
+    piece: Piece,
 }
 
 impl fmt::Debug for Remote {
@@ -213,12 +210,12 @@ impl fmt::Debug for Remote {
 impl Remote {
     pub(super) fn open(client: Arc<Client>) -> Result<Self> {
         let Answer { version, len, start, bytes } = client.get(0, FIRST)?;
-        Ok(Self { client, version, len, piece: Mutex::new((start, bytes)), has_failed: AtomicBool::new(false) })
+        Ok(Self { client, version, len, piece: Piece::new(start, bytes) })
     }
 
     /// Whether it can be read on.
     pub(super) fn is_good(&self) -> bool {
-        !self.has_failed.load(Ordering::Relaxed)
+        self.piece.is_good()
     }
 
     /// The piece from `at` on, of the same version.
@@ -247,26 +244,7 @@ impl Blob for Remote {
     }
 
     fn read_at(&self, buf: &mut [u8], at: u64) -> Result<usize> {
-        let mut piece = self.piece.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut filled = 0;
-        while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            let from = at.saturating_add(filled as u64);
-            if from >= self.len {
-                break;
-            }
-            let in_piece = from.checked_sub(piece.0).and_then(|skip| usize::try_from(skip).ok());
-            match in_piece.and_then(|skip| piece.1.get(skip..)).filter(|there| !there.is_empty()) {
-                Some(there) => {
-                    let n = there.len().min(rest.len());
-                    if let (Some(to), Some(there)) = (rest.get_mut(..n), there.get(..n)) {
-                        to.copy_from_slice(there);
-                    }
-                    filled += n;
-                }
-                None => *piece = self.fetch(from).inspect_err(|_| self.has_failed.store(true, Ordering::Relaxed))?,
-            }
-        }
-        Ok(filled)
+        self.piece.read_at(buf, at, self.len, |from| self.fetch(from))
     }
 
     fn len(&self) -> Result<u64> {
