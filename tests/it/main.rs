@@ -8,6 +8,8 @@
 mod changes;
 mod cli;
 mod commit_cost;
+#[path = "../connectors/mod.rs"]
+mod connectors;
 mod damage;
 mod demo;
 mod differential;

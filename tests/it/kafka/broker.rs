@@ -17,17 +17,17 @@ use crate::process::repository;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A broker. One that the test did not start is left alone.
-pub(super) struct Broker {
+pub struct Broker {
     dir: tempfile::TempDir,
-    pub(super) address: String,
+    pub address: String,
 }
 
 /// A message's key and value.
-pub(super) type Pair = (Option<String>, Option<String>);
+pub type Pair = (Option<String>, Option<String>);
 
 impl Broker {
     /// Starts one; `None`, said on standard error, if there can be none here and `BACKSTAY_REQUIRE_SERVERS` is not set.
-    pub(super) fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         match script("start", &dir) {
             Ok(address) => Some(Self { dir, address }),
@@ -40,15 +40,15 @@ impl Broker {
     }
 
     /// Whether it can be killed.
-    pub(super) fn is_own() -> bool {
+    pub fn is_own() -> bool {
         std::env::var_os("BACKSTAY_TEST_KAFKA").is_none()
     }
 
-    pub(super) fn kill(&self) {
+    pub fn kill(&self) {
         script("kill", &self.dir).unwrap();
     }
 
-    pub(super) fn restart(&self) {
+    pub fn restart(&self) {
         script("start", &self.dir).unwrap();
     }
 
@@ -63,7 +63,7 @@ impl Broker {
     }
 
     /// Makes topics of so many partitions.
-    pub(super) fn create(&self, topics: &[(&str, i32)]) {
+    pub fn create(&self, topics: &[(&str, i32)]) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let new = topics.iter().map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1)));
         let new: Vec<_> = new.collect();
@@ -73,7 +73,7 @@ impl Broker {
     }
 
     /// Deletes a topic, and waits until it is gone.
-    pub(super) fn delete(&self, topic: &str) {
+    pub fn delete(&self, topic: &str) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let admin = self.admin();
         for result in runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new())).unwrap() {
@@ -91,7 +91,7 @@ impl Broker {
     }
 
     /// Deletes the messages of partition 0 before an offset, or all there are, as retention does.
-    pub(super) fn delete_before(&self, topic: &str, offset: i64) {
+    pub fn delete_before(&self, topic: &str, offset: i64) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let admin = self.admin();
         let (_, high) = admin.inner().fetch_watermarks(topic, 0, PATIENCE).unwrap();
@@ -100,7 +100,7 @@ impl Broker {
         runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).unwrap();
     }
 
-    pub(super) fn producer(&self, transactional_id: Option<&str>) -> BaseProducer {
+    pub fn producer(&self, transactional_id: Option<&str>) -> BaseProducer {
         let mut settings = self.settings();
         settings.set("enable.idempotence", "true");
         match transactional_id {
@@ -111,7 +111,7 @@ impl Broker {
     }
 
     /// Sends values, and waits until the broker has them.
-    pub(super) fn send(&self, topic: &str, values: &[String]) {
+    pub fn send(&self, topic: &str, values: &[String]) {
         let producer = self.producer(None);
         for value in values {
             producer.send(BaseRecord::<[u8], str>::to(topic).payload(value)).unwrap();
@@ -120,7 +120,7 @@ impl Broker {
     }
 
     /// Key and value of every committed message of a topic, by partition in order.
-    pub(super) fn read(&self, topic: &str) -> BTreeMap<i32, Vec<Pair>> {
+    pub fn read(&self, topic: &str) -> BTreeMap<i32, Vec<Pair>> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let pair = |m: OwnedMessage| (m.key().map(text), m.payload().map(text));
         let pairs =
@@ -129,7 +129,7 @@ impl Broker {
     }
 
     /// Every committed message of a topic, by partition in order.
-    pub(super) fn messages(&self, topic: &str) -> BTreeMap<i32, Vec<OwnedMessage>> {
+    pub fn messages(&self, topic: &str) -> BTreeMap<i32, Vec<OwnedMessage>> {
         let mut settings = self.settings();
         settings.set("group.id", "test").set("isolation.level", "read_committed").set("enable.partition.eof", "true");
         let consumer: BaseConsumer = settings.create().unwrap();
@@ -154,7 +154,7 @@ impl Broker {
 }
 
 /// A row for each id, as the tests' programs read them.
-pub(super) fn ids(ids: std::ops::Range<u64>) -> Vec<String> {
+pub fn ids(ids: std::ops::Range<u64>) -> Vec<String> {
     ids.map(|id| format!("{{\"id\": {id}}}")).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Kafka to SQL to Kafka, against a real broker (`tests/servers/kafka`).
 
-mod broker;
+pub mod broker;
 mod faults;
 mod kills;
 mod metadata;

@@ -3,7 +3,7 @@
 mod contents;
 mod crashes;
 mod refusals;
-mod server;
+pub mod server;
 
 use crate::cli::Place;
 use server::{Database, Server};
