@@ -23,6 +23,7 @@ fn schema() -> SchemaRef {
 
 fn context(disk: &SimDisk, pipeline: &str, schema: SchemaRef) -> Context {
     Context {
+        append_only: false,
         name: "r.c".to_owned(),
         pipeline: pipeline.to_owned(),
         schema,

@@ -138,6 +138,9 @@ fn event(json: &Json, scan: &mut Scan<'_>, row: usize, cells: &mut Cells<'_>) ->
         return Ok(&[]);
     }
     let Some(op) = event.op else { return Err(scan.error("the event has no \"op\"")) };
+    if json.append_only && op != Op::Insert {
+        return Err(scan.error("an update or delete, but the table is append-only"));
+    }
     let is_keyed = !json.primary_key.is_empty();
     let missing = |scan: &Scan<'_>| {
         scan.error(

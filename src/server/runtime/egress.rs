@@ -21,7 +21,7 @@ use super::query::ask;
 use crate::circuit::Delta;
 use crate::connector::Context;
 use crate::connector::config::FormatConfig;
-use crate::connector::format::render::Renderer;
+use crate::connector::format::render::{Carrier, Renderer};
 use crate::pipeline::feed::Feed;
 use crate::server::error::{ApiError, Result};
 use crate::server::extract::{Path, Query};
@@ -147,7 +147,7 @@ fn renderer(view: &View, kind: Kind) -> crate::connector::Result<Renderer> {
         base_dir: std::path::PathBuf::new(),
         variables: std::collections::BTreeMap::new(),
     };
-    Renderer::new(Some(&FormatConfig { name: name.to_owned(), config: json!({}) }), &context)
+    Renderer::new(Some(&FormatConfig { name: name.to_owned(), config: json!({}) }), &context, &Carrier::File)
 }
 
 /// The step of the last event that a client had, `scope:step`.

@@ -128,6 +128,11 @@ fn parse(table: &Table, asked: &Asked, body: &[u8]) -> Result<Parsed> {
     set("update_format", asked.update_format.as_ref().map(|name| json!(name)));
     set("headers", asked.headers.map(|headers| json!(headers)));
     set("delimiter", asked.delimiter.as_ref().map(|delimiter| json!(delimiter)));
+    // What makes several rows of one document is for connectors, which keep these together.
+    if let Some(other) = asked.update_format.as_deref().filter(|f| !["insert_delete", "raw"].contains(f)) {
+        let message = format!("there is no \"update_format\": {other:?} for pushed rows; there are: insert_delete, raw");
+        return Err(ApiError::bad_request(message));
+    }
     check_flavor(table, asked.json_flavor.as_deref())?;
     let config = FormatConfig { name: asked.format.clone(), config: Value::Object(config) };
     let context = Context {
@@ -144,6 +149,10 @@ fn parse(table: &Table, asked: &Asked, body: &[u8]) -> Result<Parsed> {
     let mut records = Vec::new();
     let mut start = 0;
     let mut header: &[u8] = &[];
+    if !["json", "csv"].contains(&asked.format.as_str()) {
+        let message = format!("there is no format {:?} for pushed rows; there are: json, csv", asked.format);
+        return Err(ApiError::bad_request(message));
+    }
     if asked.format == "json" {
         let values = document::values(body, asked.array);
         let values = values
@@ -153,6 +162,7 @@ fn parse(table: &Table, asked: &Asked, body: &[u8]) -> Result<Parsed> {
             text_end: range.end,
             end: range.end,
             broken: false,
+            absent: false,
         };
         records.extend(values.into_iter().map(record));
     } else {
@@ -161,12 +171,12 @@ fn parse(table: &Table, asked: &Asked, body: &[u8]) -> Result<Parsed> {
         };
         if format.has_header() {
             let mut first = Vec::new();
-            start = split::split(body, 0, format.delimiter(), true, 1, &mut first).map_err(too_long)?;
+            start = split::split(body, 0, format.framing(), true, 1, &mut first).map_err(too_long)?;
             header = first.first().and_then(|r| body.get(r.start..r.text_end)).unwrap_or_default();
         }
-        split::split(body, start, format.delimiter(), true, usize::MAX, &mut records).map_err(too_long)?;
+        split::split(body, start, format.framing(), true, usize::MAX, &mut records).map_err(too_long)?;
     }
-    let layout = format.layout(std::path::Path::new("the body"), header).map_err(misconfigured)?;
+    let layout = format.layout("the body", header).map_err(misconfigured)?;
     let parsed = format.parse(&layout, body, 0, &records).map_err(misconfigured)?;
     if !parsed.errors.is_empty() {
         return Err(unparsed(&parsed.errors));
