@@ -70,7 +70,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         control.pause();
     }
     let _api = match &args.api_socket {
-        Some(path) => Some(serve(path, &program, &control, &env, options.config.storage.is_some())?),
+        Some(path) => Some(serve(path, &program, &control, &env, &options)?),
         None => None,
     };
     let mut progress = Progress::new(Arc::clone(&env.clock));
@@ -121,7 +121,7 @@ fn serve(
     program: &Arc<sql::Program>,
     control: &Arc<Control>,
     env: &Environment,
-    stored: bool,
+    options: &Options,
 ) -> Result<tokio::runtime::Runtime, Failure> {
     let failed = |e: std::io::Error| Failure::new(1, format!("--api-socket {}: {e}", path.display()));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -133,12 +133,13 @@ fn serve(
     control.keep_changes();
     let listener = runtime.block_on(runtime::bind(path)).map_err(failed)?;
     let served = Arc::new(runtime::Served {
+        name: options.name.clone().unwrap_or_else(|| options.default_name.clone()),
         program: Arc::clone(program),
         control: Arc::clone(control),
         clock: Arc::clone(&env.clock),
         process: uuid::Uuid::new_v4(),
         begun_ms: env.clock.wall_ms(),
-        stored,
+        stored: options.config.storage.is_some(),
     });
     runtime.spawn(runtime::serve(listener, served));
     Ok(runtime)

@@ -384,12 +384,15 @@ impl Pipeline {
         self.env.scheduler.pass();
         let watermarks = self.watermarks.values();
         self.watermarks.advance(&mut tables).map_err(CircuitError::arrow("LATENESS"))?;
+        let begun = self.env.clock.elapsed();
         self.runtime.submit(StepInput { step, clock_ms, tables, watermarks })?;
         let done = self.runtime.complete()?;
+        let computed = self.env.clock.elapsed();
         if let (true, Some(store)) = (self.logged && checked(Check::WriteAhead), &self.store) {
             let log = store.log();
             log.wait_durable(log.next_seq() - 1)?;
         }
+        let committed = self.env.clock.elapsed();
         self.state.step = step;
         self.state.clock_ms = clock_ms;
         self.state.next_due_ms = done.next_due_ms;
@@ -407,7 +410,14 @@ impl Pipeline {
                 output.send(step, Arc::clone(delta));
             }
         }
-        self.control.update(|s| s.evaluation_errors += failed);
+        let is_logged = self.logged;
+        self.control.update(|s| {
+            s.evaluation_errors += failed;
+            s.step_time.add(computed.saturating_sub(begun));
+            if is_logged {
+                s.commit_time.add(committed.saturating_sub(computed));
+            }
+        });
         self.pump()?;
         self.report();
         Ok(())
@@ -525,7 +535,9 @@ impl Pipeline {
         if let Some((step, _info)) = checkpointer.poll()? {
             let now = self.env.clock.elapsed();
             let asked = self.checkpoint_asked;
+            let took = now.saturating_sub(self.checkpoint_begun);
             self.control.update(|s| {
+                s.checkpoint_time.add(took);
                 s.checkpoint = Some((step, now));
                 s.checkpoints += 1;
                 s.checkpoint_request = s.checkpoint_request.max(asked);

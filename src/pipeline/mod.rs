@@ -24,6 +24,7 @@ pub mod controller;
 pub mod error;
 pub mod feed;
 mod hash;
+pub mod histogram;
 pub mod input;
 mod open;
 pub mod output;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam::channel::{self, Receiver, Sender};
 
 use crate::pipeline::feed::Feed;
+use crate::pipeline::histogram::Histogram;
 use crate::pipeline::push::Pushes;
 use crate::pipeline::query::Asked;
 
@@ -65,6 +66,12 @@ pub struct Snapshot {
     pub troubles: Vec<String>,
     /// Rows that steps took from inputs, over the pipeline's life, and that all outputs have delivered.
     pub completed_rows: u64,
+    /// How long the circuit took for each step of this process.
+    pub step_time: Histogram,
+    /// How long each step then waited for its record to be durable.
+    pub commit_time: Histogram,
+    /// How long checkpoints took, from the freeze to the commit.
+    pub checkpoint_time: Histogram,
     /// The inputs, in the program's order.
     pub inputs: Vec<InputFigures>,
     /// The outputs, in the program's order.

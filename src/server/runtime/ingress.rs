@@ -130,7 +130,8 @@ fn parse(table: &Table, asked: &Asked, body: &[u8]) -> Result<Parsed> {
     set("delimiter", asked.delimiter.as_ref().map(|delimiter| json!(delimiter)));
     // What makes several rows of one document is for connectors, which keep these together.
     if let Some(other) = asked.update_format.as_deref().filter(|f| !["insert_delete", "raw"].contains(f)) {
-        let message = format!("there is no \"update_format\": {other:?} for pushed rows; there are: insert_delete, raw");
+        let message =
+            format!("there is no \"update_format\": {other:?} for pushed rows; there are: insert_delete, raw");
         return Err(ApiError::bad_request(message));
     }
     check_flavor(table, asked.json_flavor.as_deref())?;

@@ -4,8 +4,11 @@
 
 mod egress;
 mod ingress;
+mod metrics;
 mod query;
 mod stats;
+
+pub(super) use metrics::CONTENT_TYPE as METRICS_TYPE;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +31,8 @@ use crate::sql::Program;
 /// What the routes know of their pipeline.
 #[derive(Debug)]
 pub struct Served {
+    /// The pipeline's name.
+    pub name: String,
     /// Its program.
     pub program: Arc<Program>,
     /// The door to its controller.
@@ -87,6 +92,7 @@ fn router(served: Arc<Served>) -> Router {
         .route("/checkpoint", post(checkpoint))
         .route("/checkpoint_status", get(checkpoint_status))
         .route("/query", get(query::query))
+        .route("/metrics", get(metrics::metrics))
         .route("/circuit", get(query::circuit))
         .route("/ingress/{table}", post(ingress::push))
         .route("/egress/{view}", get(egress::listen).post(egress::listen))

@@ -84,7 +84,7 @@ fn shape(served: &Served, now: &Snapshot) -> Value {
 }
 
 /// The relation that a connector belongs to.
-fn stream(endpoint: &str) -> &str {
+pub(super) fn stream(endpoint: &str) -> &str {
     endpoint.split_once('.').map_or(endpoint, |(relation, _)| relation)
 }
 
@@ -145,14 +145,14 @@ fn millis(duration: Duration) -> u64 {
 
 /// Memory of this process that is in RAM.
 #[expect(clippy::disallowed_methods, reason = "the kernel's figures of this process are no state")]
-fn resident_bytes() -> u64 {
+pub(super) fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }
 
 /// Processor time of this process.
-fn cpu_msecs() -> u64 {
+pub(super) fn cpu_msecs() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     u64::try_from(time.tv_sec * 1000 + time.tv_nsec / 1_000_000).unwrap_or(0)
 }

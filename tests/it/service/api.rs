@@ -28,6 +28,27 @@ fn a_pipelines_life() {
     let stats = service.stats("p").unwrap();
     assert_eq!(stats["global_metrics"]["total_processed_records"], 1000);
     assert_eq!(stats["inputs"][0]["metrics"]["end_of_input"], true);
+    let metrics = service.get("/metrics");
+    assert!(metrics.head.contains("content-type: text/plain; version=0.0.4"), "{}", metrics.head);
+    for line in [
+        "backstay_input_records_total{pipeline=\"p\",relation=\"t\",connector=\"g\"} 1000",
+        "# TYPE backstay_step_duration_seconds histogram",
+        "backstay_running{pipeline=\"p\"} 0",
+    ] {
+        assert!(metrics.body.lines().any(|l| l == line), "{line} is not in\n{}", metrics.body);
+    }
+    let count = |name: &str| {
+        let line = metrics.body.lines().find(|l| l.starts_with(&format!("backstay_{name}{{"))).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    assert!(count("step_duration_seconds_count") >= count("steps_total"));
+    assert!(count("commit_wait_seconds_count") > 0.0 && count("process_cpu_seconds_total") > 0.0);
+    assert_eq!(service.get("/v0/pipelines/p/metrics").status, 200);
+    let circuit = service.get("/v0/pipelines/p/circuit").json();
+    assert_eq!(
+        (&circuit["operators"][0]["kind"], &circuit["operators"][0]["rows_in"]),
+        (&json!("table"), &json!(1000))
+    );
     let one = service.get("/v0/pipelines/p/tables/t/connectors/g/stats").json();
     assert_eq!(one["metrics"]["total_records"], 1000);
 

@@ -4,6 +4,7 @@ mod guard;
 mod lifecycle;
 mod logs;
 mod meta;
+mod metrics;
 mod pipelines;
 mod proxy;
 
@@ -22,6 +23,8 @@ pub(super) fn router(manager: Arc<Manager>) -> Router {
         .route("/v0/config", get(meta::config))
         .route("/v0/config/session", get(meta::session))
         .route("/v0/config/demos", get(meta::demos))
+        .route("/metrics", get(metrics::metrics))
+        .route("/v0/metrics", get(metrics::metrics))
         .route("/config/authentication", get(meta::authentication))
         .route("/v0/cluster_healthz", get(meta::cluster_health))
         .route("/v0/validate_program", post(meta::validate_program))
@@ -39,6 +42,7 @@ pub(super) fn router(manager: Arc<Manager>) -> Router {
         .route("/v0/pipelines/{name}/dismiss_error", post(lifecycle::dismiss_error))
         .route("/v0/pipelines/{name}/logs", get(logs::logs))
         .route("/v0/pipelines/{name}/stats", get(proxy::pass))
+        .route("/v0/pipelines/{name}/metrics", get(metrics::of_pipeline))
         .route("/v0/pipelines/{name}/circuit", get(proxy::pass))
         .route("/v0/pipelines/{name}/ingress/{table}", post(proxy::pass))
         .route("/v0/pipelines/{name}/egress/{view}", get(proxy::pass).post(proxy::pass))
