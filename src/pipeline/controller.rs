@@ -141,6 +141,17 @@ pub(crate) struct Pipeline {
 
 /// Runs a pipeline until it is asked to stop, fails, or (with `until_end`) has nothing more to do.
 pub fn run(program: &Arc<Program>, options: &Options, env: &Environment, control: &Arc<Control>) -> Result<Summary> {
+    let result = run_to_its_end(program, options, env, control);
+    control.set_doors(None, None);
+    result
+}
+
+fn run_to_its_end(
+    program: &Arc<Program>,
+    options: &Options,
+    env: &Environment,
+    control: &Arc<Control>,
+) -> Result<Summary> {
     let begun = env.clock.elapsed();
     let mut pipeline = Pipeline::open(program, options, env, control, false)?;
     let from = pipeline.state.step;
@@ -232,8 +243,7 @@ impl Pipeline {
         }
         self.control.update(|s| s.phase = Phase::Running);
         self.pushes.begin(self.parker.unparker().clone());
-        self.control.set_pushes(Arc::clone(&self.pushes));
-        self.control.set_feed(self.feed.clone());
+        self.control.set_doors(Some(Arc::clone(&self.pushes)), self.feed.clone());
         loop {
             if self.control.stopping() {
                 return Ok(false);
@@ -479,7 +489,8 @@ impl Pipeline {
             .fault_tolerance
             .checkpoint_interval
             .is_some_and(|i| self.env.clock.elapsed().saturating_sub(self.checkpoint_begun) >= i);
-        let full = self.logged && store.log().bytes() > storage.max_log_bytes;
+        // Pushed rows are logged at any level.
+        let full = store.log().bytes() > storage.max_log_bytes;
         if requested || due || full {
             let next = self.next_log_record();
             self.begin_checkpoint(next)?;

@@ -66,7 +66,9 @@ impl Feed {
                 view.deltas.push_back((step, Arc::clone(delta), now));
             }
             let is_old = |(_, _, at): &(u64, Arc<Delta>, Duration)| now.saturating_sub(*at) > MOST_AGE;
-            while view.deltas.front().is_some_and(|oldest| view.bytes > MOST_BYTES || is_old(oldest)) {
+            // The newest is there for those that keep up, however large it is.
+            let is_over = |view: &View| view.bytes > MOST_BYTES && view.deltas.len() > 1;
+            while view.deltas.front().is_some_and(|oldest| is_over(view) || is_old(oldest)) {
                 if let Some((step, delta, _)) = view.deltas.pop_front() {
                     view.bytes -= size(&delta);
                     view.from = step;

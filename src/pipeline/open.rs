@@ -131,7 +131,7 @@ impl Pipeline {
             program,
             store.as_ref(),
             &|table| known(table).position,
-            (state.step, state.incarnation),
+            (state.step, state.incarnation, copy_of.is_some()),
         )?);
         for (table, definition) in program.tables.iter().enumerate().filter(|(table, _)| !is_late(*table)) {
             let hasher = RowHasher::new(&definition.schema, definition.is_append_only())?;
@@ -317,7 +317,10 @@ pub(super) fn check_places(inputs: &[(&str, &dyn Input)], known: &BTreeMap<Strin
     }
     for (name, input) in inputs {
         let own = known.get(*name).map(|s| s.position.partitions.as_slice()).unwrap_or_default();
-        for (other, state) in known.iter().filter(|(other, _)| *other != name && table(other) == table(name)) {
+        // What was pushed stands in the log, which no connector reads.
+        let is_pushed = |other: &str| other.ends_with(&format!(".{CONNECTOR}"));
+        let others = known.iter().filter(|(other, _)| *other != name && table(other) == table(name));
+        for (other, state) in others.filter(|(other, _)| !is_pushed(other)) {
             let other_now = inputs.iter().find(|(n, _)| n == other).map(|(_, input)| *input);
             let taken = state.position.partitions.iter().map(|p| p.partition.as_str()).find(|partition| {
                 input.selects(partition)

@@ -152,12 +152,10 @@ impl Control {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn set_feed(&self, feed: Option<Arc<Feed>>) {
+    /// Where rows are pushed and changes kept from now on; nowhere, once the pipeline has ended: they hold its store.
+    pub(crate) fn set_doors(&self, pushes: Option<Arc<Pushes>>, feed: Option<Arc<Feed>>) {
+        *self.pushes.lock().unwrap_or_else(PoisonError::into_inner) = pushes;
         *self.feed.lock().unwrap_or_else(PoisonError::into_inner) = feed;
-    }
-
-    pub(crate) fn set_pushes(&self, pushes: Arc<Pushes>) {
-        *self.pushes.lock().unwrap_or_else(PoisonError::into_inner) = Some(pushes);
     }
 
     /// Asks for a graceful stop: no more cuts, finish the step, checkpoint, end.

@@ -41,6 +41,8 @@ pub(super) struct Keys {
     /// Since the last freeze: known, or forgotten.
     changed: BTreeMap<u128, Option<Known>>,
     spine: Option<Spine>,
+    /// Whether there are checkpoints.
+    is_kept: bool,
 }
 
 /// The hash by which a key is known.
@@ -50,15 +52,18 @@ pub fn hash(table: &str, key: &str) -> u128 {
 
 impl Keys {
     /// The keys that the store's checkpoint has.
-    pub(super) fn open(tables: usize, store: Option<&Store>) -> StorageResult<Self> {
-        let mut this = Self { order: vec![VecDeque::new(); tables], ..Self::default() };
+    /// Keys of pushes that `is_there` denies are left out: a savepoint's copy does not have what stood in the log only.
+    pub(super) fn open(tables: usize, store: Option<&Store>, is_there: &dyn Fn(&Known) -> bool) -> StorageResult<Self> {
+        let is_kept = store.is_some();
+        let mut this = Self { order: vec![VecDeque::new(); tables], is_kept, ..Self::default() };
         let Some(store) = store.filter(|s| s.spine_names().iter().any(|name| name == SPINE)) else { return Ok(this) };
         let spine = store.spine(SPINE, Discipline::Latest, FORMAT)?;
         let mut cursor = spine.cursor()?;
-        let mut found = Vec::new();
+        let (mut found, mut denied) = (Vec::new(), Vec::new());
         while cursor.valid() {
             if let (Ok(key), Some(known)) = (cursor.key().try_into(), Known::decode(cursor.value())) {
-                found.push((u128::from_be_bytes(key), known));
+                let key = u128::from_be_bytes(key);
+                if is_there(&known) { found.push((key, known)) } else { denied.push(key) }
             }
             cursor.next()?;
         }
@@ -66,7 +71,7 @@ impl Keys {
         for (key, known) in found {
             this.remember(key, known);
         }
-        this.changed.clear();
+        this.changed = denied.into_iter().map(|key| (key, None)).collect();
         this.spine = Some(spine);
         Ok(this)
     }
@@ -85,14 +90,18 @@ impl Keys {
         if self.known.insert(key, known).is_none() {
             order.push_back((known.at_ms, key));
         }
-        self.changed.insert(key, Some(known));
+        if self.is_kept {
+            self.changed.insert(key, Some(known));
+        }
         while let Some(&(at_ms, old)) = order.front() {
             if order.len() <= MOST && known.at_ms.saturating_sub(at_ms) <= LIFE_MS {
                 break;
             }
             order.pop_front();
             self.known.remove(&old);
-            self.changed.insert(old, None);
+            if self.is_kept {
+                self.changed.insert(old, None);
+            }
         }
     }
 
@@ -157,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_day_later_a_key_is_forgotten_of_its_table_only() {
-        let mut keys = Keys::open(2, None).unwrap();
+        let mut keys = Keys::open(2, None, &|_| true).unwrap();
+        keys.is_kept = true;
         keys.add(0, 0, &key(1, 0));
         keys.add(1, 0, &key(2, 0));
         keys.add(0, 1, &key(3, LIFE_MS));

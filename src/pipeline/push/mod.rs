@@ -125,9 +125,9 @@ impl Pushes {
         program: &Program,
         store: Option<&Arc<Store>>,
         positions: &dyn Fn(usize) -> Position,
-        (step, incarnation): (u64, uuid::Uuid),
+        (step, incarnation, is_copy): (u64, uuid::Uuid, bool),
     ) -> Result<Self> {
-        let mut tables = Vec::with_capacity(program.tables.len());
+        let mut tables: Vec<Table> = Vec::with_capacity(program.tables.len());
         let mut hashers = Vec::with_capacity(program.tables.len());
         for (i, definition) in program.tables.iter().enumerate() {
             let offset = positions(i).partitions.first().map_or(0, |p| p.offset);
@@ -136,7 +136,12 @@ impl Pushes {
             tables.push(Table { name: definition.name.clone(), next, taken, ..Table::default() });
             hashers.push(RowHasher::new(&definition.schema, definition.is_append_only())?);
         }
-        let keys = Keys::open(tables.len(), store.map(Arc::as_ref))?;
+        // A savepoint's copy has no log.
+        let is_there = |known: &keys::Known| {
+            let table = usize::try_from(known.table).unwrap_or(usize::MAX);
+            !is_copy || positions(table).partitions.first().is_some_and(|p| offset(known.number + 1) <= p.offset)
+        };
+        let keys = Keys::open(tables.len(), store.map(Arc::as_ref), &is_there)?;
         let state = State { is_open: false, tables, keys, bytes: 0, wake: None };
         Ok(Self { store: store.cloned(), incarnation, hashers, partition: PARTITION.into(), state: Mutex::new(state) })
     }
@@ -160,7 +165,7 @@ impl Pushes {
     /// ([`Self::when_durable`]); steps may take them before.
     ///
     /// # Errors
-    /// See [`PushError`]; then nothing was taken.
+    /// See [`PushError`]; then nothing was taken, unless the log has failed: then a restart tells.
     pub fn push(
         &self,
         table: usize,
@@ -169,13 +174,24 @@ impl Pushes {
         key: Option<PushKey>,
     ) -> Result<Pushed, PushError> {
         let hasher = self.hashers.get(table).ok_or(PushError::Closed)?;
+        let bytes = rows.get_array_memory_size() + 16 * rows.num_rows();
+        {
+            // Before the work is done for nothing.
+            let state = self.lock();
+            let is_known = key.as_ref().is_some_and(|key| state.keys.get(key).is_some());
+            if !state.is_open {
+                return Err(PushError::Closed);
+            }
+            if !is_known && state.bytes > 0 && state.bytes.saturating_add(bytes) > MOST_BYTES {
+                return Err(PushError::Full);
+            }
+        }
         if rows.num_rows() >= 1 << ROW_BITS {
             return Err(PushError::TooManyRows(rows.num_rows()));
         }
         let hashes = hasher.hash(&rows, weights.as_deref()).map_err(PipelineError::from)?;
         // All work is done before the lock is taken, but for the number.
         let encoded = self.store.as_ref().map(|_| record::encode_rows(&rows, weights.as_deref())).transpose()?;
-        let bytes = rows.get_array_memory_size() + 16 * rows.num_rows();
 
         let mut state = self.lock();
         let State { is_open, tables, keys, bytes: waiting, wake } = &mut *state;
@@ -201,7 +217,6 @@ impl Pushes {
             let header = PushHeader { table: of.name.clone(), number, rows: rows.num_rows() as u64, key: key.clone() };
             let log = store.log();
             seq = Some(log.append(&record::encode(&header, &encoded)?).map_err(PipelineError::from)?);
-            log.submit().map_err(PipelineError::from)?;
         }
         of.next += 1;
         *waiting += bytes;
@@ -213,6 +228,10 @@ impl Pushes {
         }
         if let Some(wake) = wake {
             wake.unpark();
+        }
+        // Only now: if it fails, the record may come to be durable all the same, and the push is known.
+        if let Some(store) = &self.store {
+            store.log().submit().map_err(PipelineError::from)?;
         }
         Ok(Pushed { table, end: offset(number + 1), seq, repeated: false })
     }

@@ -277,8 +277,9 @@ impl Listener {
 
     fn sign_of_life(&mut self) {
         let text = match self.is_events {
-            true => ": still here\n\n".to_owned(),
-            false => format!("{{\"sequence_number\":{}}}\n", self.sequence),
+            // With the place, so that who hears of no change goes on from here all the same.
+            true => format!(": still here\nid: {}:{}\n\n", self.feed.scope.simple(), self.after),
+            false => format!("{{\"sequence_number\":{},\"step\":{}}}\n", self.sequence, self.after),
         };
         self.ready.push(Bytes::from(text));
     }

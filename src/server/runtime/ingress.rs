@@ -25,6 +25,8 @@ use crate::sql::Table;
 
 /// The longest key.
 const KEY_BYTES: usize = 255;
+/// The most values of one request: short rows may stand for much memory.
+const MOST_CELLS: usize = 10_000_000;
 /// How long a request waits for room among the rows that wait for steps.
 const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(20);
@@ -176,6 +178,11 @@ fn parse(table: &Table, asked: &Asked, body: &[u8]) -> Result<Parsed> {
             header = first.first().and_then(|r| body.get(r.start..r.text_end)).unwrap_or_default();
         }
         split::split(body, start, format.framing(), true, usize::MAX, &mut records).map_err(too_long)?;
+    }
+    let columns = table.schema.fields().len();
+    if records.len().saturating_mul(columns) > MOST_CELLS {
+        let message = format!("{} rows of {columns} columns are too many for one request: part it", records.len());
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "TooManyRows", message));
     }
     let layout = format.layout("the body", header).map_err(misconfigured)?;
     let parsed = format.parse(&layout, body, 0, &records).map_err(misconfigured)?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::join_all;
 use http_body_util::BodyExt;
 
 use super::super::Manager;
@@ -20,10 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) async fn metrics(State(manager): State<Arc<Manager>>) -> Response {
     let mut families = BTreeMap::new();
-    for managed in manager.all() {
-        if let Some(text) = of(&managed).await {
-            gather(&mut families, &text);
-        }
+    // All at once: one that hangs holds the others up for no longer than itself.
+    let all = manager.all();
+    for text in join_all(all.iter().map(|managed| of(managed))).await.into_iter().flatten() {
+        gather(&mut families, &text);
     }
     let text: String = families.into_values().map(|(head, samples)| head + &samples).collect();
     ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
