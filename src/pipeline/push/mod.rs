@@ -7,7 +7,7 @@
 //!    2^24 + row, so that a step takes a contiguous range of them, and may end within a push.
 //! 2. A step's record follows the records of the pushes that it took. So a replay that reads the log in order has the rows when it comes to
 //!    the step; what no step has taken is left for the steps to come.
-//! 3. The log is kept from the first push on that a checkpoint has not taken whole ([`Pushes::first_untaken`]).
+//! 3. The log is kept from the first push on that a checkpoint has not taken whole (`first_untaken`).
 //! 4. A key stands in its push's record, and in checkpoints ([`keys`]), so that what was acknowledged stays known across a crash.
 //!
 //! What was pushed and not taken stands in memory, up to [`MOST_BYTES`]; beyond that pushes are refused until steps have taken some.
