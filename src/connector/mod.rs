@@ -285,5 +285,21 @@ pub struct Context {
     pub variables: BTreeMap<String, String>,
 }
 
+impl Context {
+    /// What a format needs where there is no transport: nothing of a place.
+    pub(crate) fn of_format(name: String, schema: &SchemaRef) -> Self {
+        Self {
+            name,
+            pipeline: String::new(),
+            schema: Arc::clone(schema),
+            primary_key: Vec::new(),
+            append_only: false,
+            disk: backstay_storage::disk::system(),
+            base_dir: std::path::PathBuf::new(),
+            variables: BTreeMap::new(),
+        }
+    }
+}
+
 /// How long a reader that answered [`Next::Idle`] is left alone.
 pub const IDLE_POLL: Duration = Duration::from_millis(20);

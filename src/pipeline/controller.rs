@@ -122,6 +122,8 @@ pub(crate) struct Pipeline {
     pub(super) state: PipelineState,
     /// First log record that may not be part of the checkpoint that was opened.
     pub(super) log_from: u64,
+    /// The last step that the log had a record of when it was opened.
+    pub(super) last_logged: Option<u64>,
     /// The record after that of the last step that was replayed.
     pub(super) replayed_to: u64,
     /// The step of the newest checkpoint; `None`: there must be one, whatever the step.

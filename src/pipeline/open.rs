@@ -211,6 +211,7 @@ impl Pipeline {
             dropped,
             state,
             log_from,
+            last_logged,
             replayed_to: log_from,
             semantics_outdated,
             waiting_since: None,

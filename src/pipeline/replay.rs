@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use backstay_storage::Store;
-use backstay_storage::log::Seq;
+use backstay_storage::log::{Record, Seq};
 
 use crate::circuit::ViewHash;
 use crate::pipeline::controller::Pipeline;
@@ -18,14 +18,26 @@ use crate::sabotage::{Check, checked};
 
 /// The last step that the log from `from` on has a record of; none, if it has only pushed rows.
 pub fn last_step(store: &Store, from: Seq) -> Result<Option<u64>> {
-    let mut last = None;
-    for record in store.log().scan(from)? {
-        let record = record?;
-        if record.payload.first() != Some(&KIND_PUSH) {
-            last = Some(StepRecord::decode(record.seq, &record.payload)?.step);
-        }
+    let log = store.log();
+    let last = log.next_seq() - 1;
+    if last < from {
+        return Ok(None);
     }
-    Ok(last)
+    // Mostly it is the last record. Only where rows were pushed after it, all are looked at.
+    let of = |record: &Record| match record.payload.first() {
+        Some(&KIND_PUSH) => Ok(None),
+        _ => StepRecord::decode(record.seq, &record.payload).map(|record| Some(record.step)),
+    };
+    if let Some(record) = log.scan(last)?.next()
+        && let Some(step) = of(&record?)?
+    {
+        return Ok(Some(step));
+    }
+    let mut found = None;
+    for record in log.scan(from)? {
+        found = of(&record?)?.or(found);
+    }
+    Ok(found)
 }
 
 impl Pipeline {
@@ -37,7 +49,7 @@ impl Pipeline {
         self.replayed_to = self.log_from;
         if log.next_seq() > self.log_from {
             let begun_at = self.state.step;
-            let to = last_step(&store, self.log_from)?.unwrap_or(0).min(until.unwrap_or(u64::MAX));
+            let to = self.last_logged.unwrap_or(0).min(until.unwrap_or(u64::MAX));
             if to > begun_at {
                 self.control.update(|s| {
                     s.phase = Phase::Replaying;

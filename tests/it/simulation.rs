@@ -95,7 +95,7 @@ fn with_spoilt_sources(spoil: impl Fn(&mut SourceState), refusal: impl Fn(&Pipel
             let rng = &mut Rng::new(run.seed);
             let world = game.world();
             game.live(&world, game.seed, run.end);
-            game.rise(&world, Some(plan(rng)));
+            world.rise(Some(plan(rng)));
             let sound = world.state().sources.clone();
             world.state().sources.values_mut().for_each(&spoil);
             match game.live(&world, rng.next(), End::Never).result {
@@ -105,7 +105,7 @@ fn with_spoilt_sources(spoil: impl Fn(&mut SourceState), refusal: impl Fn(&Pipel
                 Err(e) => panic!("game {}, {run:?}: {e}", game.seed),
             }
             world.state().sources = sound;
-            game.rise(&world, Some(plan(rng)));
+            world.rise(Some(plan(rng)));
             let life = game.live(&world, rng.next(), End::Never);
             assert!(life.result.as_ref().is_ok_and(|s| s.finished), "game {}, {run:?}: {:?}", game.seed, life.result);
             compare(&game, &reference.world, &world).unwrap_or_else(|e| panic!("game {}, {run:?}: {e}", game.seed));
@@ -176,7 +176,7 @@ fn a_finished_pipeline_that_is_started_again_leaves_its_files_durable() {
         let game = Game::of_model(mix(n), Level::ExactlyOnce, &subjects, &mut Rng::new(n));
         let reference = reference(&game).unwrap();
         for life in 0..40 {
-            game.rise(&reference.world, Some(CrashPlan::Seeded(life)));
+            reference.world.rise(Some(CrashPlan::Seeded(life)));
             let again = game.live(&reference.world, life, End::Never);
             assert!(again.result.as_ref().is_ok_and(|s| s.finished && s.new_rows == 0), "{again:?}");
             compare(&game, &reference.world, &reference.world).unwrap_or_else(|e| panic!("game {n}, life {life}: {e}"));

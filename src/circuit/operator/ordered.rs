@@ -7,6 +7,9 @@
 //!
 //! Known limit: partition columns stand in the key and in the value.
 
+use std::cmp::Ordering;
+use std::ops::Range;
+
 use arrow::array::ArrayRef;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -132,8 +135,29 @@ fn split_value(value: &[u8]) -> Option<(&[u8], &[u8])> {
     row.split_at_checked(u32::from_be_bytes(*length) as usize)
 }
 
+/// Walks two sorted lists in step: each entry once, with its place in the list or, if `compare` finds them equal, lists that have it.
+pub(super) fn in_step(
+    left: Range<usize>,
+    right: Range<usize>,
+    compare: impl Fn(usize, usize) -> Ordering,
+) -> impl Iterator<Item = (Option<usize>, Option<usize>)> {
+    let (mut i, mut j) = (left.start, right.start);
+    std::iter::from_fn(move || {
+        let order = match (i < left.end, j < right.end) {
+            (true, true) => compare(i, j),
+            (true, false) => Ordering::Less,
+            (false, true) => Ordering::Greater,
+            (false, false) => return None,
+        };
+        let places = (order.is_le().then_some(i), order.is_ge().then_some(j));
+        i += usize::from(order.is_le());
+        j += usize::from(order.is_ge());
+        Some(places)
+    })
+}
+
 /// The stretches of equal keys in a consolidated batch.
-pub(super) fn partitions(batch: &RowBatch) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub(super) fn partitions(batch: &RowBatch) -> impl Iterator<Item = Range<usize>> {
     let mut start = 0;
     std::iter::from_fn(move || {
         let first = start;

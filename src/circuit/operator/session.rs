@@ -11,7 +11,6 @@
 //!
 //! Known limits: a session that grows puts its rows out anew, with another end; it stands in memory meanwhile.
 
-use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
 use backstay_storage::Result as StorageResult;
 use backstay_storage::spine::{Cursor, Discipline, RowBatch, Spine};
 
-use super::ordered::partitions;
+use super::ordered::{in_step, partitions};
 use super::{OpenRole, Operator, StateKeys, StepContext, pick};
 use crate::circuit::delta::{Delta, batch};
 use crate::circuit::error::{CircuitError, Result};
@@ -111,15 +110,10 @@ impl Changes {
 
     /// Adds the difference of a partition's rows.
     fn add(&mut self, partition: &[u8], old: &Sessions, new: &Sessions) {
-        let (mut i, mut j) = (0, 0);
-        while i < old.rows.len() || j < new.rows.len() {
-            let order = match (i < old.rows.len(), j < new.rows.len()) {
-                (true, true) => old.rows.key(i).cmp(new.rows.key(j)),
-                (true, false) => Ordering::Less,
-                _ => Ordering::Greater,
-            };
-            let before = order.is_le().then(|| (old.rows.key(i), old.rows.weight(i), old.spans[i]));
-            let after = order.is_ge().then(|| (new.rows.key(j), new.rows.weight(j), new.spans[j]));
+        let compare = |i: usize, j: usize| old.rows.key(i).cmp(new.rows.key(j));
+        for (i, j) in in_step(0..old.rows.len(), 0..new.rows.len(), compare) {
+            let before = i.map(|i| (old.rows.key(i), old.rows.weight(i), old.spans[i]));
+            let after = j.map(|j| (new.rows.key(j), new.rows.weight(j), new.spans[j]));
             match (before, after) {
                 (Some((row, was, span)), Some((_, is, same))) if span == same => {
                     if was != is {
@@ -138,8 +132,6 @@ impl Changes {
                     }
                 }
             }
-            i += usize::from(order.is_le());
-            j += usize::from(order.is_ge());
         }
     }
 }
@@ -249,21 +241,17 @@ impl SessionOperator {
 /// The sum of two lists of rows, both in their order.
 fn merge(old: &Sessions, delta: &RowBatch, changed: Range<usize>, new: &mut Sessions) {
     new.clear();
-    let (mut i, mut j) = (0, changed.start);
-    while i < old.rows.len() || j < changed.end {
-        let order = match (i < old.rows.len(), j < changed.end) {
-            (true, true) => old.rows.key(i).cmp(delta.value(j)),
-            (true, false) => Ordering::Less,
-            _ => Ordering::Greater,
+    let compare = |i: usize, j: usize| old.rows.key(i).cmp(delta.value(j));
+    for places in in_step(0..old.rows.len(), changed, compare) {
+        let row = match places {
+            (Some(i), _) => old.rows.key(i),
+            (None, Some(j)) => delta.value(j),
+            (None, None) => continue,
         };
-        let was = if order.is_le() { old.rows.weight(i) } else { 0 };
-        let more = if order.is_ge() { delta.weight(j) } else { 0 };
-        let row = if order.is_le() { old.rows.key(i) } else { delta.value(j) };
-        if was.wrapping_add(more) != 0 {
-            new.rows.push(row, &[], was.wrapping_add(more));
+        let weight = places.0.map_or(0, |i| old.rows.weight(i)).wrapping_add(places.1.map_or(0, |j| delta.weight(j)));
+        if weight != 0 {
+            new.rows.push(row, &[], weight);
         }
-        i += usize::from(order.is_le());
-        j += usize::from(order.is_ge());
     }
 }
 

@@ -10,7 +10,6 @@
 //! Known limit: a head is read to its end though only its last rows may have changed; without partition columns one worker
 //! has all rows.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt64Array};
@@ -18,7 +17,7 @@ use arrow::datatypes::SchemaRef;
 use backstay_storage::Result as StorageResult;
 use backstay_storage::spine::{Cursor, RowBatch, Spine};
 
-use super::ordered::{OrderedRows, Update, order_key, partitions};
+use super::ordered::{OrderedRows, Update, in_step, order_key, partitions};
 use super::{OpenRole, Operator, StepContext};
 use crate::circuit::delta::Delta;
 use crate::circuit::error::{CircuitError, Result};
@@ -144,21 +143,18 @@ impl TopKOperator {
 
 /// Appends what must be added to one head to get another. Both are sorted.
 fn difference(old: &RowBatch, new: &RowBatch, sign: i64, out: &mut RowBatch) {
-    let (mut i, mut j) = (0, 0);
-    while i < old.len() || j < new.len() {
-        let order = match (i < old.len(), j < new.len()) {
-            (true, true) => (old.key(i), old.value(i)).cmp(&(new.key(j), new.value(j))),
-            (true, false) => Ordering::Less,
-            _ => Ordering::Greater,
+    let compare = |i: usize, j: usize| (old.key(i), old.value(i)).cmp(&(new.key(j), new.value(j)));
+    for places in in_step(0..old.len(), 0..new.len(), compare) {
+        let (row, number) = match places {
+            (Some(i), _) => (old.key(i), old.value(i)),
+            (None, Some(j)) => (new.key(j), new.value(j)),
+            (None, None) => continue,
         };
-        let before = if order.is_le() { old.weight(i) } else { 0 };
-        let after = if order.is_ge() { new.weight(j) } else { 0 };
+        let before = places.0.map_or(0, |i| old.weight(i));
+        let after = places.1.map_or(0, |j| new.weight(j));
         if before != after {
-            let (row, number) = if order.is_le() { (old.key(i), old.value(i)) } else { (new.key(j), new.value(j)) };
             out.push(row, number, after.wrapping_sub(before).wrapping_mul(sign));
         }
-        i += usize::from(order.is_le());
-        j += usize::from(order.is_ge());
     }
 }
 

@@ -20,7 +20,7 @@ use backstay_storage::Result as StorageResult;
 use backstay_storage::spine::{Cursor, RowBatch, Spine};
 
 use super::linear::render;
-use super::ordered::{OrderedRows, Update, order_key, partitions};
+use super::ordered::{OrderedRows, Update, in_step, order_key, partitions};
 use super::{OpenRole, Operator, StepContext};
 use crate::circuit::delta::{Delta, batch, take_columns};
 use crate::circuit::error::{CircuitError, EvalError, Result};
@@ -180,19 +180,15 @@ impl WindowOperator {
         let new_encoded = self.result_codec.encode(&new_results, new.rows.len())?;
         let (mut leaving, mut coming): (Vec<u32>, Vec<u32>) = (Vec::new(), Vec::new());
         for (olds, news) in old.shown.iter().zip(&new.shown) {
-            let (mut i, mut j) = (olds.start, news.start);
-            while i < olds.end || j < news.end {
-                let order = match (i < olds.end, j < news.end) {
-                    (true, true) => old.rows.key(i).cmp(new.rows.key(j)),
-                    (true, false) => std::cmp::Ordering::Less,
-                    _ => std::cmp::Ordering::Greater,
-                };
-                if !(order.is_eq() && old_encoded.get(i) == new_encoded.get(j)) {
-                    leaving.extend(order.is_le().then_some(i as u32));
-                    coming.extend(order.is_ge().then_some(j as u32));
+            let compare = |i: usize, j: usize| old.rows.key(i).cmp(new.rows.key(j));
+            for places in in_step(olds.clone(), news.clone(), compare) {
+                if let (Some(i), Some(j)) = places
+                    && old_encoded.get(i) == new_encoded.get(j)
+                {
+                    continue;
                 }
-                i += usize::from(order.is_le());
-                j += usize::from(order.is_ge());
+                leaving.extend(places.0.map(|i| i as u32));
+                coming.extend(places.1.map(|j| j as u32));
             }
         }
         let sides = [(leaving, old_columns, old_results, -1), (coming, new_columns, new_results, 1)];

@@ -102,9 +102,9 @@ struct Table {
     name: String,
     /// The number of the next.
     next: u64,
-    /// Not yet handed to the controller, with their bytes.
-    waiting: VecDeque<(HashedChunk, usize)>,
-    /// Not yet taken whole: the offset after each, its record, and its bytes once the controller has it.
+    /// Not yet handed to the controller.
+    waiting: VecDeque<HashedChunk>,
+    /// Not yet taken whole.
     untaken: VecDeque<Untaken>,
     /// What steps took that outputs may not have delivered: the offset after it, and the step.
     taken: VecDeque<(u64, u64)>,
@@ -112,11 +112,27 @@ struct Table {
     complete: u64,
 }
 
+/// A push that no step has taken whole: the offset after it, its record, and its bytes.
 #[derive(Debug)]
 struct Untaken {
     end: u64,
     seq: Seq,
     bytes: usize,
+}
+
+impl State {
+    fn is_full(&self, bytes: usize) -> bool {
+        self.bytes > 0 && self.bytes.saturating_add(bytes) > MOST_BYTES
+    }
+
+    /// Adds the last push of a table to those that wait.
+    fn enqueue(&mut self, table: usize, seq: Seq, chunk: HashedChunk, bytes: usize) {
+        if let Some(of) = self.tables.get_mut(table) {
+            self.bytes += bytes;
+            of.untaken.push_back(Untaken { end: chunk.chunk.end, seq, bytes });
+            of.waiting.push_back(chunk);
+        }
+    }
 }
 
 impl Pushes {
@@ -174,7 +190,7 @@ impl Pushes {
         key: Option<PushKey>,
     ) -> Result<Pushed, PushError> {
         let hasher = self.hashers.get(table).ok_or(PushError::Closed)?;
-        let bytes = rows.get_array_memory_size() + 16 * rows.num_rows();
+        let bytes = size(&rows);
         {
             // Before the work is done for nothing.
             let state = self.lock();
@@ -182,7 +198,7 @@ impl Pushes {
             if !state.is_open {
                 return Err(PushError::Closed);
             }
-            if !is_known && state.bytes > 0 && state.bytes.saturating_add(bytes) > MOST_BYTES {
+            if !is_known && state.is_full(bytes) {
                 return Err(PushError::Full);
             }
         }
@@ -194,13 +210,11 @@ impl Pushes {
         let encoded = self.store.as_ref().map(|_| record::encode_rows(&rows, weights.as_deref())).transpose()?;
 
         let mut state = self.lock();
-        let State { is_open, tables, keys, bytes: waiting, wake } = &mut *state;
-        let of = tables.get_mut(table).ok_or(PushError::Closed)?;
-        if !*is_open {
+        if !state.is_open {
             return Err(PushError::Closed);
         }
         let place = u32::try_from(table).unwrap_or(u32::MAX);
-        if let Some(known) = key.as_ref().and_then(|key| keys.get(key)) {
+        if let Some(known) = key.as_ref().and_then(|key| state.keys.get(key)) {
             if key.is_some_and(|key| key.body != known.body) || known.table != place {
                 return Err(PushError::KeyReused);
             }
@@ -208,25 +222,23 @@ impl Pushes {
             let seq = self.store.as_ref().map(|store| store.log().next_seq() - 1).filter(|&seq| seq > 0);
             return Ok(Pushed { table, end: offset(known.number + 1), seq, repeated: true });
         }
-        if *waiting > 0 && waiting.saturating_add(bytes) > MOST_BYTES {
+        if state.is_full(bytes) {
             return Err(PushError::Full);
         }
+        let of = state.tables.get_mut(table).ok_or(PushError::Closed)?;
         let number = of.next;
         let mut seq = None;
         if let (Some(store), Some(encoded)) = (&self.store, encoded) {
             let header = PushHeader { table: of.name.clone(), number, rows: rows.num_rows() as u64, key: key.clone() };
-            let log = store.log();
-            seq = Some(log.append(&record::encode(&header, &encoded)?).map_err(PipelineError::from)?);
+            seq = Some(store.log().append(&record::encode(&header, &encoded)?).map_err(PipelineError::from)?);
         }
         of.next += 1;
-        *waiting += bytes;
         let chunk = chunk(&self.partition, number, 0, rows, weights);
-        of.untaken.push_back(Untaken { end: chunk.end, seq: seq.unwrap_or(Seq::MAX), bytes });
-        of.waiting.push_back((HashedChunk { chunk, hashes }, bytes));
+        state.enqueue(table, seq.unwrap_or(Seq::MAX), HashedChunk { chunk, hashes }, bytes);
         if let Some(key) = &key {
-            keys.add(place, number, key);
+            state.keys.add(place, number, key);
         }
-        if let Some(wake) = wake {
+        if let Some(wake) = &state.wake {
             wake.unpark();
         }
         // Only now: if it fails, the record may come to be durable all the same, and the push is known.
@@ -245,11 +257,6 @@ impl Pushes {
             store.log().when_durable(seq)?.await?;
         }
         Ok(())
-    }
-
-    /// The record up to which the log is durable.
-    pub fn durable(&self) -> Seq {
-        self.store.as_ref().map_or(Seq::MAX, |store| store.log().durable())
     }
 
     /// Whether steps took all pushes of a table up to an offset, and outputs have delivered these steps.
@@ -304,11 +311,9 @@ impl Pushes {
         let weights = weights.map(|w| w.get(first..).unwrap_or_default().to_vec());
         let rows = rows.slice(first, rows.num_rows() - first);
         let hashes = hasher.hash(&rows, weights.as_deref())?;
-        let bytes = rows.get_array_memory_size() + 16 * rows.num_rows();
-        state.bytes += bytes;
+        let bytes = size(&rows);
         let chunk = chunk(&self.partition, header.number, first as u64, rows, weights);
-        of.untaken.push_back(Untaken { end, seq, bytes });
-        of.waiting.push_back((HashedChunk { chunk, hashes }, bytes));
+        state.enqueue(table, seq, HashedChunk { chunk, hashes }, bytes);
         Ok(())
     }
 
@@ -317,7 +322,7 @@ impl Pushes {
         let mut state = self.lock();
         let Some(of) = state.tables.get_mut(table) else { return };
         while buffer.rows() < rows {
-            let Some((chunk, _)) = of.waiting.pop_front() else { break };
+            let Some(chunk) = of.waiting.pop_front() else { break };
             buffer.push(chunk);
         }
     }
@@ -326,7 +331,7 @@ impl Pushes {
     pub(super) fn fill_to(&self, table: usize, buffer: &mut Buffer, end: u64) {
         let mut state = self.lock();
         let Some(of) = state.tables.get_mut(table) else { return };
-        while let Some((chunk, _)) = of.waiting.pop_front_if(|(waiting, _)| waiting.chunk.start < end) {
+        while let Some(chunk) = of.waiting.pop_front_if(|waiting| waiting.chunk.start < end) {
             buffer.push(chunk);
         }
     }
@@ -368,6 +373,11 @@ impl Pushes {
             None => Ok(None),
         }
     }
+}
+
+/// What rows that wait count for: they, and what is kept of each.
+fn size(rows: &RecordBatch) -> usize {
+    rows.get_array_memory_size() + 16 * rows.num_rows()
 }
 
 /// The offset of a push's first row.

@@ -4,6 +4,7 @@
 //! Each step that changes the view is one document. A client that was cut off goes on by `after_step`, or by the event's id
 //! (`Last-Event-ID`): it misses and repeats nothing, or is answered 410 if what it asks for is not kept any more.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,7 +74,7 @@ struct Listener {
     after: u64,
     sequence: u64,
     /// What is ready to be sent.
-    ready: Vec<Bytes>,
+    ready: VecDeque<Bytes>,
     has_ended: bool,
 }
 
@@ -83,10 +84,10 @@ pub(super) async fn listen(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let not_ready =
-        || ApiError::unavailable("PipelineInteractionNotReady", "the pipeline is not running yet: try again");
-    let feed = served.control.feed().ok_or_else(not_ready)?;
-    let (place, view) = find(&served, &name)?;
+    let feed = served.control.feed().ok_or_else(super::not_running)?;
+    let names = served.program.views.iter().map(|v| v.name.as_str());
+    let place = super::place_of(names, &name, "view", "UnknownOutputStream")?;
+    let view = served.program.views.get(place).ok_or_else(|| ApiError::internal("the view is gone"))?;
     let is_events =
         headers.get(header::ACCEPT).and_then(|a| a.to_str().ok()).is_some_and(|a| a.contains("text/event-stream"));
     let renderer = renderer(view, asked.format).map_err(|e| ApiError::bad_request(e.message))?;
@@ -106,7 +107,7 @@ pub(super) async fn listen(
         is_events,
         after: after.unwrap_or(now),
         sequence: 0,
-        ready: Vec::new(),
+        ready: VecDeque::new(),
         has_ended: false,
     };
     if let Some(step) = after {
@@ -125,28 +126,9 @@ pub(super) async fn listen(
     Ok((headers, Body::from_stream(pieces)).into_response())
 }
 
-fn find<'a>(served: &'a Served, name: &str) -> Result<(usize, &'a View)> {
-    let views = &served.program.views;
-    let found = views.iter().enumerate().find(|(_, v)| v.name == super::normalized(name));
-    found.ok_or_else(|| {
-        let names: Vec<&str> = views.iter().map(|v| v.name.as_str()).collect();
-        let message = format!("there is no view {name}; there are: {}", names.join(", "));
-        ApiError::new(StatusCode::NOT_FOUND, "UnknownOutputStream", message)
-    })
-}
-
 fn renderer(view: &View, kind: Kind) -> crate::connector::Result<Renderer> {
     let name = if kind == Kind::Csv { "csv" } else { "json" };
-    let context = Context {
-        name: format!("{}.egress", view.name),
-        pipeline: String::new(),
-        schema: Arc::clone(&view.schema),
-        primary_key: Vec::new(),
-        append_only: false,
-        disk: backstay_storage::disk::system(),
-        base_dir: std::path::PathBuf::new(),
-        variables: std::collections::BTreeMap::new(),
-    };
+    let context = Context::of_format(format!("{}.egress", view.name), &view.schema);
     Renderer::new(Some(&FormatConfig { name: name.to_owned(), config: json!({}) }), &context, &Carrier::File)
 }
 
@@ -217,9 +199,8 @@ impl Listener {
     /// What comes next; nothing once the pipeline has ended.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if !self.ready.is_empty() {
-                let all: Vec<u8> = self.ready.drain(..).flatten().collect();
-                return Some(Bytes::from(all));
+            if let Some(piece) = self.ready.pop_front() {
+                return Some(piece);
             }
             if self.has_ended {
                 return None;
@@ -271,7 +252,7 @@ impl Listener {
             (true, Some(step)) => format!("id: {}:{step}\nevent: delta\ndata: {out}\n\n", self.feed.scope.simple()),
             (true, None) => format!("event: snapshot\ndata: {out}\n\n"),
         };
-        self.ready.push(Bytes::from(bytes));
+        self.ready.push_back(Bytes::from(bytes));
         Ok(())
     }
 
@@ -281,14 +262,14 @@ impl Listener {
             true => format!(": still here\nid: {}:{}\n\n", self.feed.scope.simple(), self.after),
             false => format!("{{\"sequence_number\":{},\"step\":{}}}\n", self.sequence, self.after),
         };
-        self.ready.push(Bytes::from(text));
+        self.ready.push_back(Bytes::from(text));
     }
 
     /// Tells what is wrong, and ends.
     fn fail(&mut self, error: &ApiError) {
         let body = json!({ "sequence_number": self.sequence, "error": error.body() });
         let text = if self.is_events { format!("event: error\ndata: {body}\n\n") } else { format!("{body}\n") };
-        self.ready.push(Bytes::from(text));
+        self.ready.push_back(Bytes::from(text));
         self.has_ended = true;
     }
 }

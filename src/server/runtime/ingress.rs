@@ -62,7 +62,8 @@ pub(super) async fn push(
 ) -> Result<Response> {
     let pushes = pushes(&served)?;
     let place = find(&served, &name)?;
-    let key = key(&served, &name, &asked, &headers, &body)?;
+    let table = served.program.tables.get(place).ok_or_else(|| ApiError::internal("the table is gone"))?;
+    let key = key(&served, &table.name, &asked, &headers, &body)?;
     let parsing = Arc::clone(&served);
     let parsed = tokio::task::spawn_blocking(move || {
         let table = parsing.program.tables.get(place).ok_or_else(|| ApiError::internal("the table is gone"))?;
@@ -81,32 +82,22 @@ pub(super) async fn push(
         }
     };
     pushes.when_durable(&pushed).await.map_err(|e| ApiError::internal(format!("the rows are not durable: {e}")))?;
-    let token = token(&pushes, &name, &pushed);
+    let token = token(&pushes, &table.name, &pushed);
     let repeated = [("idempotent-replayed", if pushed.repeated { "true" } else { "false" })];
     Ok((repeated, Json(json!({ "token": token }))).into_response())
 }
 
 fn pushes(served: &Served) -> Result<Arc<Pushes>> {
-    served.control.pushes().ok_or_else(|| {
-        ApiError::unavailable("PipelineInteractionNotReady", "the pipeline is not running yet: try again")
-    })
+    served.control.pushes().ok_or_else(super::not_running)
 }
 
-/// A table by its name: as SQL has it, lower case unless it is in double quotes.
+/// A table that rows can be pushed to, by its place in the program.
 fn find(served: &Served, name: &str) -> Result<usize> {
-    let tables = &served.program.tables;
-    let place = tables.iter().position(|t| t.name == super::normalized(name));
-    let is_late = |place: usize| served.program.plan.tables.iter().any(|t| t.late == Some(place));
-    match place {
-        Some(place) if is_late(place) => {
-            Err(ApiError::bad_request(format!("{name} holds the late rows of another table: push to that one")))
-        }
-        Some(place) => Ok(place),
-        None => {
-            let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
-            let message = format!("there is no table {name}; there are: {}", names.join(", "));
-            Err(ApiError::new(StatusCode::NOT_FOUND, "UnknownInputStream", message))
-        }
+    let names = served.program.tables.iter().map(|t| t.name.as_str());
+    let place = super::place_of(names, name, "table", "UnknownInputStream")?;
+    match served.program.plan.tables.iter().any(|t| t.late == Some(place)) {
+        true => Err(ApiError::bad_request(format!("{name} holds the late rows of another table: push to that one"))),
+        false => Ok(place),
     }
 }
 
@@ -119,7 +110,7 @@ fn key(served: &Served, table: &str, asked: &Asked, headers: &HeaderMap, body: &
     // What the body means is part of the request.
     let request = [xxh3_64(body), xxh3_64(format!("{asked:?}").as_bytes())];
     let body = request.iter().fold(0u64, |hash, part| hash.rotate_left(17) ^ part);
-    let hash = keys::hash(&super::normalized(table), key);
+    let hash = keys::hash(table, key);
     Ok(Some(PushKey { hash, body, at_ms: served.clock.wall_ms() }))
 }
 
@@ -139,14 +130,9 @@ fn parse(table: &Table, asked: &Asked, body: &[u8]) -> Result<Parsed> {
     check_flavor(table, asked.json_flavor.as_deref())?;
     let config = FormatConfig { name: asked.format.clone(), config: Value::Object(config) };
     let context = Context {
-        name: format!("{}.{CONNECTOR}", table.name),
-        pipeline: String::new(),
-        schema: Arc::clone(&table.schema),
         primary_key: table.primary_key.clone(),
         append_only: table.is_append_only(),
-        disk: backstay_storage::disk::system(),
-        base_dir: std::path::PathBuf::new(),
-        variables: std::collections::BTreeMap::new(),
+        ..Context::of_format(format!("{}.{CONNECTOR}", table.name), &table.schema)
     };
     let format = Format::new(Some(&config), &context).map_err(misconfigured)?;
     let mut records = Vec::new();
@@ -232,7 +218,7 @@ fn refused(error: &PushError) -> ApiError {
 
 /// By which a client asks whether its rows have gone through: `offset.incarnation.table`.
 fn token(pushes: &Pushes, table: &str, pushed: &Pushed) -> String {
-    format!("{}.{}.{}", pushed.end, pushes.incarnation.simple(), super::normalized(table))
+    format!("{}.{}.{}", pushed.end, pushes.incarnation.simple(), table)
 }
 
 /// Which token.

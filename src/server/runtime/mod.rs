@@ -109,6 +109,20 @@ fn normalized(name: &str) -> String {
     }
 }
 
+/// The place among `names` of the relation that a client names; `what` and `code` tell which kind there is none of.
+fn place_of<'a>(names: impl Iterator<Item = &'a str>, name: &str, what: &str, code: &'static str) -> Result<usize> {
+    let (wanted, names) = (normalized(name), names.collect::<Vec<_>>());
+    names.iter().position(|n| *n == wanted).ok_or_else(|| {
+        let message = format!("there is no {what} {name}; there are: {}", names.join(", "));
+        ApiError::new(StatusCode::NOT_FOUND, code, message)
+    })
+}
+
+/// What is asked for comes to be when the pipeline runs.
+fn not_running() -> ApiError {
+    ApiError::unavailable("PipelineInteractionNotReady", "the pipeline is not running yet: try again")
+}
+
 /// The deployment status that a phase is shown as.
 pub(super) fn status_of(phase: Phase, paused: bool) -> &'static str {
     match phase {

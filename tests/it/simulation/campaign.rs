@@ -119,7 +119,7 @@ fn recover(
             (other, _) => return Err(told(game, &played, end, &format!("{other:?}"))),
         };
         played.recoveries += 1;
-        game.rise(world, power.then(|| plan(rng)));
+        world.rise(power.then(|| plan(rng)));
         let short = played.recoveries < SHORT_LIVES && rng.once_in(3);
         end = if short { early(rng, reference) } else { End::Never };
         life = game.live(world, rng.next(), end);
@@ -132,7 +132,7 @@ pub(super) fn play_in_a_copy(game: &Game, reference: &Reference, run: &Run) -> R
     let world = game.world();
     let rng = &mut Rng::new(run.seed);
     game.live(&world, game.seed, run.end);
-    game.rise(&world, Some(plan(rng)));
+    world.rise(Some(plan(rng)));
     let original = incarnation(&world);
     let Some(step) =
         save_and_copy(game, &world).map_err(|e| told(game, &Played::default(), run.end, &e.to_string()))?
@@ -181,7 +181,7 @@ fn save_and_copy(game: &Game, world: &World) -> backstay_storage::Result<Option<
 
 /// Running a finished pipeline again changes nothing.
 fn again(game: &Game, reference: &Reference, world: &World, rng: &mut Rng) -> Result<(), String> {
-    game.rise(world, Some(plan(rng)));
+    world.rise(Some(plan(rng)));
     let Life { result, .. } = game.live(world, rng.next(), End::Never);
     match result {
         Ok(summary) if summary.finished && summary.new_rows == 0 => {}

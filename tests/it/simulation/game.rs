@@ -5,12 +5,10 @@
 //! of which some end early too, until one comes to its end. Then the sinks are compared with the reference's.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backstay_storage::disk::sim::{CrashPlan, Fault, Sabotage};
-use uuid::Uuid;
 
 use super::program::{COUNT, LINEAR, Subject};
 use super::scheduler::SimScheduler;
@@ -18,12 +16,9 @@ use super::sink::SinkState;
 use super::source::{Partition, SourceState};
 use super::world::{How, World};
 use crate::rng::{Rng, mix};
-use backstay::connector::{Connectors, Level};
+use backstay::connector::Level;
 use backstay::pipeline::config::{FaultTolerance, OnError, StorageConfig};
-use backstay::pipeline::{Control, Environment, Options, PipelineConfig, PipelineError, Summary, run};
-
-use super::sink::SimOutput;
-use super::source::SimInput;
+use backstay::pipeline::{Control, Options, PipelineConfig, PipelineError, Summary, run};
 
 /// How a life is made to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,13 +141,10 @@ impl Game {
     /// Lives once.
     pub(super) fn live(&self, world: &World, seed: u64, end: End) -> Life {
         let control = Arc::new(Control::default());
-        let (disk, data_dir, before, workers) = {
+        world.begin(seed, &control);
+        let (disk, before, workers) = {
             let state = &mut *world.state();
-            state.rng = Rng::new(seed);
-            state.life += 1;
-            (state.calls, state.turns, state.dead, state.end, state.kill_at) = (0, 0, false, None, None);
             state.wall_offset_ms += state.rng.below(20_000) as i64 - 10_000;
-            state.control = Arc::clone(&control);
             state.sources.values_mut().for_each(|s| s.read_before.clone_from(&s.read));
             let before = state.disk.ops();
             match end {
@@ -168,25 +160,9 @@ impl Game {
                 }
                 End::Call(call, how) => state.end = Some((call, how)),
             }
-            (state.disk.clone(), state.data_dir.clone(), before, 1 + state.rng.below(4) as usize)
+            (state.disk.clone(), before, 1 + state.rng.below(4) as usize)
         };
-        let (sources, once, least) = (world.clone(), world.clone(), world.clone());
-        let connectors = Connectors::default()
-            .with_input("sim_input", move |_, ctx| Ok(Box::new(SimInput::new(sources.clone(), ctx.name))))
-            .with_output("sim_once", move |_, ctx| Ok(Box::new(SimOutput::new(once.clone(), Level::ExactlyOnce, &ctx))))
-            .with_output("sim_least", move |_, ctx| {
-                Ok(Box::new(SimOutput::new(least.clone(), Level::AtLeastOnce, &ctx)))
-            });
-        let env = Environment {
-            disk: Arc::new(disk.clone()),
-            clock: Arc::new(world.clone()),
-            scheduler: Arc::new(SimScheduler::new(world.clone())),
-            connectors,
-            data_dir: Some(data_dir),
-            base_dir: PathBuf::from("/"),
-            variables: BTreeMap::new(),
-            new_id: Uuid::from_u128(u128::from(seed) << 64 | 1),
-        };
+        let env = world.environment(seed, Arc::new(SimScheduler::new(world.clone())));
         let options = Options {
             config: PipelineConfig { workers: Some(workers), ..self.config.clone() },
             name: None,
@@ -198,17 +174,6 @@ impl Game {
         let operations = disk.ops() - before;
         state.note("operations", operations);
         Life { result, operations, calls: state.calls }
-    }
-
-    /// What is there when the next life begins. `power`: whether the disk loses what was not durable.
-    pub(super) fn rise(&self, world: &World, power: Option<CrashPlan>) {
-        let state = &mut *world.state();
-        if let Some(plan) = power {
-            state.disk = state.disk.power_cycle(plan);
-        }
-        for sink in state.sinks.values_mut() {
-            sink.crash(state.rng.next());
-        }
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -13,20 +12,19 @@ use std::time::Duration;
 use arrow::array::{Int64Array, RecordBatch};
 use backstay_storage::disk::sim::Fault;
 use crossbeam::sync::Parker;
-use uuid::Uuid;
 
 use super::game::plan;
 use super::scheduler::SimScheduler;
-use super::sink::{SimOutput, SinkState};
+use super::sink::SinkState;
 use super::world::World;
 use crate::rng::{Rng, mix, number_from};
 use backstay::circuit::Pick;
-use backstay::connector::{Connectors, Level};
+use backstay::connector::Level;
 use backstay::pipeline::config::{FaultTolerance, StorageConfig};
 use backstay::pipeline::push::record::PushKey;
 use backstay::pipeline::push::{Pushed, Pushes, keys};
 use backstay::pipeline::schedule::{Running, Scheduler, Task};
-use backstay::pipeline::{Control, Environment, Options, PipelineConfig, PipelineError, Summary, run};
+use backstay::pipeline::{Control, Options, PipelineConfig, PipelineError, Summary, run};
 use backstay::sql::{Program, compile};
 
 /// Requests until the client has enough.
@@ -200,42 +198,24 @@ impl Game {
     /// Lives once; says how many operations of the disk it took.
     fn live(&self, seed: u64, end: End) -> (Result<Summary, PipelineError>, u64) {
         let control = Arc::new(Control::default());
-        let (disk, data_dir, before, workers) = {
+        self.world.begin(seed, &control);
+        let (disk, before, workers) = {
             let state = &mut *self.world.state();
-            state.rng = Rng::new(seed);
-            state.life += 1;
-            (state.calls, state.turns, state.dead, state.end, state.kill_at) = (0, 0, false, None, None);
-            state.control = Arc::clone(&control);
             let before = state.disk.ops();
             match end {
                 End::Never => {}
                 End::Power(op) => state.disk.crash_at(before + op),
                 End::Failure(op) => state.disk.fail_at(before + op, Fault::Io),
             }
-            (state.disk.clone(), state.data_dir.clone(), before, 1 + state.rng.below(3) as usize)
+            (state.disk.clone(), before, 1 + state.rng.below(3) as usize)
         };
-        let (once, least) = (self.world.clone(), self.world.clone());
-        let connectors = Connectors::default()
-            .with_output("sim_once", move |_, ctx| Ok(Box::new(SimOutput::new(once.clone(), Level::ExactlyOnce, &ctx))))
-            .with_output("sim_least", move |_, ctx| {
-                Ok(Box::new(SimOutput::new(least.clone(), Level::AtLeastOnce, &ctx)))
-            });
         let scheduler = WithClient {
             inner: SimScheduler::new(self.world.clone()),
             world: self.world.clone(),
             control: Arc::clone(&control),
             client: Arc::clone(&self.client),
         };
-        let env = Environment {
-            disk: Arc::new(disk.clone()),
-            clock: Arc::new(self.world.clone()),
-            scheduler: Arc::new(scheduler),
-            connectors,
-            data_dir: Some(data_dir),
-            base_dir: PathBuf::from("/"),
-            variables: BTreeMap::new(),
-            new_id: Uuid::from_u128(u128::from(seed) << 64 | 1),
-        };
+        let env = self.world.environment(seed, Arc::new(scheduler));
         let options = Options {
             config: PipelineConfig { workers: Some(workers), ..self.config.clone() },
             name: None,
@@ -245,17 +225,6 @@ impl Game {
         let result = run(&program(), &options, &env, &control);
         self.client.lock().unwrap_or_else(PoisonError::into_inner).outlive();
         (result, disk.ops() - before)
-    }
-
-    fn rise(&self, has_power: bool) {
-        let state = &mut *self.world.state();
-        if !has_power {
-            let plan = plan(&mut state.rng);
-            state.disk = state.disk.power_cycle(plan);
-        }
-        for sink in state.sinks.values_mut() {
-            sink.crash(state.rng.next());
-        }
     }
 
     /// What is wrong with the sinks in the end.
@@ -308,7 +277,8 @@ fn play(seed: u64, end: End) -> Result<(u64, u64), String> {
         if matches!(end, End::Never) && lives == 1 {
             return Err(format!("without a crash: {error}"));
         }
-        game.rise(!is_down);
+        let power = is_down.then(|| plan(&mut game.world.state().rng));
+        game.world.rise(power);
         let dice = mix(seed ^ (lives << 32));
         let end = if again && lives < 6 { End::Power(1 + dice % operations.max(2)) } else { End::Never };
         lives += 1;

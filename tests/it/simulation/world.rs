@@ -11,12 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backstay_storage::disk::SimDisk;
+use backstay_storage::disk::sim::CrashPlan;
+use uuid::Uuid;
 
-use super::sink::SinkState;
-use super::source::SourceState;
+use super::sink::{SimOutput, SinkState};
+use super::source::{SimInput, SourceState};
 use crate::rng::{Rng, mix};
-use backstay::connector::{ConnectorError, Result};
-use backstay::pipeline::{Clock, Control};
+use backstay::connector::{ConnectorError, Connectors, Level, Result};
+use backstay::pipeline::{Clock, Control, Environment, Scheduler};
 
 /// The wall clock at the beginning.
 const EPOCH_MS: i64 = 1_700_000_000_000;
@@ -94,6 +96,55 @@ impl World {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A life begins: its calls and turns are counted anew, and its seed decides what happens.
+    pub(super) fn begin(&self, seed: u64, control: &Arc<Control>) {
+        let state = &mut *self.state();
+        state.rng = Rng::new(seed);
+        state.life += 1;
+        (state.calls, state.turns, state.dead, state.end, state.kill_at) = (0, 0, false, None, None);
+        state.control = Arc::clone(control);
+    }
+
+    /// What is there when the next life begins. `power`: whether the disk loses what was not durable.
+    pub(super) fn rise(&self, power: Option<CrashPlan>) {
+        let state = &mut *self.state();
+        if let Some(plan) = power {
+            state.disk = state.disk.power_cycle(plan);
+        }
+        for sink in state.sinks.values_mut() {
+            sink.crash(state.rng.next());
+        }
+    }
+
+    /// The transports that there are: `sim_input`, `sim_once` and `sim_least`.
+    fn connectors(&self) -> Connectors {
+        let (sources, once, least) = (self.clone(), self.clone(), self.clone());
+        Connectors::default()
+            .with_input("sim_input", move |_, ctx| Ok(Box::new(SimInput::new(sources.clone(), ctx.name))))
+            .with_output("sim_once", move |_, ctx| Ok(Box::new(SimOutput::new(once.clone(), Level::ExactlyOnce, &ctx))))
+            .with_output("sim_least", move |_, ctx| {
+                Ok(Box::new(SimOutput::new(least.clone(), Level::AtLeastOnce, &ctx)))
+            })
+    }
+
+    /// What a pipeline runs in, in the life of this seed.
+    pub(super) fn environment(&self, seed: u64, scheduler: Arc<dyn Scheduler>) -> Environment {
+        let (disk, data_dir) = {
+            let state = self.state();
+            (state.disk.clone(), state.data_dir.clone())
+        };
+        Environment {
+            disk: Arc::new(disk),
+            clock: Arc::new(self.clone()),
+            scheduler,
+            connectors: self.connectors(),
+            data_dir: Some(data_dir),
+            base_dir: PathBuf::from("/"),
+            variables: BTreeMap::new(),
+            new_id: Uuid::from_u128(u128::from(seed) << 64 | 1),
+        }
     }
 
     /// A hash of every file on the disk.
