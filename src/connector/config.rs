@@ -32,15 +32,21 @@ pub struct ConnectorConfig {
     /// The most rows that one step takes from this connector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_batch_size: Option<u64>,
-    /// The most rows that wait between the connector and the steps.
+    /// The most rows that wait between an input connector and the steps, or between these and what an output's sink holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_queued_records: Option<u64>,
+    /// The same in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_queued_bytes: Option<u64>,
     /// Whether it starts paused.
     #[serde(default)]
     pub paused: bool,
-    /// Words that a user gave it; they change nothing.
+    /// Words by which others may name it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
+    /// It starts once all input connectors that have one of these labels are at their end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub start_after: Vec<String>,
 }
 
 /// What carries the bytes: `{"name": "file_input", "config": {…}}`.
@@ -64,17 +70,25 @@ pub struct FormatConfig {
 }
 
 /// Keys of a connector.
-const KEYS: &[&str] = &["name", "transport", "format", "max_batch_size", "max_queued_records", "paused", "labels"];
+const KEYS: &[&str] = &[
+    "name",
+    "transport",
+    "format",
+    "max_batch_size",
+    "max_queued_records",
+    "max_queued_bytes",
+    "paused",
+    "labels",
+    "start_after",
+];
 /// Keys of Feldera's that do nothing here yet.
 const LATER: &[&str] = &[
     "index",
-    "start_after",
     "send_snapshot",
     "enable_output_buffer",
     "max_output_buffer_time_millis",
     "max_output_buffer_size_records",
     "max_worker_batch_size",
-    "max_queued_bytes",
     "preprocessor",
     "postprocessor",
 ];
@@ -143,31 +157,39 @@ impl ConnectorConfig {
                 if *n == 1 { transport.clone() } else { format!("{transport}_{n}") }
             }
         };
-        let max_batch_size = options.u64("max_batch_size")?;
-        let max_queued_records = options.u64("max_queued_records")?;
-        for (key, value) in [("max_batch_size", max_batch_size), ("max_queued_records", max_queued_records)] {
-            if value == Some(0) {
-                return Err(
-                    options.error(format!("\"{key}\" is 0, so that no row would ever be taken; it must be at least 1"))
-                );
+        let bound = |key: &str| match options.u64(key)? {
+            Some(0) => {
+                Err(options.error(format!("\"{key}\" is 0, so that no row would ever be taken; it must be at least 1")))
             }
-        }
-        let paused = options.bool("paused")?.unwrap_or(false);
-        // Both are here for the pipeline to act on; until it does, they are not to be ignored.
-        for (key, is_set) in [("max_queued_records", max_queued_records.is_some()), ("paused", paused)] {
-            if is_set {
-                return Err(options.error(format!("\"{key}\" is not supported yet; leave it out")));
-            }
-        }
+            other => Ok(other),
+        };
         Ok(Self {
             name,
             transport: TransportConfig { name: transport, config },
             format: format.map(|(name, config)| FormatConfig { name, config }),
-            max_batch_size,
-            max_queued_records,
-            paused,
+            max_batch_size: bound("max_batch_size")?,
+            max_queued_records: bound("max_queued_records")?,
+            max_queued_bytes: bound("max_queued_bytes")?,
+            paused: options.bool("paused")?.unwrap_or(false),
             labels: options.strings("labels")?.unwrap_or_default(),
+            start_after: options.string_or_strings("start_after")?,
         })
+    }
+
+    /// Refuses what only an input can have; for the connector `<view>.<name>`.
+    ///
+    /// # Errors
+    /// It is there, with its key.
+    pub fn check_output(&self, connector: &str) -> Result<()> {
+        let of_inputs =
+            [("max_batch_size", self.max_batch_size.is_some()), ("start_after", !self.start_after.is_empty())];
+        match of_inputs.iter().find(|(_, is_there)| *is_there) {
+            Some((key, _)) => Err(ConnectorError::new(
+                connector,
+                format!("\"{key}\" is for inputs; an output has none: leave it out"),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// This configuration with the variables in its transport's and format's strings replaced: `${NAME}` by `variables["NAME"]`
@@ -282,8 +304,8 @@ mod tests {
         assert!(e.contains("max_batch_size") && e.contains("whole number"), "{e}");
         let e = error(r#"[{"name": "x", "transport": {"name": "a"}, "max_batch_size": 0}]"#);
         assert!(e.contains("at least 1"), "{e}");
-        let e = error(r#"[{"name": "x", "transport": {"name": "a"}, "paused": true}]"#);
-        assert!(e.contains("\"paused\" is not supported yet"), "{e}");
+        let e = error(r#"[{"name": "x", "transport": {"name": "a"}, "start_after": [1]}]"#);
+        assert!(e.contains("start_after") && e.contains("string"), "{e}");
         assert!(error("[{]").contains("line 1 column 3"));
         assert!(error(r#"[{"name": "x"}]"#).contains("\"transport\" is missing"));
     }

@@ -19,6 +19,7 @@ pub mod input;
 mod kafka;
 mod objects;
 pub mod options;
+pub mod order;
 pub mod output;
 mod patience;
 pub mod registry;

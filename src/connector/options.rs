@@ -99,6 +99,14 @@ impl<'a> Options<'a> {
         }
     }
 
+    /// A string, or a list of them.
+    pub(crate) fn string_or_strings(&self, key: &str) -> Result<Vec<String>> {
+        match self.value(key) {
+            Some(Value::String(s)) => Ok(vec![s.clone()]),
+            _ => Ok(self.strings(key)?.unwrap_or_default()),
+        }
+    }
+
     /// A list of strings.
     pub(crate) fn strings(&self, key: &str) -> Result<Option<Vec<String>>> {
         match self.value(key) {

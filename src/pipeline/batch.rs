@@ -21,6 +21,16 @@ pub struct HashedChunk {
     pub chunk: Chunk,
     /// One hash a row.
     pub hashes: Vec<u64>,
+    /// What rows and hashes take in memory.
+    pub bytes: u64,
+}
+
+impl HashedChunk {
+    /// A chunk with its hashes.
+    pub fn new(chunk: Chunk, hashes: Vec<u64>) -> Self {
+        let bytes = (chunk.rows.get_array_memory_size() + 16 * hashes.len()) as u64;
+        Self { chunk, hashes, bytes }
+    }
 }
 
 /// Chunks that were read and not yet cut.
@@ -32,6 +42,8 @@ pub struct Buffer {
     /// Offset up to which the first chunk is cut; its `start` if none is.
     offset: u64,
     rows: u64,
+    /// Of whole chunks.
+    bytes: u64,
 }
 
 /// What one step takes from one input connector.
@@ -73,6 +85,11 @@ impl Buffer {
         self.rows
     }
 
+    /// What its chunks take in memory.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Whether there is nothing to cut, not even a bad row.
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty()
@@ -84,6 +101,7 @@ impl Buffer {
             self.offset = chunk.chunk.start;
         }
         self.rows += chunk.chunk.rows.num_rows() as u64;
+        self.bytes += chunk.bytes;
         self.chunks.push_back(chunk);
     }
 
@@ -129,7 +147,8 @@ impl Buffer {
             rows += ends.iter().skip(rows).take_while(|end| *end == last).count();
         }
         if rows == rows_left {
-            let HashedChunk { mut chunk, mut hashes } = self.chunks.pop_front()?;
+            let HashedChunk { mut chunk, mut hashes, bytes } = self.chunks.pop_front()?;
+            self.bytes -= bytes;
             let (taken, end) = (self.taken, chunk.end);
             self.taken = 0;
             self.offset = self.chunks.front().map_or(end, |next| next.chunk.start);
@@ -239,7 +258,7 @@ mod tests {
             errors: Vec::new(),
             identity: Arc::new(NoIdentity),
         };
-        HashedChunk { chunk, hashes: (0..ends.len() as u64).map(|i| start * 100 + i).collect() }
+        HashedChunk::new(chunk, (0..ends.len() as u64).map(|i| start * 100 + i).collect())
     }
 
     #[test]
@@ -257,7 +276,7 @@ mod tests {
                 cuts.push((batch.rows, range.end));
             }
             assert_eq!(cuts, expected, "at most {most}");
-            assert_eq!(buffer.rows(), 0);
+            assert_eq!((buffer.rows(), buffer.bytes()), (0, 0));
         }
     }
 }

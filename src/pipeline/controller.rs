@@ -131,6 +131,8 @@ pub(crate) struct Pipeline {
     pub(super) checkpoint_begun: Duration,
     /// The last request for a checkpoint that the newest one, committed or under way, was taken for.
     pub(super) checkpoint_asked: u64,
+    /// Whether there is something to keep besides what steps change.
+    pub(super) is_checkpoint_wanted: bool,
     /// Spines of another number of workers, whose rows have been taken over.
     pub(super) dropped: Vec<String>,
     /// Whether the configuration's semantics differ from those that the log's steps were made under.
@@ -240,9 +242,7 @@ impl Pipeline {
         // Open has checked this for the checkpoint; what was replayed has moved since.
         let connectors: Vec<_> = self.inputs.iter().filter_map(|i| Some((i.name.as_str(), i.connector()?))).collect();
         check_places(&connectors, &self.positions())?;
-        for input in &mut self.inputs {
-            input.start(&*self.env.scheduler, self.parker.unparker().clone())?;
-        }
+        self.begin_orchestration(until_end)?;
         self.control.update(|s| s.phase = Phase::Running);
         self.pushes.begin(self.parker.unparker().clone());
         self.control.set_doors(Some(Arc::clone(&self.pushes)), self.feed.clone());
@@ -251,6 +251,7 @@ impl Pipeline {
                 return Ok(false);
             }
             self.env.scheduler.pass();
+            self.orchestrate()?;
             self.poll_checkpoint()?;
             self.pump()?;
             self.answer_queries()?;
@@ -268,7 +269,7 @@ impl Pipeline {
             for input in &mut self.inputs {
                 input.fill(input.limit(rows))?;
             }
-            let full = self.outputs_full();
+            let full = self.outputs_full(true);
             // A program over empty inputs has results, too: a count of 0.
             let first_of_nothing = self.state.step == 0 && self.inputs.iter().all(InputEndpoint::is_done);
             if !full && (first_of_nothing || self.should_cut()) {
@@ -334,7 +335,7 @@ impl Pipeline {
         }
         let ready: u64 = self.inputs.iter().map(InputEndpoint::ready_rows).sum();
         // No more is buffered of an input than a step takes: to wait with a full buffer is to wait for nothing.
-        let full = self.inputs.iter().any(|i| i.ready_rows() >= i.limit(self.config.max_rows_per_step));
+        let full = self.inputs.iter().any(|i| i.is_full() || i.ready_rows() >= i.limit(self.config.max_rows_per_step));
         if full || ready >= self.config.min_batch_size_records || self.inputs.iter().all(InputEndpoint::has_ended) {
             return true;
         }
@@ -446,19 +447,21 @@ impl Pipeline {
         self.outputs.iter().map(OutputEndpoint::pending_bytes).sum()
     }
 
-    /// Whether outputs hold more than they may, all together. Each asks its sink to sync at a share of the bound only, so that many may
-    /// reach it with none having asked: then all do.
-    fn outputs_full(&mut self) -> bool {
-        let full = self.pending_bytes() > self.config.max_pending_output_bytes;
+    /// Whether outputs hold more than they may, all together or one of them; paused ones count as asked for. Each asks its sink to sync at a
+    /// share of the bound only, so that many may reach it with none having asked: then all do.
+    fn outputs_full(&mut self, with_paused: bool) -> bool {
+        let counted = || self.outputs.iter().filter(|o| with_paused || !o.is_paused());
+        let bytes: u64 = counted().map(OutputEndpoint::pending_bytes).sum();
+        let full = bytes > self.config.max_pending_output_bytes || counted().any(OutputEndpoint::is_full);
         if full {
             self.outputs.iter_mut().for_each(OutputEndpoint::settle);
         }
         full
     }
 
-    /// Waits while outputs hold more than they may.
+    /// Waits while outputs hold more than they may; not for paused ones, which would get nothing.
     pub(super) fn wait_for_outputs(&mut self) -> Result<()> {
-        while self.outputs_full() && !self.control.stopping() {
+        while self.outputs_full(false) && !self.control.stopping() {
             self.pump()?;
             self.report();
             self.env.scheduler.wait(&self.parker, TURN);
@@ -479,7 +482,7 @@ impl Pipeline {
         }
         let asked = self.control.checkpoints_asked();
         let requested = self.control.take_checkpoint_request();
-        if self.checkpointed_step == Some(self.state.step) {
+        if self.checkpointed_step == Some(self.state.step) && !self.is_checkpoint_wanted {
             if requested {
                 self.control.update(|s| s.checkpoint_request = asked);
             }
@@ -493,7 +496,7 @@ impl Pipeline {
             .is_some_and(|i| self.env.clock.elapsed().saturating_sub(self.checkpoint_begun) >= i);
         // Pushed rows are logged at any level.
         let full = store.log().bytes() > storage.max_log_bytes;
-        if requested || due || full {
+        if requested || due || full || self.is_checkpoint_wanted {
             let next = self.next_log_record();
             self.begin_checkpoint(next)?;
             if requested {
@@ -523,6 +526,7 @@ impl Pipeline {
             }
         }
         self.checkpointed_step = Some(step);
+        self.is_checkpoint_wanted = false;
         if let Some(checkpointer) = &mut self.checkpointer {
             checkpointer.begin(Job { spines, state, outputs, log_from, dropped: std::mem::take(&mut self.dropped) })?;
         }
@@ -583,7 +587,7 @@ impl Pipeline {
         self.pushes.close();
         let begun = self.env.clock.elapsed();
         self.outputs.iter_mut().for_each(OutputEndpoint::settle);
-        while !self.outputs.iter().all(OutputEndpoint::is_drained)
+        while !self.outputs.iter().all(|o| o.is_paused() || o.is_drained())
             && self.env.clock.elapsed().saturating_sub(begun) < DRAIN_PATIENCE
         {
             self.pump()?;
@@ -591,7 +595,8 @@ impl Pipeline {
         }
         self.finish_checkpoint()?;
         // A pipeline that has nothing new leaves everything as it was.
-        if self.store.is_some() && self.checkpointed_step != Some(self.state.step) {
+        self.obey();
+        if self.store.is_some() && (self.checkpointed_step != Some(self.state.step) || self.is_checkpoint_wanted) {
             let next = self.next_log_record();
             self.checkpoint_now(next)?;
         }
@@ -609,7 +614,7 @@ impl Pipeline {
             s.step = self.state.step;
             s.input_rows = self.inputs.iter().map(|i| i.state.rows).sum();
             s.parse_errors = self.inputs.iter().map(|i| i.state.errors).sum();
-            s.buffered_rows = self.inputs.iter().map(InputEndpoint::ready_rows).sum();
+            s.buffered_rows = self.inputs.iter().map(|i| i.figures().buffered_rows).sum();
             s.late_rows = self.watermarks.late_rows();
             s.delivered_step = delivered;
             s.pending_bytes = self.pending_bytes();

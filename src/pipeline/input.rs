@@ -1,15 +1,17 @@
 //! An input connector at work: a task reads, parses and hashes ahead of the steps, into a bounded lock-free queue.
 //!
 //! Bounds: a queue of `QUEUE_CHUNKS` chunks, and a buffer on the controller's side that takes no more once a full step's rows are
-//! in it. A connector's chunks are about a MiB, so an input holds some tens of MiB.
+//! in it. A connector's chunks are about a MiB, so an input holds some tens of MiB. `max_queued_records` and `max_queued_bytes` bound
+//! both together: nothing more is read once so much waits, so that they are exceeded by a chunk at most.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backstay_storage::queue;
 use crossbeam::sync::Unparker;
 
+use crate::connector::config::ConnectorConfig;
 use crate::connector::{Chunk, ConnectorError, IDLE_POLL, Input, InputReader, Next};
 use crate::pipeline::batch::{Batch, Buffer, HashedChunk, replayed};
 use crate::pipeline::error::{PipelineError, Result};
@@ -26,6 +28,9 @@ const QUEUE_CHUNKS: usize = 16;
 /// How long a reader waits after an error that may pass.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long a reader waits that may not have more rows waiting.
+const HELD: Duration = Duration::from_millis(1);
+
 /// One input connector of a pipeline.
 #[derive(Debug)]
 pub struct InputEndpoint {
@@ -37,12 +42,29 @@ pub struct InputEndpoint {
     pub table: usize,
     /// How far it has been taken.
     pub state: InputState,
+    /// Whether it is paused, by the configuration or the API.
+    pub is_paused: bool,
+    /// Whether it waits for the end of others.
+    pub is_waiting: bool,
+    /// The inputs that it waits for, by their places.
+    pub after: Vec<usize>,
     source: Source,
     hasher: RowHasher,
-    max_batch: Option<u64>,
+    bounds: Bounds,
     buffer: Buffer,
     reader: Option<Reader>,
     ended: bool,
+}
+
+/// What a connector's configuration bounds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bounds {
+    /// Rows of a step.
+    batch: Option<u64>,
+    /// Rows that wait.
+    rows: Option<u64>,
+    /// Bytes that wait.
+    bytes: Option<u64>,
 }
 
 /// Where rows come from.
@@ -67,6 +89,20 @@ struct Shared {
     ended: AtomicBool,
     failed: Mutex<Option<ConnectorError>>,
     trouble: Mutex<Option<String>>,
+    /// What was read and not yet cut.
+    rows: AtomicU64,
+    bytes: AtomicU64,
+    /// What was read.
+    all_bytes: AtomicU64,
+    retries: AtomicU64,
+}
+
+impl Shared {
+    /// Whether so much waits that no more may be read.
+    fn is_full(&self, bounds: Bounds) -> bool {
+        let over = |bound: Option<u64>, now: &AtomicU64| bound.is_some_and(|most| now.load(Ordering::Acquire) >= most);
+        over(bounds.rows, &self.rows) || over(bounds.bytes, &self.bytes)
+    }
 }
 
 impl InputEndpoint {
@@ -76,19 +112,42 @@ impl InputEndpoint {
         table: usize,
         input: Arc<dyn Input>,
         hasher: RowHasher,
-        max_batch: Option<u64>,
+        (config, after): (&ConnectorConfig, Vec<usize>),
         state: InputState,
     ) -> Self {
-        let label = name.as_str().into();
-        let (source, buffer, reader) = (Source::Connector(input), Buffer::default(), None);
-        Self { name, label, table, state, source, hasher, max_batch, buffer, reader, ended: false }
+        let bounds =
+            Bounds { batch: config.max_batch_size, rows: config.max_queued_records, bytes: config.max_queued_bytes };
+        Self {
+            is_paused: config.paused,
+            is_waiting: !after.is_empty(),
+            after,
+            bounds,
+            ended: false,
+            ..Self::of(name, table, Source::Connector(input), hasher, state)
+        }
     }
 
     /// The endpoint of what is pushed to a table.
     pub fn pushed(name: String, table: usize, pushes: Arc<Pushes>, hasher: RowHasher, state: InputState) -> Self {
-        let label = name.as_str().into();
-        let (source, buffer, reader) = (Source::Pushed(pushes), Buffer::default(), None);
-        Self { name, label, table, state, source, hasher, max_batch: None, buffer, reader, ended: true }
+        Self::of(name, table, Source::Pushed(pushes), hasher, state)
+    }
+
+    fn of(name: String, table: usize, source: Source, hasher: RowHasher, state: InputState) -> Self {
+        Self {
+            label: name.as_str().into(),
+            name,
+            table,
+            state,
+            is_paused: false,
+            is_waiting: false,
+            after: Vec::new(),
+            source,
+            hasher,
+            bounds: Bounds::default(),
+            buffer: Buffer::default(),
+            reader: None,
+            ended: true,
+        }
     }
 
     /// Reads what a step record names again, and verifies it (invariant 3).
@@ -121,19 +180,33 @@ impl InputEndpoint {
         Ok(batch)
     }
 
-    /// Starts the reading task where the state says.
+    /// Starts the reading task where the state says, if it has not been started and nothing holds it back.
     pub fn start(&mut self, scheduler: &dyn Scheduler, wake: Unparker) -> Result<()> {
         let Source::Connector(input) = &self.source else { return Ok(()) };
+        if self.reader.is_some() || !self.is_active() {
+            return Ok(());
+        }
         let reader = input.open(&self.state.position)?;
         let (sender, chunks) = queue::channel(QUEUE_CHUNKS);
         let shared = Arc::new(Shared::default());
         let hasher = self.hasher.clone();
-        let work = Work { reader, sender, waiting: None, shared: Arc::clone(&shared), hasher, wake };
+        let bounds = self.bounds;
+        let work = Work { reader, sender, waiting: None, shared: Arc::clone(&shared), hasher, bounds, wake };
         let task = scheduler
             .start(&format!("in {}", self.name), Box::new(work))
             .map_err(|e| PipelineError::State(format!("cannot start a thread for input {}: {e}", self.name)))?;
         self.reader = Some(Reader { chunks, shared, _task: task });
         Ok(())
+    }
+
+    /// Whether rows are taken of it.
+    pub fn is_active(&self) -> bool {
+        !self.is_paused && !self.is_waiting
+    }
+
+    /// Whether anything was ever taken of it.
+    pub fn has_begun(&self) -> bool {
+        !self.state.position.partitions.is_empty()
     }
 
     /// Takes over what was read, up to about `rows` rows.
@@ -162,7 +235,12 @@ impl InputEndpoint {
 
     /// Rows that can be cut now.
     pub fn ready_rows(&self) -> u64 {
-        self.buffer.rows()
+        if self.is_active() { self.buffer.rows() } else { 0 }
+    }
+
+    /// Whether so much waits that a step must take some before more is read.
+    pub fn is_full(&self) -> bool {
+        self.is_active() && self.reader.as_ref().is_some_and(|reader| reader.shared.is_full(self.bounds))
     }
 
     /// Whether there is nothing left to cut and nothing will come.
@@ -173,7 +251,7 @@ impl InputEndpoint {
 
     /// Whether there is something to cut, if only a bad row.
     pub fn has_input(&self) -> bool {
-        !self.buffer.is_empty()
+        self.is_active() && !self.buffer.is_empty()
     }
 
     /// The connector; none, if clients push its rows.
@@ -186,7 +264,7 @@ impl InputEndpoint {
 
     /// Whether there is anything to tell of it: of a connector always, of pushed rows once there were some.
     pub fn is_used(&self) -> bool {
-        self.connector().is_some() || !self.state.position.partitions.is_empty()
+        self.connector().is_some() || self.has_begun()
     }
 
     /// Whether the source ends by itself.
@@ -194,18 +272,26 @@ impl InputEndpoint {
         self.connector().is_some_and(|input| input.is_finite())
     }
 
-    /// Whether nothing more will come behind what is in the buffer.
+    /// Whether a step need not wait for more than is in the buffer.
     pub fn has_ended(&self) -> bool {
-        self.ended
+        self.ended || !self.is_active()
     }
 
-    /// The most rows that a step takes from here.
+    /// The most rows that a step takes from here: no more than may wait for it.
     pub fn limit(&self, rows: u64) -> u64 {
-        self.max_batch.map_or(rows, |own| own.min(rows))
+        [self.bounds.batch, self.bounds.rows].into_iter().flatten().fold(rows, u64::min)
     }
 
-    /// Cuts the batch of a step.
+    /// Whether bytes bound how much waits.
+    pub fn is_bounded_by_bytes(&self) -> bool {
+        self.bounds.bytes.is_some()
+    }
+
+    /// Cuts the batch of a step; of one that is held back, none.
     pub fn cut(&mut self, max_rows: u64, step: u64) -> Batch {
+        if !self.is_active() {
+            return Batch::default();
+        }
         let known = &self.state.position.partitions;
         let mut new: Vec<String> = Vec::new();
         let mut order = |partition: &str| -> usize {
@@ -218,7 +304,12 @@ impl InputEndpoint {
             });
             known.len() + place
         };
+        let (rows, bytes) = (self.buffer.rows(), self.buffer.bytes());
         let batch = self.buffer.cut(max_rows, &mut order);
+        if let Some(Reader { shared, .. }) = &self.reader {
+            shared.rows.fetch_sub(rows - self.buffer.rows(), Ordering::AcqRel);
+            shared.bytes.fetch_sub(bytes - self.buffer.bytes(), Ordering::AcqRel);
+        }
         self.advance(&batch.descriptor, batch.rows, batch.errors.len() as u64, step);
         batch
     }
@@ -230,12 +321,19 @@ impl InputEndpoint {
 
     /// Its figures of now.
     pub fn figures(&self) -> InputFigures {
+        let read = |of: fn(&Shared) -> &AtomicU64| {
+            self.reader.as_ref().map(|reader| of(&reader.shared).load(Ordering::Acquire))
+        };
         InputFigures {
             name: Arc::clone(&self.label),
             rows: self.state.rows,
             errors: self.state.errors,
-            buffered_rows: self.ready_rows(),
+            buffered_rows: read(|s| &s.rows).unwrap_or_else(|| self.buffer.rows()),
+            buffered_bytes: read(|s| &s.bytes).unwrap_or_else(|| self.buffer.bytes()),
+            bytes: read(|s| &s.all_bytes).unwrap_or_default(),
             ended: self.is_done(),
+            paused: !self.is_active(),
+            transport_errors: read(|s| &s.retries).unwrap_or_default(),
             trouble: self.trouble(),
         }
     }
@@ -258,6 +356,7 @@ struct Work {
     waiting: Option<HashedChunk>,
     shared: Arc<Shared>,
     hasher: RowHasher,
+    bounds: Bounds,
     wake: Unparker,
 }
 
@@ -265,6 +364,9 @@ impl Task for Work {
     fn turn(&mut self, patience: Duration) -> Turn {
         if let Some(chunk) = self.waiting.take() {
             return self.send(chunk, patience);
+        }
+        if self.shared.is_full(self.bounds) {
+            return Turn::Pause(HELD);
         }
         let next = self.reader.next();
         if next.is_ok() {
@@ -282,10 +384,14 @@ impl Task for Work {
         };
         match next {
             Ok(chunk) => {
+                self.shared.rows.fetch_add(chunk.chunk.rows.num_rows() as u64, Ordering::AcqRel);
+                self.shared.bytes.fetch_add(chunk.bytes, Ordering::AcqRel);
+                self.shared.all_bytes.fetch_add(chunk.bytes, Ordering::AcqRel);
                 self.waiting = Some(chunk);
                 Turn::Again
             }
             Err(error) if error.retry => {
+                self.shared.retries.fetch_add(1, Ordering::AcqRel);
                 *lock(&self.shared.trouble) = Some(error.to_string());
                 Turn::Pause(RETRY)
             }
@@ -332,7 +438,7 @@ fn hashed(chunk: Chunk, hasher: &RowHasher) -> Result<HashedChunk, ConnectorErro
         message: format!("rows cannot be encoded: {e}"),
         retry: false,
     })?;
-    Ok(HashedChunk { chunk, hashes })
+    Ok(HashedChunk::new(chunk, hashes))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,6 +1,7 @@
 //! The pipeline: the step loop and everything that makes it resume at the exact next row.
 //!
 //! - `open` finds out where to go on: newest checkpoint, operator state, sinks;
+//! - `orchestration` says which connectors are at work;
 //! - `replay` runs the logged steps after it again, verified;
 //! - [`controller`] cuts, logs, runs and delivers new steps, and takes checkpoints;
 //! - [`input`] and [`output`] are the connectors at work, [`checkpointer`] writes checkpoints beside the steps;
@@ -27,6 +28,7 @@ mod hash;
 pub mod histogram;
 pub mod input;
 mod open;
+mod orchestration;
 pub mod output;
 mod pending;
 pub mod push;

@@ -21,9 +21,10 @@ use crate::circuit::{
     CircuitPlan, Delta, OnEvalError, Pick, ROW_FORMAT, Runtime, RuntimeOptions, Stopwatch, Watermarks, reshard,
 };
 use crate::connector::config::ConnectorConfig;
+use crate::connector::order::predecessors;
 use crate::connector::{ConnectorError, Context, Input, Level, Output, Resume, SinkPosition};
 use crate::pipeline::checkpointer::Checkpointer;
-use crate::pipeline::config::OnError;
+use crate::pipeline::config::{OnError, PipelineConfig};
 use crate::pipeline::controller::{Environment, Options, Pipeline};
 use crate::pipeline::error::{PipelineError, Result};
 use crate::pipeline::feed::Feed;
@@ -50,13 +51,14 @@ struct MadeInput {
     name: String,
     table: usize,
     input: Arc<dyn Input>,
-    max_batch: Option<u64>,
+    config: ConnectorConfig,
 }
 
 struct MadeOutput {
     name: String,
     view: usize,
     output: Box<dyn Output>,
+    config: ConnectorConfig,
 }
 
 impl Pipeline {
@@ -75,6 +77,8 @@ impl Pipeline {
         let inputs = make_inputs(program, name, env)?;
         let outputs = make_outputs(program, name, env)?;
         check_levels(config.fault_tolerance.model, &inputs)?;
+        check_bounds(config, &inputs)?;
+        let after = predecessors(&program.inputs()).map_err(misconfigured)?;
 
         let store = open_store(options, env)?;
         let recovered = store.as_ref().and_then(|store| store.recovered());
@@ -118,11 +122,11 @@ impl Pipeline {
         let connectors: Vec<_> = inputs.iter().map(|i| (i.name.as_str(), &*i.input)).collect();
         check_places(&connectors, &state.inputs)?;
         let mut input_endpoints = Vec::new();
-        for MadeInput { name, table, input, max_batch } in inputs {
+        for (MadeInput { name, table, input, config }, after) in inputs.into_iter().zip(after) {
             let definition = program.tables.get(table).ok_or_else(|| lost("table"))?;
             let hasher = RowHasher::new(&definition.schema, definition.is_append_only())?;
             let known = state.inputs.get(&name).cloned().unwrap_or_default();
-            input_endpoints.push(InputEndpoint::new(name, table, input, hasher, max_batch, known));
+            input_endpoints.push(InputEndpoint::new(name, table, input, hasher, (&config, after), known));
         }
         let is_late = |table: usize| plan.tables.iter().any(|t| t.late == Some(table));
         let pushed_name = |table: usize| program.tables.get(table).map(|t| format!("{}.{CONNECTOR}", t.name));
@@ -140,7 +144,7 @@ impl Pipeline {
         }
         let mut output_endpoints = Vec::new();
         let mut new_sinks = false;
-        for MadeOutput { name, view, mut output } in outputs {
+        for MadeOutput { name, view, mut output, config: connector } in outputs {
             let schema = &program.views.get(view).ok_or_else(|| lost("view"))?.schema;
             let known = state.outputs.get(&name).cloned();
             new_sinks |= known.is_none();
@@ -164,8 +168,15 @@ impl Pipeline {
             };
             let position = position.unwrap_or_else(|| known.sink.clone());
             let wake = parker.unparker().clone();
-            let mut endpoint =
-                OutputEndpoint::start(name.clone(), view, output, (position, replayed), &*env.scheduler, wake)?;
+            let mut endpoint = OutputEndpoint::start(
+                name.clone(),
+                view,
+                output,
+                &connector,
+                (position, replayed),
+                &*env.scheduler,
+                wake,
+            )?;
             let mut last = endpoint.delivered();
             for file in &known.pending {
                 let store = store.as_ref().ok_or_else(|| lost("store"))?;
@@ -208,6 +219,7 @@ impl Pipeline {
             checkpointed_step: if fresh || !dropped.is_empty() { None } else { Some(state.step) },
             checkpoint_begun: env.clock.elapsed(),
             checkpoint_asked: 0,
+            is_checkpoint_wanted: false,
             dropped,
             state,
             log_from,
@@ -261,7 +273,7 @@ fn make_inputs(program: &Program, pipeline: &str, env: &Environment) -> Result<V
                 ..context(env, pipeline, &name, &definition.schema)
             };
             let input = Arc::from(env.connectors.input(config, context).map_err(misconfigured)?);
-            made.push(MadeInput { name, table, input, max_batch: max_batch(config) });
+            made.push(MadeInput { name, table, input, config: config.clone() });
         }
     }
     Ok(made)
@@ -282,7 +294,7 @@ fn make_outputs(program: &Program, pipeline: &str, env: &Environment) -> Result<
                     other.name
                 )));
             }
-            made.push(MadeOutput { name, view, output });
+            made.push(MadeOutput { name, view, output, config: config.clone() });
         }
     }
     Ok(made)
@@ -291,10 +303,6 @@ fn make_outputs(program: &Program, pipeline: &str, env: &Environment) -> Result<
 /// What is wrong with a connector before it is opened is its configuration.
 fn misconfigured(error: ConnectorError) -> PipelineError {
     PipelineError::Config(error.to_string())
-}
-
-fn max_batch(config: &ConnectorConfig) -> Option<u64> {
-    config.max_batch_size
 }
 
 fn context(env: &Environment, pipeline: &str, name: &str, schema: &arrow::datatypes::SchemaRef) -> Context {
@@ -356,6 +364,17 @@ fn check_levels(model: Level, inputs: &[MadeInput]) -> Result<()> {
     )))
 }
 
+/// A cut that is fixed cannot depend on bytes, which differ from run to run.
+fn check_bounds(config: &PipelineConfig, inputs: &[MadeInput]) -> Result<()> {
+    match inputs.iter().find(|i| config.rows_per_step.is_some() && i.config.max_queued_bytes.is_some()) {
+        Some(input) => Err(PipelineError::Config(format!(
+            "input {} has \"max_queued_bytes\", which cannot be where \"rows_per_step\" fixes the cut; use \"max_queued_records\"",
+            input.name
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn level_name(level: Level) -> &'static str {
     match level {
         Level::None => "none",
@@ -414,6 +433,7 @@ fn fresh_state(program: &Program, options: &Options, env: &Environment, semantic
         relations: BTreeMap::new(),
         inputs: BTreeMap::new(),
         outputs: BTreeMap::new(),
+        paused: BTreeMap::new(),
         watermarks: BTreeMap::new(),
         operators: Vec::new(),
         views: Vec::new(),

@@ -3,7 +3,10 @@
 //! A delta is *pending* until the sink holds it durably. The controller keeps pending deltas, so that a checkpoint never waits for
 //! a sink: what a slow or failing sink has not got goes into the checkpoint itself (invariant 9).
 //!
-//! Bounds: `max_pending_output_bytes`; at a quarter of it the sink is asked to sync, at the bound inputs wait.
+//! A paused output's deltas stay pending and are not handed to its sink.
+//!
+//! Bounds: `max_pending_output_bytes`; at a quarter of it the sink is asked to sync, at the bound inputs wait. A connector's
+//! `max_queued_records` and `max_queued_bytes` bound what is pending for it alone.
 //! Known limit: a delta that is pending over several checkpoints is written by each of them.
 
 use std::collections::VecDeque;
@@ -16,6 +19,7 @@ use crossbeam::channel::{self as reply, Receiver as Reply};
 use crossbeam::sync::Unparker;
 
 use crate::circuit::Delta;
+use crate::connector::config::ConnectorConfig;
 use crate::connector::{ConnectorError, Output, SinkPosition};
 use crate::pipeline::error::{PipelineError, Result};
 use crate::pipeline::schedule::{Running, Scheduler, Task, Turn};
@@ -40,6 +44,11 @@ pub struct OutputEndpoint {
     pending_bytes: u64,
     pending_rows: u64,
     sent_rows: u64,
+    sent_bytes: u64,
+    is_paused: bool,
+    /// The most rows and bytes that are pending before inputs wait.
+    most_rows: Option<u64>,
+    most_bytes: Option<u64>,
     unsynced_bytes: u64,
     /// Whether a delta was sent since the sink was last asked to sync.
     unsynced: bool,
@@ -93,6 +102,7 @@ struct Shared {
     trouble: Mutex<Option<String>>,
     /// Whether the sink was found to hold nothing beyond what was replayed.
     is_checked: AtomicBool,
+    retries: AtomicU64,
 }
 
 /// What a checkpoint needs of an output.
@@ -120,6 +130,7 @@ impl OutputEndpoint {
         name: String,
         view: usize,
         output: Box<dyn Output>,
+        config: &ConnectorConfig,
         (position, replayed): (SinkPosition, bool),
         scheduler: &dyn Scheduler,
         wake: Unparker,
@@ -141,6 +152,10 @@ impl OutputEndpoint {
             pending_bytes: 0,
             pending_rows: 0,
             sent_rows: 0,
+            sent_bytes: 0,
+            is_paused: config.paused,
+            most_rows: config.max_queued_records,
+            most_bytes: config.max_queued_bytes,
             unsynced_bytes: 0,
             unsynced: false,
             awaits_check: false,
@@ -160,6 +175,7 @@ impl OutputEndpoint {
         self.pending_bytes += pending.bytes;
         self.pending_rows += delta.len() as u64;
         self.sent_rows += delta.len() as u64;
+        self.sent_bytes += pending.bytes;
         self.unsynced_bytes += pending.bytes;
         self.unsynced = true;
         self.pending.push_back(pending);
@@ -177,7 +193,7 @@ impl OutputEndpoint {
         if self.unsynced_bytes > bound / 4 {
             self.ask_sync(None);
         }
-        while let Some(item) = self.backlog.pop_front() {
+        while let Some(item) = self.backlog.pop_front_if(|_| !self.is_paused) {
             if let Err(full) = self.sender.try_send(item) {
                 self.backlog.push_front(full.into_inner());
                 break;
@@ -199,13 +215,32 @@ impl OutputEndpoint {
     /// What a checkpoint after step `step` needs; asks the sink to sync, and does not wait.
     pub fn freeze(&mut self, step: u64) -> Frozen {
         let (done, synced) = reply::bounded(1);
-        self.ask_sync(Some(done));
+        // What a paused one has is pending: there is nothing to wait for.
+        if !self.is_paused {
+            self.ask_sync(Some(done));
+        }
         Frozen {
             name: self.name.clone(),
             pending: self.pending.iter().filter(|p| p.step <= step).cloned().collect(),
             synced,
             shared: Arc::clone(&self.shared),
         }
+    }
+
+    /// Hands nothing more to the sink from now on, or goes on.
+    pub fn pause(&mut self, paused: bool) {
+        self.is_paused = paused;
+    }
+
+    /// Whether it is paused.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// Whether more is pending than its connector's configuration allows.
+    pub fn is_full(&self) -> bool {
+        let over = |bound: Option<u64>, now: u64| bound.is_some_and(|most| now > most);
+        over(self.most_rows, self.pending_rows) || over(self.most_bytes, self.pending_bytes)
     }
 
     /// The last step delivered to the sink, durably or not.
@@ -242,10 +277,13 @@ impl OutputEndpoint {
         OutputFigures {
             name: Arc::clone(&self.label),
             rows: self.sent_rows - self.pending_rows,
+            bytes: self.sent_bytes - self.pending_bytes,
             delivered_step: self.delivered(),
             pending_steps: self.pending.len() as u64,
             pending_rows: self.pending_rows,
             pending_bytes: self.pending_bytes,
+            paused: self.is_paused,
+            transport_errors: self.shared.retries.load(Ordering::Acquire),
             trouble: self.trouble(),
         }
     }
@@ -287,6 +325,7 @@ impl Task for Work {
                 Turn::Again
             }
             Err(error) if error.retry => {
+                self.shared.retries.fetch_add(1, Ordering::AcqRel);
                 *lock(&self.shared.trouble) = Some(error.to_string());
                 self.at_hand = Some(item);
                 Turn::Pause(RETRY)
@@ -399,8 +438,10 @@ mod tests {
         let sink = Box::new(Full { room: Arc::clone(&room), step: 0 });
         let parker = Parker::new();
         let wake = parker.unparker().clone();
+        let config = ConnectorConfig::parse_list("v", r#"[{"transport": {"name": "full"}}]"#).unwrap().remove(0);
         let mut endpoint =
-            OutputEndpoint::start("v.full".into(), 0, sink, (SinkPosition::default(), true), &Threads, wake).unwrap();
+            OutputEndpoint::start("v.full".into(), 0, sink, &config, (SinkPosition::default(), true), &Threads, wake)
+                .unwrap();
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
         endpoint.send(1, Arc::new(Delta { rows: RecordBatch::new_empty(schema), weights: Vec::new() }));
         endpoint.settle();

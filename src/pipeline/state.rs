@@ -60,6 +60,9 @@ pub struct PipelineState {
     pub inputs: BTreeMap<String, InputState>,
     /// By connector: where the sink stands.
     pub outputs: BTreeMap<String, OutputState>,
+    /// By connector: whether the API asked for it to be paused (or started) last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub paused: BTreeMap<String, bool>,
     /// How far the columns with LATENESS have come, by `table.column`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub watermarks: BTreeMap<String, Mark>,
@@ -269,6 +272,7 @@ mod tests {
             relations: BTreeMap::from([("v".into(), relation())]),
             inputs: BTreeMap::new(),
             outputs: BTreeMap::from([("v.f".into(), OutputState::default())]),
+            paused: BTreeMap::new(),
             watermarks: BTreeMap::new(),
             operators: Vec::new(),
             views: vec![ViewHash { rows: 1, hash: 2 }],

@@ -87,10 +87,18 @@ pub struct InputFigures {
     pub rows: u64,
     /// Rows that did not parse, over the pipeline's life.
     pub errors: u64,
-    /// Rows parsed and not yet cut.
+    /// Rows parsed and not yet cut, and what they take in memory.
     pub buffered_rows: u64,
+    /// See `buffered_rows`.
+    pub buffered_bytes: u64,
+    /// What the rows that were read in this process took in memory.
+    pub bytes: u64,
     /// Whether it has been read to its end.
     pub ended: bool,
+    /// Whether it is paused, or waits for the end of others.
+    pub paused: bool,
+    /// Errors in this process that passed, or may pass.
+    pub transport_errors: u64,
     /// What hinders it now.
     pub trouble: Option<String>,
 }
@@ -102,6 +110,8 @@ pub struct OutputFigures {
     pub name: Arc<str>,
     /// Rows (of any weight) that the sink came to hold durably in this process.
     pub rows: u64,
+    /// What they took in memory.
+    pub bytes: u64,
     /// The last step delivered, durably or not.
     pub delivered_step: u64,
     /// Steps whose deltas the sink does not yet hold durably.
@@ -110,6 +120,10 @@ pub struct OutputFigures {
     pub pending_rows: u64,
     /// Their bytes.
     pub pending_bytes: u64,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Errors in this process that passed, or may pass.
+    pub transport_errors: u64,
     /// What hinders it now.
     pub trouble: Option<String>,
 }
@@ -124,6 +138,7 @@ pub struct Control {
     paused: AtomicBool,
     checkpoint: AtomicBool,
     checkpoints_asked: AtomicU64,
+    connector_requests: Mutex<Vec<(String, bool)>>,
     asking: Mutex<Vec<Sender<Asked>>>,
     snapshot: Mutex<Snapshot>,
     notices: Mutex<Vec<Notice>>,
@@ -181,6 +196,21 @@ impl Control {
     /// Whether no steps are to be made.
     pub fn paused(&self) -> bool {
         self.paused.load(Ordering::Acquire)
+    }
+
+    /// Takes nothing more from an input connector, or hands nothing more to an output: `<relation>.<connector>`. Nothing is lost by it.
+    pub fn pause_connector(&self, name: &str) {
+        self.connector_requests.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), true));
+    }
+
+    /// Goes on with a connector. An input that waits for the end of others starts now.
+    pub fn start_connector(&self, name: &str) {
+        self.connector_requests.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), false));
+    }
+
+    /// Connectors to pause (true) and to start, in the order in which that was asked for.
+    pub(crate) fn take_connector_requests(&self) -> Vec<(String, bool)> {
+        std::mem::take(&mut self.connector_requests.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Asks for a checkpoint after the current step. Requests are numbered from 1: this one's number.

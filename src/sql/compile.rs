@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion_sql::sqlparser::tokenizer::Span;
+use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 
 use super::catalog::{Catalog, Relation};
 use super::ddl::{self, Definition, Named, ViewDefinition};
 use super::error::{Mistake, Source, SqlErrors};
 use super::lower::{Lowering, Nodes};
 use super::options::LATE_ROWS;
-use super::program::{Program, Table, View};
+use super::program::{Place, Program, Table, View};
 use super::{parse, planner, unsupported};
 use crate::circuit::CircuitPlan;
 use crate::circuit::plan::{Node, NodeId, NodeKind, TableNode, ViewNode};
+use crate::connector::ConnectorError;
+use crate::connector::order::predecessors;
 
 /// Compiles a program. `source_name` is the name of the text in errors: a file's path, as the user gave it.
 ///
@@ -33,6 +35,23 @@ use crate::circuit::plan::{Node, NodeId, NodeKind, TableNode, ViewNode};
 pub fn compile(sql: &str, source_name: &str) -> Result<Program, SqlErrors> {
     let source = Source { name: source_name, text: sql };
     on_a_large_stack(source, || compile_here(source))
+}
+
+/// What connectors say of each other, and of the relations that they stand at.
+fn orchestration(program: &Program) -> Result<(), Mistake> {
+    let at = |place: Place, e: ConnectorError| {
+        let location = Location { line: place.line, column: place.column };
+        Mistake::new(Span::new(location, location), e.to_string())
+    };
+    for view in &program.views {
+        for connector in &view.connectors {
+            connector.check_output(&format!("{}.{}", view.name, connector.name)).map_err(|e| at(view.place, e))?;
+        }
+    }
+    predecessors(&program.inputs()).map(|_| ()).map_err(|e| {
+        let table = program.tables.iter().find(|t| e.connector.starts_with(&format!("{}.", t.name)));
+        at(table.map_or(Place { line: 1, column: 1 }, |t| t.place), e)
+    })
 }
 
 /// Runs a compilation where there is room for it.
@@ -68,7 +87,11 @@ fn compile_here(source: Source<'_>) -> Result<Program, SqlErrors> {
         compiler.define(named, &mut mistakes);
     }
     if mistakes.is_empty() {
-        return Ok(compiler.finish());
+        let program = compiler.finish();
+        mistakes.extend(orchestration(&program).err());
+        if mistakes.is_empty() {
+            return Ok(program);
+        }
     }
     mistakes.sort_by_key(|m| m.span.start);
     Err(SqlErrors(mistakes.into_iter().map(|m| source.locate(m)).collect()))

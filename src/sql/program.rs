@@ -134,6 +134,12 @@ impl Program {
         xxh3_64(format!("{:?}\n{}", self.state_identity(), self.plan).as_bytes())
     }
 
+    /// The input connectors, `<table>.<name>`, in the order of the text.
+    pub fn inputs(&self) -> Vec<(String, &ConnectorConfig)> {
+        let of = |t: &'_ Table| t.connectors.iter().map(|c| format!("{}.{}", t.name, c.name)).collect::<Vec<_>>();
+        self.tables.iter().flat_map(|t| of(t).into_iter().zip(&t.connectors)).collect()
+    }
+
     /// The table of this name.
     pub fn table(&self, name: &str) -> Option<&Table> {
         self.tables.iter().find(|t| t.name == name)

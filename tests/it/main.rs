@@ -20,6 +20,7 @@ mod kafka;
 mod kill;
 mod late;
 mod objects;
+mod orchestration;
 mod postgres;
 mod process;
 mod query;

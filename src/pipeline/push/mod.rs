@@ -234,7 +234,7 @@ impl Pushes {
         }
         of.next += 1;
         let chunk = chunk(&self.partition, number, 0, rows, weights);
-        state.enqueue(table, seq.unwrap_or(Seq::MAX), HashedChunk { chunk, hashes }, bytes);
+        state.enqueue(table, seq.unwrap_or(Seq::MAX), HashedChunk::new(chunk, hashes), bytes);
         if let Some(key) = &key {
             state.keys.add(place, number, key);
         }
@@ -313,7 +313,7 @@ impl Pushes {
         let hashes = hasher.hash(&rows, weights.as_deref())?;
         let bytes = size(&rows);
         let chunk = chunk(&self.partition, header.number, first as u64, rows, weights);
-        state.enqueue(table, seq, HashedChunk { chunk, hashes }, bytes);
+        state.enqueue(table, seq, HashedChunk::new(chunk, hashes), bytes);
         Ok(())
     }
 

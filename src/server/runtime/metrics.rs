@@ -144,6 +144,12 @@ fn render(served: &Served, pipeline: String, now: &Snapshot) -> String {
         "Whether something hinders the connector.",
         troubles.map(|(n, t)| (n, u64::from(t.is_some()))),
     );
+    let paused = inputs().map(|(i, n)| (n, i.paused)).chain(outputs().map(|(o, n)| (n, o.paused)));
+    let paused = paused.map(|(n, paused)| (n, u64::from(paused)));
+    text.each("connector_paused", "gauge", "Whether the connector is paused, or waits for the end of others.", paused);
+    let errors = inputs().map(|(i, n)| (n, i.transport_errors));
+    let errors = errors.chain(outputs().map(|(o, n)| (n, o.transport_errors)));
+    text.each("connector_errors_total", "counter", "Errors that may pass, in this process.", errors);
     text.histogram("step_duration_seconds", "Time that the circuit took for a step.", &now.step_time);
     text.histogram(
         "commit_wait_seconds",

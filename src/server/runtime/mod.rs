@@ -2,6 +2,7 @@
 //!
 //! Whoever can open the socket's file may do everything here; the file's directory is what guards it.
 
+mod connectors;
 mod egress;
 mod ingress;
 mod metrics;
@@ -97,6 +98,8 @@ fn router(served: Arc<Served>) -> Router {
         .route("/ingress/{table}", post(ingress::push))
         .route("/egress/{view}", get(egress::listen).post(egress::listen))
         .route("/completion_status", get(ingress::completion))
+        .route("/tables/{table}/connectors/{connector}/{action}", post(connectors::input))
+        .route("/views/{view}/connectors/{connector}/{action}", post(connectors::output))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(served)
 }

@@ -1,6 +1,7 @@
 //! `GET /stats`: a pipeline's figures, in the shape of Feldera's.
 //!
-//! What this engine does not have (transactions, bootstrapping, bytes of input) is there as zero or `null`, since clients want the key.
+//! What this engine does not have (transactions, bootstrapping) is there as zero or `null`, since clients want the key. Bytes are those that
+//! rows take in memory, of this process; so are errors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,11 +53,11 @@ fn shape(served: &Served, now: &Snapshot) -> Value {
             "storage_mb_secs": 0,
             "runtime_elapsed_msecs": uptime,
             "buffered_input_records": now.buffered_rows,
-            "buffered_input_bytes": 0,
+            "buffered_input_bytes": now.inputs.iter().map(|i| i.buffered_bytes).sum::<u64>(),
             "total_input_records": now.input_rows + now.buffered_rows,
-            "total_input_bytes": 0,
+            "total_input_bytes": now.inputs.iter().map(|i| i.bytes).sum::<u64>(),
             "total_processed_records": now.input_rows,
-            "total_processed_bytes": 0,
+            "total_processed_bytes": now.inputs.iter().map(|i| i.bytes.saturating_sub(i.buffered_bytes)).sum::<u64>(),
             "total_completed_records": now.completed_rows,
             "output_stall_msecs": 0,
             "total_initiated_steps": now.step,
@@ -100,17 +101,17 @@ fn input(figures: &InputFigures) -> Value {
         "endpoint_name": &*figures.name,
         "config": { "stream": stream(&figures.name) },
         "metrics": {
-            "total_bytes": 0,
+            "total_bytes": figures.bytes,
             "total_records": figures.rows + figures.buffered_rows,
             "buffered_records": figures.buffered_rows,
-            "buffered_bytes": 0,
-            "num_transport_errors": u64::from(figures.trouble.is_some()),
+            "buffered_bytes": figures.buffered_bytes,
+            "num_transport_errors": figures.transport_errors,
             "num_parse_errors": figures.errors,
             "end_of_input": figures.ended,
         },
         "fatal_error": null,
         "health": health(&figures.trouble),
-        "paused": false,
+        "paused": figures.paused,
         "barrier": false,
         "completed_frontier": null,
     })
@@ -122,20 +123,20 @@ fn output(figures: &OutputFigures, now: &Snapshot) -> Value {
         "config": { "stream": stream(&figures.name) },
         "metrics": {
             "transmitted_records": figures.rows,
-            "transmitted_bytes": 0,
+            "transmitted_bytes": figures.bytes,
             "queued_records": figures.pending_rows,
             "queued_batches": figures.pending_steps,
             "buffered_records": 0,
             "buffered_batches": 0,
             "num_encode_errors": 0,
-            "num_transport_errors": u64::from(figures.trouble.is_some()),
+            "num_transport_errors": figures.transport_errors,
             "total_processed_input_records": if figures.delivered_step >= now.step { now.input_rows } else { now.completed_rows },
             "total_processed_steps": figures.delivered_step,
             "memory": figures.pending_bytes,
         },
         "fatal_error": null,
         "health": health(&figures.trouble),
-        "paused": false,
+        "paused": figures.paused,
     })
 }
 

@@ -4,4 +4,4 @@ mod api;
 mod egress;
 mod kills;
 mod push;
-mod server;
+pub mod server;

@@ -45,6 +45,8 @@ pub(super) struct Game {
     sinks: BTreeMap<String, SinkState>,
     /// Lies of the disk.
     pub(super) lie: Option<Sabotage>,
+    /// Whether somebody pauses and starts connectors all the time.
+    is_restless: bool,
 }
 
 /// One life, as it went.
@@ -64,7 +66,10 @@ impl Game {
             1..4 => Level::AtLeastOnce,
             _ => Level::ExactlyOnce,
         };
-        Self::of_model(seed, model, subjects, rng)
+        let mut game = Self::of_model(seed, model, subjects, rng);
+        // Where a cut is fixed, a pause would move it.
+        game.is_restless = model > Level::None && !game.is_fixed() && rng.once_in(2);
+        game
     }
 
     pub(super) fn of_model(seed: u64, model: Level, subjects: &[Arc<Subject>; COUNT], rng: &mut Rng) -> Self {
@@ -100,7 +105,7 @@ impl Game {
         };
         let mut sinks = subject.sinks();
         sinks.values_mut().for_each(|sink| sink.ahead = rng.once_in(2));
-        Self { seed, subject, config, sources, sinks, lie: None }
+        Self { seed, subject, config, sources, sinks, lie: None, is_restless: false }
     }
 
     /// A game of the program whose views change when time passes.
@@ -142,6 +147,11 @@ impl Game {
     pub(super) fn live(&self, world: &World, seed: u64, end: End) -> Life {
         let control = Arc::new(Control::default());
         world.begin(seed, &control);
+        if self.is_restless {
+            // As one who has an API.
+            control.keep_changes();
+            world.state().restless = self.subject.connectors();
+        }
         let (disk, before, workers) = {
             let state = &mut *world.state();
             state.wall_offset_ms += state.rng.below(20_000) as i64 - 10_000;

@@ -79,8 +79,37 @@ const TIMED: (&[Table], &[View]) = (
     ],
 );
 
-/// Number of programs.
-pub(super) const COUNT: usize = PROGRAMS.len();
+/// What connectors' configurations say besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Plain,
+    /// The last input starts after the first; few rows wait at inputs and outputs.
+    Ordered,
+}
+
+const MANNERS: [Manner; 2] = [Manner::Plain, Manner::Ordered];
+
+impl Manner {
+    /// The keys of the input at a place among so many.
+    fn input(self, place: usize, of: usize) -> &'static str {
+        match self {
+            Manner::Plain => "",
+            Manner::Ordered if place == 0 => r#""labels": ["first"], "max_queued_records": 4, "#,
+            Manner::Ordered if place + 1 == of => r#""start_after": "first", "max_batch_size": 3, "#,
+            Manner::Ordered => "",
+        }
+    }
+
+    fn output(self) -> &'static str {
+        match self {
+            Manner::Plain => "",
+            Manner::Ordered => r#""max_queued_records": 5, "max_queued_bytes": 2000, "#,
+        }
+    }
+}
+
+/// Number of programs, in all manners.
+pub(super) const COUNT: usize = PROGRAMS.len() * MANNERS.len();
 /// The program whose views are rows of their table, one by one.
 pub(super) const LINEAR: usize = 0;
 
@@ -96,27 +125,33 @@ pub(super) struct Subject {
 
 impl Subject {
     pub(super) fn new(number: usize) -> Self {
-        Self::of(PROGRAMS[number])
+        Self::of(PROGRAMS[number % PROGRAMS.len()], MANNERS[number / PROGRAMS.len()])
     }
 
     /// The program whose views change when time passes.
     pub(super) fn timed() -> Self {
-        Self { is_timed: true, ..Self::of(TIMED) }
+        Self { is_timed: true, ..Self::of(TIMED, Manner::Plain) }
     }
 
-    fn of((tables, views): (&'static [Table], &'static [View])) -> Self {
+    fn of((tables, views): (&'static [Table], &'static [View]), manner: Manner) -> Self {
         let mut sql = String::new();
+        let inputs = tables.iter().map(|(_, _, _, connectors)| connectors.len()).sum();
+        let mut places = 0..;
         for (name, columns, _, connectors) in tables {
-            let one = |c: &&str| format!(r#"{{"name": "{c}", "transport": {{"name": "sim_input"}}}}"#);
-            let connectors = connectors.iter().map(one).collect::<Vec<_>>().join(", ");
+            let mut one = |c: &&str| {
+                let more = manner.input(places.next().unwrap(), inputs);
+                format!(r#"{{{more}"name": "{c}", "transport": {{"name": "sim_input"}}}}"#)
+            };
+            let connectors = connectors.iter().map(&mut one).collect::<Vec<_>>().join(", ");
             writeln!(sql, "CREATE TABLE {name} ({columns}) WITH ('connectors' = '[{connectors}]');").unwrap();
         }
         for (name, query) in views {
+            let more = manner.output();
             let format = r#""format": {"name": "json", "config": {"include_step": true}}"#;
             writeln!(
                 sql,
-                r#"CREATE VIEW {name} WITH ('connectors' = '[{{"name": "once", "transport": {{"name": "sim_once"}}}},
-                {{"name": "least", "transport": {{"name": "sim_least"}}}},
+                r#"CREATE VIEW {name} WITH ('connectors' = '[{{{more}"name": "once", "transport": {{"name": "sim_once"}}}},
+                {{{more}"name": "least", "transport": {{"name": "sim_least"}}}},
                 {{"name": "file", "transport": {{"name": "file_output", "config": {{"path": "{}"}}}}, {format}}}]') AS {query};"#,
                 file(name)
             )
@@ -133,6 +168,14 @@ impl Subject {
     pub(super) fn sinks(&self) -> BTreeMap<String, SinkState> {
         let names = self.views().flat_map(|view| [format!("{view}.once"), format!("{view}.least")]);
         names.map(|name| (name, SinkState::default())).collect()
+    }
+
+    /// Every connector.
+    pub(super) fn connectors(&self) -> Vec<String> {
+        let inputs =
+            self.tables.iter().flat_map(|(t, _, _, names)| names.iter().map(move |name| format!("{t}.{name}")));
+        let outputs = self.views().flat_map(|view| ["once", "least", "file"].map(|name| format!("{view}.{name}")));
+        inputs.chain(outputs).collect()
     }
 
     /// The content of every source: by connector, its partitions.

@@ -108,6 +108,7 @@ impl SimScheduler {
     fn spend(&self, at_most: Duration) {
         let state = &mut *self.world.state();
         state.turns += 1;
+        state.fidget();
         let ends = state.turns < MOST_TURNS;
         assert!(ends, "the pipeline does not end: {:?} {:?}", state.control.snapshot(), lock(&self.tasks));
         let micros = u64::try_from(at_most.as_micros()).unwrap_or(u64::MAX);

@@ -58,6 +58,8 @@ pub(super) struct State {
     pub(super) dead: bool,
     pub(super) trace: u64,
     pub(super) control: Arc<Control>,
+    /// Connectors that somebody pauses and starts all the time.
+    pub(super) restless: Vec<String>,
     pub(super) sources: BTreeMap<String, SourceState>,
     pub(super) sinks: BTreeMap<String, SinkState>,
     /// What connectors saw that must not be.
@@ -69,6 +71,18 @@ impl State {
     pub(super) fn note(&mut self, what: &str, n: u64) {
         let hash = xxhash_rust::xxh3::xxh3_64_with_seed(what.as_bytes(), n);
         self.trace = mix(self.trace ^ hash).wrapping_add(hash);
+    }
+
+    /// Pauses a connector now and then, or starts one.
+    pub(super) fn fidget(&mut self) {
+        if self.restless.is_empty() || !self.rng.once_in(10) {
+            return;
+        }
+        let name = &self.restless[self.rng.below(self.restless.len() as u64) as usize];
+        match self.rng.once_in(3) {
+            true => self.control.pause_connector(name),
+            false => self.control.start_connector(name),
+        }
     }
 }
 
@@ -88,6 +102,7 @@ impl World {
             dead: false,
             trace: seed,
             control: Arc::default(),
+            restless: Vec::new(),
             sources,
             sinks,
             problems: Vec::new(),

@@ -52,6 +52,8 @@ pub(super) fn router(manager: Arc<Manager>) -> Router {
         .route("/v0/pipelines/{name}/checkpoint_status", get(proxy::pass))
         .route("/v0/pipelines/{name}/tables/{relation}/connectors/{connector}/stats", get(proxy::input_stats))
         .route("/v0/pipelines/{name}/views/{relation}/connectors/{connector}/stats", get(proxy::output_stats))
+        .route("/v0/pipelines/{name}/tables/{relation}/connectors/{connector}/{action}", post(proxy::pass))
+        .route("/v0/pipelines/{name}/views/{relation}/connectors/{connector}/{action}", post(proxy::pass))
         .layer(middleware::from_fn_with_state(Arc::clone(&manager), guard::authorize));
     Router::new()
         .merge(api)
