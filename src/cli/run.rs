@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::progress::Progress;
 use super::{Failure, read_text};
 use crate::circuit::growing_state;
+use crate::connector::variables::SECRETS_DIR;
 use crate::connector::{Connectors, Level};
 use crate::pipeline::{self, Control, Environment, Options, PipelineConfig, Summary, SystemClock, Threads};
 use crate::server::runtime;
@@ -19,6 +20,9 @@ use crate::sql;
 
 /// A graceful stop that takes longer than this ends the process: a restart replays what is missing.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where `${secret:…}` is looked for; the environment's BACKSTAY_SECRETS_DIR goes before it.
+const DEFAULT_SECRETS_DIR: &str = "/etc/backstay-secrets";
 
 /// What `run` takes.
 #[derive(Debug, clap::Args)]
@@ -178,6 +182,8 @@ fn environment(args: &Args) -> Result<Environment, Failure> {
         let dir = std::path::absolute(dir).map_err(|e| Failure::usage(format!("--data-dir {}: {e}", dir.display())))?;
         variables.insert("DATA_DIR".into(), dir.to_string_lossy().into_owned());
     }
+    let secrets = std::env::var("BACKSTAY_SECRETS_DIR").unwrap_or_else(|_| DEFAULT_SECRETS_DIR.to_owned());
+    variables.insert(SECRETS_DIR.into(), secrets);
     // Not for a program that came over the service's API: whoever may send one may not read the manager's environment by it.
     if args.api_socket.is_none() {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {

@@ -191,20 +191,6 @@ impl ConnectorConfig {
             None => Ok(()),
         }
     }
-
-    /// This configuration with the variables in its transport's and format's strings replaced: `${NAME}` by `variables["NAME"]`
-    /// (`${env:HOME}` by `variables["env:HOME"]`), and `$${` by `${`.
-    ///
-    /// # Errors
-    /// A variable that is not there, or a `${` without its `}`.
-    pub fn expand(&self, connector: &str, variables: &BTreeMap<String, String>) -> Result<Self> {
-        let mut config = self.clone();
-        expand_value(connector, &mut config.transport.config, variables)?;
-        if let Some(format) = &mut config.format {
-            expand_value(connector, &mut format.config, variables)?;
-        }
-        Ok(config)
-    }
 }
 
 /// A `{"name": …, "config": {…}}`.
@@ -213,62 +199,6 @@ fn named(connector: &str, place: &str, value: &Value) -> Result<(String, Value)>
     let name = options.require_string("name")?.to_owned();
     let config = options.value("config").cloned().unwrap_or(Value::Null);
     Ok((name, config))
-}
-
-/// Replaces the variables in every string of `value`.
-fn expand_value(connector: &str, value: &mut Value, variables: &BTreeMap<String, String>) -> Result<()> {
-    match value {
-        Value::String(s) if s.contains("${") => *s = expand_text(connector, s, variables)?,
-        Value::Array(items) => {
-            for item in items {
-                expand_value(connector, item, variables)?;
-            }
-        }
-        Value::Object(map) => {
-            for (_, item) in map {
-                expand_value(connector, item, variables)?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-/// Replaces the variables in one string.
-fn expand_text(connector: &str, text: &str, variables: &BTreeMap<String, String>) -> Result<String> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        if let Some(literal) = before.strip_suffix('$') {
-            out.push_str(literal);
-            out.push_str("${");
-            rest = after;
-            continue;
-        }
-        let Some((name, behind)) = after.split_once('}') else {
-            return Err(ConnectorError::new(
-                connector,
-                format!("\"{text}\" has a \"${{\" without its \"}}\"; write \"$${{\" for the plain text"),
-            ));
-        };
-        let Some(replacement) = variables.get(name) else {
-            let what = match name.strip_prefix("env:") {
-                Some(env) => format!("the environment variable {env} is not set; set it, or write the value itself"),
-                None if name == "DATA_DIR" => "there is no data directory: give --data-dir".to_owned(),
-                None => {
-                    let known: Vec<&str> =
-                        variables.keys().map(String::as_str).filter(|k| !k.starts_with("env:")).collect();
-                    format!("there is no variable {name}; there are ${{env:NAME}} and: {}", known.join(", "))
-                }
-            };
-            return Err(ConnectorError::new(connector, format!("in \"{text}\": {what}")));
-        };
-        out.push_str(before);
-        out.push_str(replacement);
-        rest = behind;
-    }
-    out.push_str(rest);
-    Ok(out)
 }
 
 #[cfg(test)]
@@ -308,18 +238,5 @@ mod tests {
         assert!(e.contains("start_after") && e.contains("string"), "{e}");
         assert!(error("[{]").contains("line 1 column 3"));
         assert!(error(r#"[{"name": "x"}]"#).contains("\"transport\" is missing"));
-    }
-
-    #[test]
-    fn variables() {
-        let vars = BTreeMap::from([("DATA_DIR".to_owned(), "/d".to_owned()), ("env:X".to_owned(), "1".to_owned())]);
-        assert_eq!(expand_text("c", "${DATA_DIR}/a${env:X}.csv", &vars).unwrap(), "/d/a1.csv");
-        assert_eq!(expand_text("c", "$${DATA_DIR}", &vars).unwrap(), "${DATA_DIR}");
-        assert!(expand_text("c", "${DATA}", &vars).unwrap_err().message.contains("DATA_DIR"));
-        assert!(expand_text("c", "${env:Y}", &vars).unwrap_err().message.contains("Y is not set"));
-        assert!(expand_text("c", "${DATA", &vars).unwrap_err().message.contains("without its"));
-        let text = r#"[{"transport": {"name": "a", "config": {"paths": ["${DATA_DIR}/b"]}}}]"#;
-        let config = ConnectorConfig::parse_list("t", text).unwrap().remove(0).expand("t.a", &vars).unwrap();
-        assert_eq!(config.transport.config["paths"][0], "/d/b");
     }
 }

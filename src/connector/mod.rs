@@ -23,8 +23,10 @@ pub mod order;
 pub mod output;
 mod patience;
 pub mod registry;
+mod secrets;
 #[cfg(test)]
 mod testing;
+pub mod variables;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -282,7 +284,7 @@ pub struct Context {
     pub disk: Arc<dyn backstay_storage::disk::Disk>,
     /// Relative paths of inputs and outputs start here: the SQL file's folder.
     pub base_dir: std::path::PathBuf,
-    /// Variables of connector configs, `${NAME}`: `DATA_DIR`, and `env:…`.
+    /// Variables of connector configs, `${NAME}`: see [`variables`].
     pub variables: BTreeMap<String, String>,
 }
 

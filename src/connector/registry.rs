@@ -14,6 +14,7 @@ use super::output::null::NullOutput;
 use super::output::objects::ObjectsOutput;
 use super::output::postgres::PostgresOutput;
 use super::output::stdout::StdoutOutput;
+use super::variables::resolve;
 use super::{ConnectorError, Context, Input, Output, Result};
 
 /// Input transports.
@@ -68,18 +69,22 @@ impl Connectors {
 
     /// Makes the input connector that `config` describes: as [`input()`], but for the added ones.
     pub(crate) fn input(&self, config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Input>> {
-        match self.inputs.get(&config.transport.name) {
-            Some(make) => make(&config.expand(&ctx.name, &ctx.variables)?, ctx),
-            None => input(config, ctx),
-        }
+        let (config, secrets) = resolve(config, &ctx)?;
+        let made = match self.inputs.get(&config.transport.name) {
+            Some(make) => make(&config, ctx),
+            None => make_input(&config, &ctx),
+        };
+        made.map_err(|e| secrets.hide(e)).map(|input| secrets.clone().guard_input(input))
     }
 
     /// Makes the output connector that `config` describes: as [`output()`], but for the added ones.
     pub(crate) fn output(&self, config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Output>> {
-        match self.outputs.get(&config.transport.name) {
-            Some(make) => make(&config.expand(&ctx.name, &ctx.variables)?, ctx),
-            None => output(config, ctx),
-        }
+        let (config, secrets) = resolve(config, &ctx)?;
+        let made = match self.outputs.get(&config.transport.name) {
+            Some(make) => make(&config, ctx),
+            None => make_output(&config, &ctx),
+        };
+        made.map_err(|e| secrets.hide(e)).map(|output| secrets.clone().guard_output(output))
     }
 }
 
@@ -95,14 +100,17 @@ impl fmt::Debug for Connectors {
 /// # Errors
 /// A transport that is not an input, and whatever its settings have wrong.
 pub fn input(config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Input>> {
-    let config = &config.expand(&ctx.name, &ctx.variables)?;
+    Connectors::default().input(config, ctx)
+}
+
+fn make_input(config: &ConnectorConfig, ctx: &Context) -> Result<Box<dyn Input>> {
     match config.transport.name.as_str() {
-        "file_input" => Ok(Box::new(file::new(config, &ctx)?)),
-        "s3_input" => Ok(Box::new(objects::new(config, &ctx)?)),
-        "url_input" => Ok(Box::new(url::new(config, &ctx)?)),
-        "kafka_input" => Ok(Box::new(KafkaInput::new(config, &ctx)?)),
-        "nexmark" => generated(config, &ctx).and_then(|()| Ok(Box::new(nexmark::new(config, &ctx)?) as Box<dyn Input>)),
-        "datagen" => generated(config, &ctx).and_then(|()| Ok(Box::new(datagen::new(config, &ctx)?) as Box<dyn Input>)),
+        "file_input" => Ok(Box::new(file::new(config, ctx)?)),
+        "s3_input" => Ok(Box::new(objects::new(config, ctx)?)),
+        "url_input" => Ok(Box::new(url::new(config, ctx)?)),
+        "kafka_input" => Ok(Box::new(KafkaInput::new(config, ctx)?)),
+        "nexmark" => generated(config, ctx).and_then(|()| Ok(Box::new(nexmark::new(config, ctx)?) as Box<dyn Input>)),
+        "datagen" => generated(config, ctx).and_then(|()| Ok(Box::new(datagen::new(config, ctx)?) as Box<dyn Input>)),
         other => Err(unknown(&ctx.name, other, "a table", INPUTS, OUTPUTS)),
     }
 }
@@ -112,14 +120,17 @@ pub fn input(config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Input>> {
 /// # Errors
 /// A transport that is not an output, and whatever its settings have wrong.
 pub fn output(config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Output>> {
-    let config = &config.expand(&ctx.name, &ctx.variables)?;
+    Connectors::default().output(config, ctx)
+}
+
+fn make_output(config: &ConnectorConfig, ctx: &Context) -> Result<Box<dyn Output>> {
     match config.transport.name.as_str() {
-        "file_output" => Ok(Box::new(FileOutput::new(config, &ctx)?)),
-        "kafka_output" => Ok(Box::new(KafkaOutput::new(config, &ctx)?)),
-        "null_output" => Ok(Box::new(NullOutput::new(config, &ctx)?)),
-        "s3_output" => Ok(Box::new(ObjectsOutput::new(config, &ctx)?)),
-        "stdout_output" => Ok(Box::new(StdoutOutput::new(config, &ctx, std::io::stdout())?)),
-        "postgres_output" => Ok(Box::new(PostgresOutput::new(config, &ctx)?)),
+        "file_output" => Ok(Box::new(FileOutput::new(config, ctx)?)),
+        "kafka_output" => Ok(Box::new(KafkaOutput::new(config, ctx)?)),
+        "null_output" => Ok(Box::new(NullOutput::new(config, ctx)?)),
+        "s3_output" => Ok(Box::new(ObjectsOutput::new(config, ctx)?)),
+        "stdout_output" => Ok(Box::new(StdoutOutput::new(config, ctx, std::io::stdout())?)),
+        "postgres_output" => Ok(Box::new(PostgresOutput::new(config, ctx)?)),
         other => Err(unknown(&ctx.name, other, "a view", OUTPUTS, INPUTS)),
     }
 }

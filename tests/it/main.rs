@@ -26,6 +26,7 @@ mod process;
 mod query;
 mod rng;
 mod savepoint;
+mod secrets;
 mod service;
 mod simulation;
 mod types;
