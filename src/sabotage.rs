@@ -20,6 +20,8 @@ pub enum Check {
     LogFrom,
     /// A checkpoint names how far inputs have been taken.
     InputPositions,
+    /// The rows of inputs that cannot be read again are logged before the step that took them.
+    TakenRows,
     /// What waits for an operator is put in order, whatever the order in which it came.
     MessageOrder,
     /// State moves to the worker that owns it when their number changes.
@@ -34,13 +36,14 @@ pub enum Check {
 
 impl Check {
     /// All of them but the clock, which not every program sees, and those of copies.
-    pub const ALL: [Check; 8] = [
+    pub const ALL: [Check; 9] = [
         Check::WriteAhead,
         Check::ReplayStep,
         Check::SinkSkip,
         Check::PendingDeltas,
         Check::LogFrom,
         Check::InputPositions,
+        Check::TakenRows,
         Check::MessageOrder,
         Check::Reshard,
     ];

@@ -121,6 +121,9 @@ fn tell_state(state: &PipelineState) {
         "    pipeline {} after step {}, {} workers, engine {}, incarnation {}",
         state.name, state.step, state.workers, state.engine, state.incarnation
     );
+    for (name, _) in state.paused.iter().filter(|(_, paused)| **paused) {
+        println!("    paused: {name}");
+    }
     for (name, input) in &state.inputs {
         let bad = if input.errors > 0 { format!(", {} did not parse", input.errors) } else { String::new() };
         println!("    input {name}: {} rows{bad}", input.rows);

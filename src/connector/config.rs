@@ -47,6 +47,26 @@ pub struct ConnectorConfig {
     /// It starts once all input connectors that have one of these labels are at their end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub start_after: Vec<String>,
+    /// Where a replay has an input's rows from.
+    #[serde(default, skip_serializing_if = "Replay::is_source")]
+    pub replay: Replay,
+}
+
+/// Where a replay has an input's rows from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Replay {
+    /// They are read again.
+    #[default]
+    Source,
+    /// From the log, which each step writes them to.
+    Bytes,
+}
+
+impl Replay {
+    fn is_source(&self) -> bool {
+        *self == Self::Source
+    }
 }
 
 /// What carries the bytes: `{"name": "file_input", "config": {…}}`.
@@ -80,6 +100,7 @@ const KEYS: &[&str] = &[
     "paused",
     "labels",
     "start_after",
+    "replay",
 ];
 /// Keys of Feldera's that do nothing here yet.
 const LATER: &[&str] = &[
@@ -173,6 +194,13 @@ impl ConnectorConfig {
             paused: options.bool("paused")?.unwrap_or(false),
             labels: options.strings("labels")?.unwrap_or_default(),
             start_after: options.string_or_strings("start_after")?,
+            replay: match options.string("replay")? {
+                None | Some("source") => Replay::Source,
+                Some("bytes") => Replay::Bytes,
+                Some(other) => {
+                    return Err(options.error(format!("\"replay\" is \"source\" or \"bytes\", not \"{other}\"")));
+                }
+            },
         })
     }
 
@@ -181,8 +209,11 @@ impl ConnectorConfig {
     /// # Errors
     /// It is there, with its key.
     pub fn check_output(&self, connector: &str) -> Result<()> {
-        let of_inputs =
-            [("max_batch_size", self.max_batch_size.is_some()), ("start_after", !self.start_after.is_empty())];
+        let of_inputs = [
+            ("max_batch_size", self.max_batch_size.is_some()),
+            ("start_after", !self.start_after.is_empty()),
+            ("replay", self.replay == Replay::Bytes),
+        ];
         match of_inputs.iter().find(|(_, is_there)| *is_there) {
             Some((key, _)) => Err(ConnectorError::new(
                 connector,

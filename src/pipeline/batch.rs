@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::circuit::Delta;
+use super::hash::RowHasher;
+use crate::circuit::{CircuitError, Delta};
 use crate::connector::{Chunk, Descriptor, Range, RowError};
 
 /// A chunk with a hash for each of its rows (weight included).
@@ -202,6 +203,18 @@ pub fn replayed(chunks: Vec<HashedChunk>) -> Batch {
         buffer.push(chunk);
     }
     buffer.cut(u64::MAX, &mut |_| 0)
+}
+
+/// The batch of rows that the log had.
+pub fn logged(deltas: Vec<Delta>, hasher: &RowHasher) -> Result<Batch, CircuitError> {
+    let (mut all, mut rows) = (Xxh3::new(), 0);
+    for delta in &deltas {
+        rows += delta.len() as u64;
+        for hash in hasher.hash(&delta.rows, Some(&delta.weights))? {
+            all.update(&hash.to_le_bytes());
+        }
+    }
+    Ok(Batch { deltas, rows, hash: all.digest(), ..Batch::default() })
 }
 
 fn assemble(pieces: impl Iterator<Item = Piece>) -> Batch {

@@ -32,6 +32,7 @@ use crate::pipeline::record::{InputBatch, StepRecord};
 use crate::pipeline::schedule::Scheduler;
 use crate::pipeline::state::{InputState, OperatorState, PipelineState};
 use crate::pipeline::status::{Control, Phase};
+use crate::pipeline::taken;
 use crate::sabotage::{Check, checked};
 use crate::sql::Program;
 
@@ -243,6 +244,7 @@ impl Pipeline {
         let connectors: Vec<_> = self.inputs.iter().filter_map(|i| Some((i.name.as_str(), i.connector()?))).collect();
         check_places(&connectors, &self.positions())?;
         self.begin_orchestration(until_end)?;
+        self.release()?;
         self.control.update(|s| s.phase = Phase::Running);
         self.pushes.begin(self.parker.unparker().clone());
         self.control.set_doors(Some(Arc::clone(&self.pushes)), self.feed.clone());
@@ -251,7 +253,7 @@ impl Pipeline {
                 return Ok(false);
             }
             self.env.scheduler.pass();
-            self.orchestrate()?;
+            self.obey();
             self.poll_checkpoint()?;
             self.pump()?;
             self.answer_queries()?;
@@ -269,6 +271,7 @@ impl Pipeline {
             for input in &mut self.inputs {
                 input.fill(input.limit(rows))?;
             }
+            self.release()?;
             let full = self.outputs_full(true);
             // A program over empty inputs has results, too: a count of 0.
             let first_of_nothing = self.state.step == 0 && self.inputs.iter().all(InputEndpoint::is_done);
@@ -366,6 +369,10 @@ impl Pipeline {
             }
             tell_parse_errors(&self.control, &self.config, input, &batch, before)?;
             new_rows += batch.rows;
+            let logs_rows = self.logged && input.logs_rows() && checked(Check::TakenRows);
+            if let (true, Some(store), Some(table)) = (logs_rows, &self.store, self.program.tables.get(input.table)) {
+                taken::append(store, step, &input.name, (&table.schema, &batch.deltas))?;
+            }
             record.inputs.push(InputBatch {
                 connector: input.name.clone(),
                 descriptor: batch.descriptor,

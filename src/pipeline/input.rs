@@ -1,35 +1,27 @@
-//! An input connector at work: a task reads, parses and hashes ahead of the steps, into a bounded lock-free queue.
+//! An input connector at work: what its [reading task](reader) has read becomes the batches of steps.
 //!
-//! Bounds: a queue of `QUEUE_CHUNKS` chunks, and a buffer on the controller's side that takes no more once a full step's rows are
+//! Bounds: a queue of 16 chunks, and a buffer on the controller's side that takes no more once a full step's rows are
 //! in it. A connector's chunks are about a MiB, so an input holds some tens of MiB. `max_queued_records` and `max_queued_bytes` bound
 //! both together: nothing more is read once so much waits, so that they are exceeded by a chunk at most.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+mod reader;
 
-use backstay_storage::queue;
+use std::sync::Arc;
+
 use crossbeam::sync::Unparker;
 
-use crate::connector::config::ConnectorConfig;
-use crate::connector::{Chunk, ConnectorError, IDLE_POLL, Input, InputReader, Next};
-use crate::pipeline::batch::{Batch, Buffer, HashedChunk, replayed};
+use crate::circuit::Delta;
+use crate::connector::config::{ConnectorConfig, Replay};
+use crate::connector::{ConnectorError, Input};
+use crate::pipeline::batch::{self, Batch, Buffer, replayed};
 use crate::pipeline::error::{PipelineError, Result};
 use crate::pipeline::hash::RowHasher;
 use crate::pipeline::push::Pushes;
 use crate::pipeline::record::InputBatch;
-use crate::pipeline::schedule::{Running, Scheduler, Task, Turn};
+use crate::pipeline::schedule::Scheduler;
 use crate::pipeline::state::InputState;
 use crate::pipeline::status::InputFigures;
-
-/// Chunks that are read ahead, besides those in the controller's buffer.
-const QUEUE_CHUNKS: usize = 16;
-
-/// How long a reader waits after an error that may pass.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// How long a reader waits that may not have more rows waiting.
-const HELD: Duration = Duration::from_millis(1);
+use reader::{Bounds, Reader, hashed};
 
 /// One input connector of a pipeline.
 #[derive(Debug)]
@@ -51,20 +43,10 @@ pub struct InputEndpoint {
     source: Source,
     hasher: RowHasher,
     bounds: Bounds,
+    logs_rows: bool,
     buffer: Buffer,
     reader: Option<Reader>,
     ended: bool,
-}
-
-/// What a connector's configuration bounds.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bounds {
-    /// Rows of a step.
-    batch: Option<u64>,
-    /// Rows that wait.
-    rows: Option<u64>,
-    /// Bytes that wait.
-    bytes: Option<u64>,
 }
 
 /// Where rows come from.
@@ -73,36 +55,6 @@ enum Source {
     Connector(Arc<dyn Input>),
     /// Clients push them. Nobody waits for such rows: with none there, the input counts as ended.
     Pushed(Arc<Pushes>),
-}
-
-/// The reading task, seen from the controller.
-#[derive(Debug)]
-struct Reader {
-    /// Before the task: one that waits for room in the queue ends when this is gone.
-    chunks: queue::Receiver<HashedChunk>,
-    shared: Arc<Shared>,
-    _task: Running,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    ended: AtomicBool,
-    failed: Mutex<Option<ConnectorError>>,
-    trouble: Mutex<Option<String>>,
-    /// What was read and not yet cut.
-    rows: AtomicU64,
-    bytes: AtomicU64,
-    /// What was read.
-    all_bytes: AtomicU64,
-    retries: AtomicU64,
-}
-
-impl Shared {
-    /// Whether so much waits that no more may be read.
-    fn is_full(&self, bounds: Bounds) -> bool {
-        let over = |bound: Option<u64>, now: &AtomicU64| bound.is_some_and(|most| now.load(Ordering::Acquire) >= most);
-        over(bounds.rows, &self.rows) || over(bounds.bytes, &self.bytes)
-    }
 }
 
 impl InputEndpoint {
@@ -122,6 +74,7 @@ impl InputEndpoint {
             is_waiting: !after.is_empty(),
             after,
             bounds,
+            logs_rows: config.replay == Replay::Bytes,
             ended: false,
             ..Self::of(name, table, Source::Connector(input), hasher, state)
         }
@@ -144,23 +97,25 @@ impl InputEndpoint {
             source,
             hasher,
             bounds: Bounds::default(),
+            logs_rows: false,
             buffer: Buffer::default(),
             reader: None,
             ended: true,
         }
     }
 
-    /// Reads what a step record names again, and verifies it (invariant 3).
-    pub fn replay(&mut self, step: u64, record: &InputBatch) -> Result<Batch> {
+    /// Has what a step record names again, and verifies it (invariant 3): from the log, if that has the rows (`logged`), or by reading it.
+    pub fn replay(&mut self, step: u64, record: &InputBatch, logged: Option<Vec<Delta>>) -> Result<Batch> {
         let of_step =
             |e: ConnectorError| ConnectorError { message: format!("replay of step {step}: {}", e.message), ..e };
-        let batch = match &self.source {
-            Source::Connector(input) => {
+        let batch = match (&self.source, logged) {
+            (_, Some(deltas)) => batch::logged(deltas, &self.hasher)?,
+            (Source::Connector(input), None) => {
                 let chunks = input.replay(&record.descriptor).map_err(of_step)?;
                 let chunks = chunks.into_iter().map(|chunk| hashed(chunk, &self.hasher)).collect::<Result<_, _>>()?;
                 replayed(chunks)
             }
-            Source::Pushed(pushes) => {
+            (Source::Pushed(pushes), None) => {
                 // The log's records before the step's have brought the rows.
                 let end = record.descriptor.ranges.last().map_or(0, |range| range.end);
                 pushes.fill_to(self.table, &mut self.buffer, end);
@@ -176,8 +131,13 @@ impl InputEndpoint {
                 hint: "the source's content, or the format's configuration, is not what it was when the step was made: put it back",
             });
         }
-        self.advance(&record.descriptor, batch.rows, batch.errors.len() as u64, step);
+        self.advance(&record.descriptor, batch.rows, record.errors, step);
         Ok(batch)
+    }
+
+    /// Whether its rows are to be logged.
+    pub fn logs_rows(&self) -> bool {
+        self.logs_rows
     }
 
     /// Starts the reading task where the state says, if it has not been started and nothing holds it back.
@@ -187,15 +147,8 @@ impl InputEndpoint {
             return Ok(());
         }
         let reader = input.open(&self.state.position)?;
-        let (sender, chunks) = queue::channel(QUEUE_CHUNKS);
-        let shared = Arc::new(Shared::default());
-        let hasher = self.hasher.clone();
-        let bounds = self.bounds;
-        let work = Work { reader, sender, waiting: None, shared: Arc::clone(&shared), hasher, bounds, wake };
-        let task = scheduler
-            .start(&format!("in {}", self.name), Box::new(work))
-            .map_err(|e| PipelineError::State(format!("cannot start a thread for input {}: {e}", self.name)))?;
-        self.reader = Some(Reader { chunks, shared, _task: task });
+        let with = (self.hasher.clone(), self.bounds);
+        self.reader = Some(Reader::start(&self.name, reader, with, scheduler, wake)?);
         Ok(())
     }
 
@@ -216,15 +169,12 @@ impl InputEndpoint {
             return Ok(());
         }
         let Some(reader) = &mut self.reader else { return Ok(()) };
-        // Read before the queue: what was pushed before the end is then in the queue below.
-        let ended = reader.shared.ended.load(Ordering::Acquire);
+        // Asked before the queue: what was read before the end is then in the queue below.
+        let ended = reader.has_ended();
         while self.buffer.rows() < rows {
-            match reader.chunks.try_recv() {
+            match reader.receive()? {
                 Some(chunk) => self.buffer.push(chunk),
                 None => {
-                    if let Some(error) = lock(&reader.shared.failed).take() {
-                        return Err(error.into());
-                    }
                     self.ended = ended;
                     break;
                 }
@@ -240,7 +190,7 @@ impl InputEndpoint {
 
     /// Whether so much waits that a step must take some before more is read.
     pub fn is_full(&self) -> bool {
-        self.is_active() && self.reader.as_ref().is_some_and(|reader| reader.shared.is_full(self.bounds))
+        self.is_active() && self.reader.as_ref().is_some_and(Reader::is_full)
     }
 
     /// Whether there is nothing left to cut and nothing will come.
@@ -306,9 +256,8 @@ impl InputEndpoint {
         };
         let (rows, bytes) = (self.buffer.rows(), self.buffer.bytes());
         let batch = self.buffer.cut(max_rows, &mut order);
-        if let Some(Reader { shared, .. }) = &self.reader {
-            shared.rows.fetch_sub(rows - self.buffer.rows(), Ordering::AcqRel);
-            shared.bytes.fetch_sub(bytes - self.buffer.bytes(), Ordering::AcqRel);
+        if let Some(reader) = &self.reader {
+            reader.took(rows - self.buffer.rows(), bytes - self.buffer.bytes());
         }
         self.advance(&batch.descriptor, batch.rows, batch.errors.len() as u64, step);
         batch
@@ -316,24 +265,23 @@ impl InputEndpoint {
 
     /// What hinders the reader now.
     pub fn trouble(&self) -> Option<String> {
-        self.reader.as_ref().and_then(|r| lock(&r.shared.trouble).clone())
+        self.reader.as_ref().and_then(Reader::trouble)
     }
 
     /// Its figures of now.
     pub fn figures(&self) -> InputFigures {
-        let read = |of: fn(&Shared) -> &AtomicU64| {
-            self.reader.as_ref().map(|reader| of(&reader.shared).load(Ordering::Acquire))
-        };
+        let read = self.reader.as_ref().map(Reader::figures).unwrap_or_default();
+        let is_pushed = self.connector().is_none();
         InputFigures {
             name: Arc::clone(&self.label),
             rows: self.state.rows,
             errors: self.state.errors,
-            buffered_rows: read(|s| &s.rows).unwrap_or_else(|| self.buffer.rows()),
-            buffered_bytes: read(|s| &s.bytes).unwrap_or_else(|| self.buffer.bytes()),
-            bytes: read(|s| &s.all_bytes).unwrap_or_default(),
+            buffered_rows: if is_pushed { self.buffer.rows() } else { read.rows },
+            buffered_bytes: if is_pushed { self.buffer.bytes() } else { read.bytes },
+            bytes: read.all_bytes,
             ended: self.is_done(),
             paused: !self.is_active(),
-            transport_errors: read(|s| &s.retries).unwrap_or_default(),
+            transport_errors: read.errors,
             trouble: self.trouble(),
         }
     }
@@ -346,101 +294,4 @@ impl InputEndpoint {
         self.state.rows += rows;
         self.state.errors += errors;
     }
-}
-
-/// The reading task.
-struct Work {
-    reader: Box<dyn InputReader>,
-    sender: queue::Sender<HashedChunk>,
-    /// Read, and waits for room in the queue.
-    waiting: Option<HashedChunk>,
-    shared: Arc<Shared>,
-    hasher: RowHasher,
-    bounds: Bounds,
-    wake: Unparker,
-}
-
-impl Task for Work {
-    fn turn(&mut self, patience: Duration) -> Turn {
-        if let Some(chunk) = self.waiting.take() {
-            return self.send(chunk, patience);
-        }
-        if self.shared.is_full(self.bounds) {
-            return Turn::Pause(HELD);
-        }
-        let next = self.reader.next();
-        if next.is_ok() {
-            *lock(&self.shared.trouble) = None;
-        }
-        let next = match next {
-            Ok(Next::Chunk(chunk)) => hashed(chunk, &self.hasher),
-            Ok(Next::Idle) => return Turn::Pause(IDLE_POLL),
-            Ok(Next::End) => {
-                self.shared.ended.store(true, Ordering::Release);
-                self.wake.unpark();
-                return Turn::End;
-            }
-            Err(error) => Err(error),
-        };
-        match next {
-            Ok(chunk) => {
-                self.shared.rows.fetch_add(chunk.chunk.rows.num_rows() as u64, Ordering::AcqRel);
-                self.shared.bytes.fetch_add(chunk.bytes, Ordering::AcqRel);
-                self.shared.all_bytes.fetch_add(chunk.bytes, Ordering::AcqRel);
-                self.waiting = Some(chunk);
-                Turn::Again
-            }
-            Err(error) if error.retry => {
-                self.shared.retries.fetch_add(1, Ordering::AcqRel);
-                *lock(&self.shared.trouble) = Some(error.to_string());
-                Turn::Pause(RETRY)
-            }
-            Err(error) => {
-                *lock(&self.shared.failed) = Some(error);
-                self.wake.unpark();
-                Turn::End
-            }
-        }
-    }
-}
-
-impl Work {
-    /// Waits for room; ends if the pipeline has gone.
-    fn send(&mut self, chunk: HashedChunk, patience: Duration) -> Turn {
-        match self.sender.send_timeout(chunk, patience) {
-            Ok(()) => {
-                self.wake.unpark();
-                Turn::Again
-            }
-            Err(back) if back.is_disconnected() => Turn::End,
-            Err(back) => {
-                self.waiting = Some(back.into_inner());
-                Turn::Again
-            }
-        }
-    }
-}
-
-/// A chunk with its hashes. An append-only table's connectors have been told so: one that brings a delete nevertheless is at fault.
-fn hashed(chunk: Chunk, hasher: &RowHasher) -> Result<HashedChunk, ConnectorError> {
-    if hasher.append_only && chunk.weights.as_ref().is_some_and(|weights| weights.iter().any(|&w| w < 0)) {
-        return Err(ConnectorError {
-            connector: chunk.partition.to_string(),
-            message: format!(
-                "offsets {} to {} hold a delete, but the table is append-only: leave that option out, which begins a new pipeline",
-                chunk.start, chunk.end
-            ),
-            retry: false,
-        });
-    }
-    let hashes = hasher.hash(&chunk.rows, chunk.weights.as_deref()).map_err(|e| ConnectorError {
-        connector: chunk.partition.to_string(),
-        message: format!("rows cannot be encoded: {e}"),
-        retry: false,
-    })?;
-    Ok(HashedChunk::new(chunk, hashes))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

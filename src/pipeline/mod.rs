@@ -6,6 +6,7 @@
 //! - [`controller`] cuts, logs, runs and delivers new steps, and takes checkpoints;
 //! - [`input`] and [`output`] are the connectors at work, [`checkpointer`] writes checkpoints beside the steps;
 //! - [`push`] has the rows that clients send: in the log before they are acknowledged;
+//! - [`taken`] has those of inputs that need not be there for a replay: in the log, with their step;
 //! - [`schedule`] says when these have their turns.
 //!
 //! Invariants (the design's, and where they are kept): write ahead — [`controller`] waits for step record n before it hands deltas of n to
@@ -35,9 +36,11 @@ pub mod push;
 pub mod query;
 pub mod record;
 mod replay;
+pub mod rows;
 pub mod schedule;
 pub mod state;
 pub mod status;
+pub mod taken;
 
 pub use clock::{Clock, SystemClock};
 pub use config::PipelineConfig;

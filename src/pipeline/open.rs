@@ -8,6 +8,8 @@
 //! A savepoint's copy begins a new incarnation, which inherits no sink (invariant 4 of the design): its outputs are new ones, from
 //! the step after the savepoint's on. What was pending for the original's is the original's to deliver.
 
+mod connectors;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,11 +22,10 @@ use crossbeam::sync::Parker;
 use crate::circuit::{
     CircuitPlan, Delta, OnEvalError, Pick, ROW_FORMAT, Runtime, RuntimeOptions, Stopwatch, Watermarks, reshard,
 };
-use crate::connector::config::ConnectorConfig;
 use crate::connector::order::predecessors;
-use crate::connector::{ConnectorError, Context, Input, Level, Output, Resume, SinkPosition};
+use crate::connector::{Level, Resume, SinkPosition};
 use crate::pipeline::checkpointer::Checkpointer;
-use crate::pipeline::config::{OnError, PipelineConfig};
+use crate::pipeline::config::OnError;
 use crate::pipeline::controller::{Environment, Options, Pipeline};
 use crate::pipeline::error::{PipelineError, Result};
 use crate::pipeline::feed::Feed;
@@ -34,10 +35,12 @@ use crate::pipeline::output::OutputEndpoint;
 use crate::pipeline::pending;
 use crate::pipeline::push::{CONNECTOR, Pushes};
 use crate::pipeline::replay::last_step as last_logged_step;
-use crate::pipeline::state::{InputState, OutputState, PipelineState, RelationState, Semantics, spine_name};
+use crate::pipeline::state::{OutputState, PipelineState, RelationState, Semantics, spine_name};
 use crate::pipeline::status::{Control, Phase};
 use crate::sabotage::{Check, checked};
 use crate::sql::Program;
+pub(super) use connectors::check_places;
+use connectors::{MadeInput, MadeOutput, check_bounds, check_levels, make_inputs, make_outputs, misconfigured};
 
 /// This build, as step records and checkpoints name it.
 pub const ENGINE: &str = env!("CARGO_PKG_VERSION");
@@ -46,20 +49,6 @@ pub const ENGINE: &str = env!("CARGO_PKG_VERSION");
 const LOG_SEGMENTS: u64 = 8;
 /// Step records are gathered in no less than this.
 const LEAST_LOG_BUFFER: usize = 64 << 10;
-
-struct MadeInput {
-    name: String,
-    table: usize,
-    input: Arc<dyn Input>,
-    config: ConnectorConfig,
-}
-
-struct MadeOutput {
-    name: String,
-    view: usize,
-    output: Box<dyn Output>,
-    config: ConnectorConfig,
-}
 
 impl Pipeline {
     /// Opens or creates the pipeline. Steps that the log has after the checkpoint are still to be replayed: under the configuration
@@ -98,6 +87,7 @@ impl Pipeline {
         if let Some(savepoint) = copy_of {
             begin_incarnation(&mut state, savepoint, env, control);
         }
+        let copy = copy_of.is_some();
         let old_workers = std::mem::replace(&mut state.workers, workers);
 
         let log_from = recovered.map_or(1, |r| r.log_from);
@@ -153,15 +143,16 @@ impl Pipeline {
                 to_replay || (config.fault_tolerance.model, state.model) == (Level::ExactlyOnce, Level::ExactlyOnce);
             let position =
                 known.as_ref().map(|k| stands_at(&name, &k.sink, replayed, state.step, last_step)).transpose()?;
-            output.open(&Resume {
+            let resume = Resume {
                 checkpoint: position.clone(),
                 step: state.step,
                 last_step,
                 replayed,
-                copy: copy_of.is_some(),
+                copy,
                 incarnation: state.incarnation,
                 epoch: store.as_ref().map_or(0, |s| s.epoch()),
-            })?;
+            };
+            output.open(&resume)?;
             let known = match known {
                 Some(known) => known,
                 None => OutputState { sink: output.sync()?, pending: Vec::new() },
@@ -177,6 +168,7 @@ impl Pipeline {
                 &*env.scheduler,
                 wake,
             )?;
+            endpoint.pause(state.paused.get(&name).copied().unwrap_or(connector.paused));
             let mut last = endpoint.delivered();
             for file in &known.pending {
                 let store = store.as_ref().ok_or_else(|| lost("store"))?;
@@ -196,7 +188,6 @@ impl Pipeline {
         state.outputs.retain(|name, _| outputs_now.contains(&name.as_str()));
 
         let checkpointer = store.as_ref().map(|store| Checkpointer::start(store, env)).transpose()?;
-        let copy = copy_of.is_some();
         // Without a log a restart makes other steps under the same numbers.
         let logged = config.fault_tolerance.model == Level::ExactlyOnce;
         let scope = if logged { state.incarnation } else { env.new_id };
@@ -254,133 +245,6 @@ fn stands_at(name: &str, sink: &SinkPosition, replayed: bool, step: u64, last_st
         )));
     }
     Ok(sink.clone())
-}
-
-fn make_inputs(program: &Program, pipeline: &str, env: &Environment) -> Result<Vec<MadeInput>> {
-    let mut made = Vec::new();
-    for (table, definition) in program.tables.iter().enumerate() {
-        for config in &definition.connectors {
-            let name = format!("{}.{}", definition.name, config.name);
-            if config.name == CONNECTOR {
-                let message = format!(
-                    "input {name}: the name {CONNECTOR:?} is that of rows that are pushed; give it another one"
-                );
-                return Err(PipelineError::Config(message));
-            }
-            let context = Context {
-                primary_key: definition.primary_key.clone(),
-                append_only: definition.is_append_only(),
-                ..context(env, pipeline, &name, &definition.schema)
-            };
-            let input = Arc::from(env.connectors.input(config, context).map_err(misconfigured)?);
-            made.push(MadeInput { name, table, input, config: config.clone() });
-        }
-    }
-    Ok(made)
-}
-
-fn make_outputs(program: &Program, pipeline: &str, env: &Environment) -> Result<Vec<MadeOutput>> {
-    let mut made: Vec<MadeOutput> = Vec::new();
-    for (view, definition) in program.views.iter().enumerate() {
-        for config in &definition.connectors {
-            let name = format!("{}.{}", definition.name, config.name);
-            let context = context(env, pipeline, &name, &definition.schema);
-            let output = env.connectors.output(config, context).map_err(misconfigured)?;
-            if let Some(target) = output.target()
-                && let Some(other) = made.iter().find(|o| o.output.target().as_ref() == Some(&target))
-            {
-                return Err(PipelineError::Config(format!(
-                    "outputs {} and {name} both write to {target}, and would spoil each other's content; give each its own",
-                    other.name
-                )));
-            }
-            made.push(MadeOutput { name, view, output, config: config.clone() });
-        }
-    }
-    Ok(made)
-}
-
-/// What is wrong with a connector before it is opened is its configuration.
-fn misconfigured(error: ConnectorError) -> PipelineError {
-    PipelineError::Config(error.to_string())
-}
-
-fn context(env: &Environment, pipeline: &str, name: &str, schema: &arrow::datatypes::SchemaRef) -> Context {
-    Context {
-        name: name.to_string(),
-        pipeline: pipeline.to_string(),
-        schema: Arc::clone(schema),
-        primary_key: Vec::new(),
-        append_only: false,
-        disk: Arc::clone(&env.disk),
-        base_dir: env.base_dir.clone(),
-        variables: env.variables.clone(),
-    }
-}
-
-/// A position is kept by connector: one that took over a partition from another one of its table would read it a second time.
-/// `inputs` are the connectors of now, `known` is what has been read.
-pub(super) fn check_places(inputs: &[(&str, &dyn Input)], known: &BTreeMap<String, InputState>) -> Result<()> {
-    fn table(name: &str) -> &str {
-        name.split_once('.').map_or(name, |(table, _)| table)
-    }
-    for (name, input) in inputs {
-        let own = known.get(*name).map(|s| s.position.partitions.as_slice()).unwrap_or_default();
-        // What was pushed stands in the log, which no connector reads.
-        let is_pushed = |other: &str| other.ends_with(&format!(".{CONNECTOR}"));
-        let others = known.iter().filter(|(other, _)| *other != name && table(other) == table(name));
-        for (other, state) in others.filter(|(other, _)| !is_pushed(other)) {
-            let other_now = inputs.iter().find(|(n, _)| n == other).map(|(_, input)| *input);
-            let taken = state.position.partitions.iter().map(|p| p.partition.as_str()).find(|partition| {
-                input.selects(partition)
-                    && !other_now.is_some_and(|other| other.selects(partition))
-                    && !own.iter().any(|p| p.partition == *partition)
-            });
-            if let Some(partition) = taken {
-                return Err(PipelineError::Config(format!(
-                    "connector {name} now names {partition}, which {other} has read: its rows would be counted twice. A position is kept \
-                     by a connector's \"name\": give the connector that reads {partition} the name that it had"
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A pipeline configured stronger than its inputs is refused, every offender named.
-fn check_levels(model: Level, inputs: &[MadeInput]) -> Result<()> {
-    let weak: Vec<String> = inputs
-        .iter()
-        .filter(|i| i.input.level() < model)
-        .map(|i| format!("{} ({})", i.name, level_name(i.input.level())))
-        .collect();
-    if weak.is_empty() {
-        return Ok(());
-    }
-    Err(PipelineError::Config(format!(
-        "fault_tolerance is {}, but these inputs cannot give it: {}; lower \"fault_tolerance\" or change the connectors",
-        level_name(model),
-        weak.join(", ")
-    )))
-}
-
-/// A cut that is fixed cannot depend on bytes, which differ from run to run.
-fn check_bounds(config: &PipelineConfig, inputs: &[MadeInput]) -> Result<()> {
-    match inputs.iter().find(|i| config.rows_per_step.is_some() && i.config.max_queued_bytes.is_some()) {
-        Some(input) => Err(PipelineError::Config(format!(
-            "input {} has \"max_queued_bytes\", which cannot be where \"rows_per_step\" fixes the cut; use \"max_queued_records\"",
-            input.name
-        ))),
-        None => Ok(()),
-    }
-}
-
-fn level_name(level: Level) -> &'static str {
-    match level {
-        Level::None => "none",
-        Level::AtLeastOnce => "at_least_once",
-        Level::ExactlyOnce => "exactly_once",
-    }
 }
 
 fn open_store(options: &Options, env: &Environment) -> Result<Option<Arc<Store>>> {

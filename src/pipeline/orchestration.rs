@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! 1. A pause loses nothing: an input stays where it is, an output's deltas stay pending.
-//! 2. A pause reaches where steps are cut and what outputs are handed, nothing else. A replay does not look at it.
+//! 2. A pause reaches where steps are cut and what outputs are handed, nothing else. A replay reads what was cut, paused or not.
 //! 3. An input that steps have taken rows from waits for nobody any more, in later processes neither.
 //! 4. What was asked for by the API is part of the checkpoints from then on, and goes before the configuration's `paused`.
 //!
@@ -62,10 +62,9 @@ impl Pipeline {
         }
     }
 
-    /// Obeys, and starts the inputs whose time has come. Before each cut, so that an input begins with the step behind the last one of
-    /// those that it waits for, whatever the threads do.
-    pub(super) fn orchestrate(&mut self) -> Result<()> {
-        self.obey();
+    /// Starts the inputs whose time has come. After what was read has been taken over and before each cut, so that an input begins with
+    /// the step behind the last one of those that it waits for, whatever the threads do.
+    pub(super) fn release(&mut self) -> Result<()> {
         let done: Vec<bool> = self.inputs.iter().map(InputEndpoint::is_done).collect();
         for input in &mut self.inputs {
             let is_over = |at: &usize| done.get(*at).copied().unwrap_or(true);

@@ -1,6 +1,6 @@
 //! Replay: running the steps again that the log has after the checkpoint.
 //!
-//! The same code as normal running, with another source of batches: connectors re-read by descriptor. Everything that a record
+//! The same code as normal running, with another source of batches: connectors re-read by descriptor, or the log has the rows. Everything that a record
 //! says about rows and deltas is verified (invariant 3); what outputs already hold, they keep.
 
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use crate::pipeline::error::{PipelineError, Result};
 use crate::pipeline::push::record::KIND_PUSH;
 use crate::pipeline::record::StepRecord;
 use crate::pipeline::status::Phase;
+use crate::pipeline::taken::{KIND_TAKEN, Taken};
 use crate::sabotage::{Check, checked};
 
 /// The last step that the log from `from` on has a record of; none, if it has only pushed rows.
@@ -23,9 +24,9 @@ pub fn last_step(store: &Store, from: Seq) -> Result<Option<u64>> {
     if last < from {
         return Ok(None);
     }
-    // Mostly it is the last record. Only where rows were pushed after it, all are looked at.
+    // Mostly it is the last record. Only where rows were pushed after it, or logged for a step that was lost, all are looked at.
     let of = |record: &Record| match record.payload.first() {
-        Some(&KIND_PUSH) => Ok(None),
+        Some(&(KIND_PUSH | KIND_TAKEN)) => Ok(None),
         _ => StepRecord::decode(record.seq, &record.payload).map(|record| Some(record.step)),
     };
     if let Some(record) = log.scan(last)?.next()
@@ -59,6 +60,7 @@ impl Pipeline {
             // What steps before the checkpoint had taken is known from there; it moves with each step that is replayed.
             let taken: Vec<u64> = (0..self.program.tables.len()).map(|table| self.pushed_offset(table)).collect();
             let pushes = Arc::clone(&self.pushes);
+            let mut rows = Taken::default();
             for record in log.scan(self.log_from)? {
                 let record = record?;
                 if record.payload.first() == Some(&KIND_PUSH) {
@@ -66,14 +68,20 @@ impl Pipeline {
                     pushes.recover(record.seq, &record.payload, &self.program, &position)?;
                     continue;
                 }
+                if record.payload.first() == Some(&KIND_TAKEN) {
+                    rows.recover(record.seq, &record.payload, &self.program)?;
+                    continue;
+                }
                 let step = StepRecord::decode(record.seq, &record.payload)?;
                 if step.step <= begun_at {
+                    rows.clear();
                     continue;
                 }
                 if step.step > to {
                     break;
                 }
-                self.replay_step(record.seq, &step)?;
+                self.replay_step(record.seq, &step, &mut rows)?;
+                rows.clear();
                 self.replayed_to = record.seq + 1;
                 if self.control.stopping() {
                     return Ok(false);
@@ -95,7 +103,7 @@ impl Pipeline {
         input.and_then(|i| i.state.position.partitions.first()).map_or(0, |p| p.offset)
     }
 
-    fn replay_step(&mut self, seq: Seq, record: &StepRecord) -> Result<()> {
+    fn replay_step(&mut self, seq: Seq, record: &StepRecord, logged: &mut Taken) -> Result<()> {
         if record.step != self.state.step + 1 {
             return Err(PipelineError::State(format!(
                 "log record {seq} is of step {}, expected step {}: the log does not belong to this checkpoint",
@@ -114,7 +122,7 @@ impl Pipeline {
                     record.step, batch.rows, batch.connector
                 )));
             };
-            let read = input.replay(record.step, batch)?;
+            let read = input.replay(record.step, batch, logged.of(record.step, &batch.connector))?;
             rows += read.rows;
             if let Some(deltas) = tables.get_mut(input.table) {
                 deltas.extend(read.deltas);

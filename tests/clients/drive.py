@@ -26,6 +26,15 @@ assert list(pipeline.query("SELECT count(*) AS n, sum(c) AS s FROM v")) == [{"n"
 assert pipeline.stats().global_metrics.total_processed_records == 1000
 pipeline.checkpoint(wait=True)
 
+pipeline.pause_input_connector("t", "g")
+for _ in range(100):
+    if client.input_connector_stats("first", "t", "g")["paused"]:
+        break
+    time.sleep(0.1)
+else:
+    raise AssertionError("a connector that was paused does not say so")
+pipeline.start_input_connector("t", "g")
+
 pipeline.pause()
 assert pipeline.status() == PipelineStatus.PAUSED
 pipeline.resume()

@@ -71,10 +71,14 @@ fn inputs_that_are_weaker_than_the_pipeline_are_refused() {
         let mut game = Game::of_model(mix(n), model, &subjects, &mut Rng::new(n));
         let weak = if model == Level::ExactlyOnce && n % 3 == 0 { Level::AtLeastOnce } else { Level::None };
         game.sources.values_mut().for_each(|source| source.level = weak);
+        if weak == Level::AtLeastOnce && game.sources.keys().all(|name| game.subject.is_logged(name)) {
+            continue;
+        }
         let world = game.world();
         let life = game.live(&world, n, End::Never);
         let Err(PipelineError::Config(said)) = life.result else { panic!("{:?}", life.result) };
-        for name in game.sources.keys() {
+        let is_weak = |name: &&String| weak == Level::None || !game.subject.is_logged(name);
+        for name in game.sources.keys().filter(is_weak) {
             let level = if weak == Level::None { "none" } else { "at_least_once" };
             assert!(said.contains(&format!("{name} ({level})")), "{said}");
         }

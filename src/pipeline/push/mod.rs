@@ -27,6 +27,7 @@ use crossbeam::sync::Unparker;
 use super::batch::{Buffer, HashedChunk};
 use super::error::{PipelineError, Result};
 use super::hash::RowHasher;
+use super::rows;
 use crate::connector::{Chunk, NoIdentity, Position};
 use crate::sql::Program;
 use keys::Keys;
@@ -207,7 +208,7 @@ impl Pushes {
         }
         let hashes = hasher.hash(&rows, weights.as_deref()).map_err(PipelineError::from)?;
         // All work is done before the lock is taken, but for the number.
-        let encoded = self.store.as_ref().map(|_| record::encode_rows(&rows, weights.as_deref())).transpose()?;
+        let encoded = self.store.as_ref().map(|_| rows::encode_rows(&rows, weights.as_deref())).transpose()?;
 
         let mut state = self.lock();
         if !state.is_open {

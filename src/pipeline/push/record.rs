@@ -1,27 +1,17 @@
 //! Push records: the log entry of rows that a client pushed.
 //!
-//! A log payload is the kind byte `P`, one format byte, the length of a JSON header (u32, little-endian), the header, then the rows as an Arrow
-//! IPC stream: the table's columns followed by `#weight` (Int64). Unlike a step record it holds the rows, since nobody can be asked for
-//! them again.
-//!
-//! Known limit: the reader of Arrow IPC may panic on damaged bytes; the storage engine's checksums keep these away from it.
+//! Unlike a step record it holds the rows, as [`rows`] writes them, since nobody can be asked for them again.
 
-use std::sync::Arc;
-
-use arrow::array::{AsArray, Int64Array, RecordBatch};
-use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use arrow::error::ArrowError;
-use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::StreamWriter;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 
-use crate::pipeline::error::{PipelineError, Result};
+use crate::pipeline::error::Result;
+use crate::pipeline::rows::{self, Kind};
 
 /// First byte of a push record.
 pub const KIND_PUSH: u8 = b'P';
-/// The format of push records that this build writes and reads.
-pub const FORMAT: u8 = 1;
+const KIND: Kind = Kind { byte: KIND_PUSH, format: 1, name: "push" };
 
 /// What a push record says besides its rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,50 +51,14 @@ mod hex {
     }
 }
 
-/// The rows as they stand in a record.
-pub fn encode_rows(rows: &RecordBatch, weights: Option<&[i64]>) -> Result<Vec<u8>> {
-    let fail = |e: ArrowError| PipelineError::State(format!("pushed rows cannot be written: {e}"));
-    let schema = extended(&rows.schema());
-    let weights = match weights {
-        Some(weights) => Int64Array::from(weights.to_vec()),
-        None => Int64Array::from_value(1, rows.num_rows()),
-    };
-    let mut columns = rows.columns().to_vec();
-    columns.push(Arc::new(weights));
-    let mut writer = StreamWriter::try_new(Vec::new(), &schema).map_err(fail)?;
-    writer.write(&RecordBatch::try_new(schema, columns).map_err(fail)?).map_err(fail)?;
-    writer.into_inner().map_err(fail)
-}
-
-/// The log payload.
+/// The log payload; `rows` as [`rows::encode_rows`] writes them.
 pub fn encode(header: &PushHeader, rows: &[u8]) -> Result<Vec<u8>> {
-    let fail = |e: &dyn std::fmt::Display| PipelineError::State(format!("a push record cannot be written: {e}"));
-    let header = serde_json::to_vec(header).map_err(|e| fail(&e))?;
-    let length = u32::try_from(header.len()).map_err(|e| fail(&e))?;
-    let mut bytes = Vec::with_capacity(6 + header.len() + rows.len());
-    bytes.extend_from_slice(&[KIND_PUSH, FORMAT]);
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(&header);
-    bytes.extend_from_slice(rows);
-    Ok(bytes)
+    KIND.encode(header, rows)
 }
 
 /// Reads the header of a log payload, and where its rows are. `seq` is its place in the log, for the error.
 pub fn decode(seq: u64, payload: &[u8]) -> Result<(PushHeader, &[u8])> {
-    let fail = |what: String| PipelineError::State(format!("log record {seq}: {what}"));
-    let [KIND_PUSH, format, rest @ ..] = payload else { return Err(fail("no push record".to_owned())) };
-    if *format != FORMAT {
-        return Err(fail(format!(
-            "push format {format:#04x}, this version reads {FORMAT:#04x}; use the version that wrote it"
-        )));
-    }
-    let parts = rest.split_first_chunk::<4>().and_then(|(length, rest)| {
-        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-        rest.split_at_checked(length)
-    });
-    let (header, rows) = parts.ok_or_else(|| fail("a push record that ends in its header".to_owned()))?;
-    let header = serde_json::from_slice(header).map_err(|e| fail(format!("not the header of a push record: {e}")))?;
-    Ok((header, rows))
+    KIND.decode(seq, payload)
 }
 
 /// The rows of a record and their weights, if these are not all 1.
@@ -113,35 +67,19 @@ pub fn decode_rows(
     schema: &SchemaRef,
     (header, rows): (&PushHeader, &[u8]),
 ) -> Result<(RecordBatch, Option<Vec<i64>>)> {
-    let fail = |e: &dyn std::fmt::Display| {
-        PipelineError::State(format!("log record {seq}: the pushed rows are not those of the table: {e}"))
-    };
-    let mut batches = Vec::new();
-    for batch in StreamReader::try_new(rows, None).map_err(|e| fail(&e))? {
-        batches.push(batch.map_err(|e| fail(&e))?);
-    }
-    let all = concat_batches(&extended(schema), &batches).map_err(|e| fail(&e))?;
-    let (columns, weights) =
-        all.columns().split_at_checked(schema.fields().len()).ok_or_else(|| fail(&"columns are missing"))?;
-    let weights = weights.first().and_then(|w| w.as_primitive_opt::<Int64Type>());
-    let weights = weights.ok_or_else(|| fail(&"there is no column of weights"))?.values().to_vec();
-    let rows = RecordBatch::try_new(Arc::clone(schema), columns.to_vec()).map_err(|e| fail(&e))?;
-    if rows.num_rows() as u64 != header.rows {
-        return Err(fail(&format!("there are {}, expected {}", rows.num_rows(), header.rows)));
-    }
+    let (rows, weights) = rows::decode_rows(seq, schema, (header.rows, rows))?;
     Ok((rows, weights.iter().any(|&w| w != 1).then_some(weights)))
-}
-
-fn extended(schema: &SchemaRef) -> SchemaRef {
-    let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
-    fields.push(Arc::new(Field::new("#weight", DataType::Int64, false)));
-    Arc::new(Schema::new(fields))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+
     use arrow::array::StringArray;
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::pipeline::rows::encode_rows;
 
     fn header() -> PushHeader {
         PushHeader {

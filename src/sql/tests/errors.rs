@@ -490,7 +490,7 @@ fn options() {
     );
     assert_eq!(
         compiled(r#"CREATE TABLE t (a INT) WITH ('connectors' = '[{"name": "it''s", "transprot": {"name": "x"}}]')"#),
-        r#"p.sql:1:65: error: connector t.it's: the connector: "transprot" is not known; did you mean "transport"? there are: name, transport, format, max_batch_size, max_queued_records, max_queued_bytes, paused, labels, start_after
+        r#"p.sql:1:65: error: connector t.it's: the connector: "transprot" is not known; did you mean "transport"? there are: name, transport, format, max_batch_size, max_queued_records, max_queued_bytes, paused, labels, start_after, replay
   CREATE TABLE t (a INT) WITH ('connectors' = '[{"name": "it''s", "transprot": {"name": "x"}}]')
                                                                   ^^^^^^^^^^^"#
     );

@@ -76,16 +76,21 @@ impl Game {
         let number = if model == Level::None { LINEAR } else { rng.below(COUNT as u64) as usize };
         let subject = Arc::clone(&subjects[number]);
         let fixed = model < Level::ExactlyOnce || !rng.once_in(3);
-        let mut level = |partitions: Arc<Vec<Partition>>| {
+        let mut source = |name: &str, partitions: Arc<Vec<Partition>>| {
             let level = match model {
                 Level::None => rng.one_of(&[Level::None, Level::None, Level::AtLeastOnce]),
                 Level::AtLeastOnce => rng.one_of(&[Level::AtLeastOnce, Level::ExactlyOnce]),
+                Level::ExactlyOnce if subject.is_logged(name) => Level::AtLeastOnce,
                 Level::ExactlyOnce => Level::ExactlyOnce,
             };
             SourceState::new(level, partitions, fixed)
         };
         let sources = subject.sources(&mut Rng::new(mix(seed)));
-        let sources = sources.into_iter().map(|(name, partitions)| (name, level(partitions))).collect();
+        let sources = sources.into_iter().map(|(name, partitions)| {
+            let source = source(&name, partitions);
+            (name, source)
+        });
+        let sources = sources.collect();
         let interval = rng.one_of(&[None, Some(50), Some(300), Some(1500)]).map(Duration::from_millis);
         let config = PipelineConfig {
             storage: Some(StorageConfig {

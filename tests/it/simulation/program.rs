@@ -12,6 +12,7 @@ use arrow::datatypes::DataType;
 use super::sink::SinkState;
 use super::source::Partition;
 use crate::rng::Rng;
+use backstay::connector::config::Replay;
 use backstay::sql::{Program, compile};
 
 /// What the rows of a table are like.
@@ -85,9 +86,11 @@ enum Manner {
     Plain,
     /// The last input starts after the first; few rows wait at inputs and outputs.
     Ordered,
+    /// What the first input gave is logged: it can be gone on with, and not be read again.
+    Logged,
 }
 
-const MANNERS: [Manner; 2] = [Manner::Plain, Manner::Ordered];
+const MANNERS: [Manner; 3] = [Manner::Plain, Manner::Ordered, Manner::Logged];
 
 impl Manner {
     /// The keys of the input at a place among so many.
@@ -96,13 +99,14 @@ impl Manner {
             Manner::Plain => "",
             Manner::Ordered if place == 0 => r#""labels": ["first"], "max_queued_records": 4, "#,
             Manner::Ordered if place + 1 == of => r#""start_after": "first", "max_batch_size": 3, "#,
-            Manner::Ordered => "",
+            Manner::Logged if place == 0 => r#""replay": "bytes", "#,
+            Manner::Ordered | Manner::Logged => "",
         }
     }
 
     fn output(self) -> &'static str {
         match self {
-            Manner::Plain => "",
+            Manner::Plain | Manner::Logged => "",
             Manner::Ordered => r#""max_queued_records": 5, "max_queued_bytes": 2000, "#,
         }
     }
@@ -168,6 +172,11 @@ impl Subject {
     pub(super) fn sinks(&self) -> BTreeMap<String, SinkState> {
         let names = self.views().flat_map(|view| [format!("{view}.once"), format!("{view}.least")]);
         names.map(|name| (name, SinkState::default())).collect()
+    }
+
+    /// Whether the log has what this input gives.
+    pub(super) fn is_logged(&self, input: &str) -> bool {
+        self.program.inputs().iter().any(|(name, config)| name == input && config.replay == Replay::Bytes)
     }
 
     /// Every connector.
