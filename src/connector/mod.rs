@@ -248,7 +248,8 @@ pub trait Output: Debug + Send {
     fn target(&self) -> Option<String> {
         None
     }
-    /// Opens the sink and checks where it stands. Called once, before anything else; it may be called again if it failed with `retry`.
+    /// Opens the sink and checks where it stands, before anything else is called. If that fails with `retry` (the sink is away) it is called again
+    /// until it works; a sink that a checkpoint names may be opened when steps are made already.
     fn open(&mut self, resume: &Resume) -> Result<()>;
     /// Takes one step's consolidated delta (often empty). Steps come in order; those at or before the checkpoint's position are not sent.
     /// After an error with `retry` the same step is sent again.

@@ -148,7 +148,10 @@ pub(crate) struct Pipeline {
 pub fn run(program: &Arc<Program>, options: &Options, env: &Environment, control: &Arc<Control>) -> Result<Summary> {
     let result = run_to_its_end(program, options, env, control);
     control.set_doors(None, None);
-    result
+    match result {
+        Err(PipelineError::Stopped) => Ok(Summary::default()),
+        other => other,
+    }
 }
 
 fn run_to_its_end(
@@ -444,8 +447,9 @@ impl Pipeline {
     }
 
     pub(super) fn pump(&mut self) -> Result<()> {
+        let now = self.env.clock.elapsed();
         for output in &mut self.outputs {
-            output.pump(self.config.max_pending_output_bytes)?;
+            output.pump(self.config.max_pending_output_bytes, now)?;
         }
         Ok(())
     }

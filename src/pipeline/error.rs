@@ -38,6 +38,9 @@ pub enum PipelineError {
         /// What may have happened, and what to do.
         hint: &'static str,
     },
+    /// A stop was asked for while it waited to begin: nothing was done, and nothing is wrong.
+    #[error("stopped before it began")]
+    Stopped,
     /// Stored state that this build cannot make sense of.
     #[error("{0}")]
     State(String),

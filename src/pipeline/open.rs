@@ -40,7 +40,9 @@ use crate::pipeline::status::{Control, Phase};
 use crate::sabotage::{Check, checked};
 use crate::sql::Program;
 pub(super) use connectors::check_places;
-use connectors::{MadeInput, MadeOutput, check_bounds, check_levels, make_inputs, make_outputs, misconfigured};
+use connectors::{
+    MadeInput, MadeOutput, check_bounds, check_levels, make_inputs, make_outputs, misconfigured, open_output,
+};
 
 /// This build, as step records and checkpoints name it.
 pub const ENGINE: &str = env!("CARGO_PKG_VERSION");
@@ -152,7 +154,7 @@ impl Pipeline {
                 incarnation: state.incarnation,
                 epoch: store.as_ref().map_or(0, |s| s.epoch()),
             };
-            output.open(&resume)?;
+            let is_open = open_output(&mut *output, &resume, env, control, &parker)?;
             let known = match known {
                 Some(known) => known,
                 None => OutputState { sink: output.sync()?, pending: Vec::new() },
@@ -164,7 +166,7 @@ impl Pipeline {
                 view,
                 output,
                 &connector,
-                (position, replayed),
+                (position, resume, is_open),
                 &*env.scheduler,
                 wake,
             )?;

@@ -20,14 +20,18 @@ use crossbeam::sync::Unparker;
 
 use crate::circuit::Delta;
 use crate::connector::config::ConnectorConfig;
-use crate::connector::{ConnectorError, Output, SinkPosition};
+use crate::connector::{ConnectorError, Output, Resume, SinkPosition};
 use crate::pipeline::error::{PipelineError, Result};
 use crate::pipeline::schedule::{Running, Scheduler, Task, Turn};
 use crate::pipeline::status::OutputFigures;
 use crate::sabotage::{Check, checked};
 
 const QUEUE_ITEMS: usize = 64;
-const RETRY: Duration = Duration::from_secs(1);
+/// How long a sink that is hindered is left alone.
+pub(super) const RETRY: Duration = Duration::from_secs(1);
+
+/// A sink that takes longer for one thing is said not to answer: clients of servers may wait for these without an end.
+const SLOW: Duration = Duration::from_secs(15);
 
 /// One output connector of a pipeline.
 #[derive(Debug)]
@@ -46,6 +50,10 @@ pub struct OutputEndpoint {
     sent_rows: u64,
     sent_bytes: u64,
     is_paused: bool,
+    /// The task's turns when they were looked at last, and since when they are that many.
+    turns: (u64, Duration),
+    /// Whether the sink does not answer.
+    is_slow: bool,
     /// The most rows and bytes that are pending before inputs wait.
     most_rows: Option<u64>,
     most_bytes: Option<u64>,
@@ -103,6 +111,7 @@ struct Shared {
     /// Whether the sink was found to hold nothing beyond what was replayed.
     is_checked: AtomicBool,
     retries: AtomicU64,
+    turns: AtomicU64,
 }
 
 /// What a checkpoint needs of an output.
@@ -125,13 +134,13 @@ impl Frozen {
 }
 
 impl OutputEndpoint {
-    /// Starts the delivering task over an opened output that stands at `position`. `replayed` as in [`Resume`](crate::connector::Resume).
+    /// Starts the delivering task over an output that stands at `position`; if it is not open, the task opens it.
     pub fn start(
         name: String,
         view: usize,
         output: Box<dyn Output>,
         config: &ConnectorConfig,
-        (position, replayed): (SinkPosition, bool),
+        (position, resume, is_open): (SinkPosition, Resume, bool),
         scheduler: &dyn Scheduler,
         wake: Unparker,
     ) -> Result<Self> {
@@ -139,7 +148,9 @@ impl OutputEndpoint {
         let skip = position.step;
         let shared = Arc::new(Shared { synced: Mutex::new(position), ..Shared::default() });
         shared.delivered.store(skip, Ordering::Release);
-        let work = Work { output, items, at_hand: None, replayed, shared: Arc::clone(&shared), wake };
+        let replayed = resume.replayed;
+        let unopened = (!is_open).then_some(resume);
+        let work = Work { output, items, at_hand: None, replayed, unopened, shared: Arc::clone(&shared), wake };
         let task = scheduler
             .start(&format!("out {name}"), Box::new(work))
             .map_err(|e| PipelineError::State(format!("cannot start a thread for output {name}: {e}")))?;
@@ -154,6 +165,8 @@ impl OutputEndpoint {
             sent_rows: 0,
             sent_bytes: 0,
             is_paused: config.paused,
+            turns: (0, Duration::ZERO),
+            is_slow: false,
             most_rows: config.max_queued_records,
             most_bytes: config.max_queued_bytes,
             unsynced_bytes: 0,
@@ -188,8 +201,13 @@ impl OutputEndpoint {
         self.backlog.push_back(Item::ReplayDone);
     }
 
-    /// Moves work along; called at every turn of the controller. `bound` is the bytes at which inputs wait.
-    pub fn pump(&mut self, bound: u64) -> Result<()> {
+    /// Moves work along; called at every turn of the controller, at time `now`. `bound` is the bytes at which inputs wait.
+    pub fn pump(&mut self, bound: u64, now: Duration) -> Result<()> {
+        let turns = self.shared.turns.load(Ordering::Acquire);
+        if turns != self.turns.0 {
+            self.turns = (turns, now);
+        }
+        self.is_slow = now.saturating_sub(self.turns.1) > SLOW;
         if self.unsynced_bytes > bound / 4 {
             self.ask_sync(None);
         }
@@ -290,7 +308,8 @@ impl OutputEndpoint {
 
     /// What hinders the sink now.
     pub fn trouble(&self) -> Option<String> {
-        lock(&self.shared.trouble).clone()
+        let slow = || self.is_slow.then(|| format!("connector {}: its sink does not answer", self.name));
+        lock(&self.shared.trouble).clone().or_else(slow)
     }
 }
 
@@ -302,12 +321,24 @@ struct Work {
     at_hand: Option<Item>,
     /// Whether the sink may hold later steps than were sent in this process, which are to come again as they were.
     replayed: bool,
+    /// What a sink that was away when the pipeline began is to be opened with.
+    unopened: Option<Resume>,
     shared: Arc<Shared>,
     wake: Unparker,
 }
 
 impl Task for Work {
     fn turn(&mut self, patience: Duration) -> Turn {
+        self.shared.turns.fetch_add(1, Ordering::AcqRel);
+        if let Some(resume) = self.unopened.take() {
+            return match self.output.open(&resume) {
+                Ok(()) => Turn::Again,
+                Err(error) => {
+                    self.unopened = Some(resume);
+                    self.hindered(error)
+                }
+            };
+        }
         let item = match self.at_hand.take() {
             Some(item) => item,
             None => match self.items.recv_timeout(patience) {
@@ -324,15 +355,9 @@ impl Task for Work {
                 }
                 Turn::Again
             }
-            Err(error) if error.retry => {
-                self.shared.retries.fetch_add(1, Ordering::AcqRel);
-                *lock(&self.shared.trouble) = Some(error.to_string());
-                self.at_hand = Some(item);
-                Turn::Pause(RETRY)
-            }
             Err(error) => {
-                *lock(&self.shared.failed) = Some(error);
-                Turn::End
+                self.at_hand = Some(item);
+                self.hindered(error)
             }
         };
         self.wake.unpark();
@@ -341,6 +366,18 @@ impl Task for Work {
 }
 
 impl Work {
+    /// What comes after an error: another try, if it may pass.
+    fn hindered(&mut self, error: ConnectorError) -> Turn {
+        if error.retry {
+            self.shared.retries.fetch_add(1, Ordering::AcqRel);
+            *lock(&self.shared.trouble) = Some(error.to_string());
+            return Turn::Pause(RETRY);
+        }
+        *lock(&self.shared.failed) = Some(error);
+        self.wake.unpark();
+        Turn::End
+    }
+
     /// Does one thing.
     fn work_off(&mut self, item: &Item) -> Result<(), ConnectorError> {
         match item {
@@ -385,7 +422,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
-    use crate::connector::{Level, Resume};
+    use crate::connector::Level;
     use crate::pipeline::schedule::Threads;
 
     /// Takes everything, and writes it only once there is room, as a file on a full disk.
@@ -438,15 +475,23 @@ mod tests {
         let sink = Box::new(Full { room: Arc::clone(&room), step: 0 });
         let parker = Parker::new();
         let wake = parker.unparker().clone();
+        let resume = Resume {
+            checkpoint: None,
+            step: 0,
+            last_step: 0,
+            replayed: true,
+            copy: false,
+            incarnation: uuid::Uuid::nil(),
+            epoch: 1,
+        };
+        let at = (SinkPosition::default(), resume, true);
         let config = ConnectorConfig::parse_list("v", r#"[{"transport": {"name": "full"}}]"#).unwrap().remove(0);
-        let mut endpoint =
-            OutputEndpoint::start("v.full".into(), 0, sink, &config, (SinkPosition::default(), true), &Threads, wake)
-                .unwrap();
+        let mut endpoint = OutputEndpoint::start("v.full".into(), 0, sink, &config, at, &Threads, wake).unwrap();
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
         endpoint.send(1, Arc::new(Delta { rows: RecordBatch::new_empty(schema), weights: Vec::new() }));
         endpoint.settle();
         let turn = |endpoint: &mut OutputEndpoint| {
-            endpoint.pump(1 << 20).unwrap();
+            endpoint.pump(1 << 20, Duration::ZERO).unwrap();
             parker.park_timeout(Duration::from_millis(10));
         };
         while endpoint.trouble().is_none() {

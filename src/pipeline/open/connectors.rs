@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use crossbeam::sync::Parker;
 
 use crate::connector::config::{ConnectorConfig, Replay};
-use crate::connector::{ConnectorError, Context, Input, Level, Output};
+use crate::connector::{ConnectorError, Context, Input, Level, Output, Resume};
 use crate::pipeline::config::PipelineConfig;
 use crate::pipeline::controller::Environment;
 use crate::pipeline::error::{PipelineError, Result};
+use crate::pipeline::output::RETRY;
 use crate::pipeline::push::CONNECTOR;
 use crate::pipeline::state::InputState;
+use crate::pipeline::status::Control;
 use crate::sql::Program;
 
 /// An input connector whose settings are checked.
@@ -28,6 +31,29 @@ pub(super) struct MadeOutput {
     pub(super) view: usize,
     pub(super) output: Box<dyn Output>,
     pub(super) config: ConnectorConfig,
+}
+
+/// Opens a sink. One that is away and that the checkpoint names is opened later, beside the steps (false); one that is to begin is waited for,
+/// since a checkpoint must say where it stands before anything is delivered.
+pub(super) fn open_output(
+    output: &mut dyn Output,
+    resume: &Resume,
+    env: &Environment,
+    control: &Control,
+    parker: &Parker,
+) -> Result<bool> {
+    loop {
+        match output.open(resume) {
+            Ok(()) => return Ok(true),
+            Err(away) if away.retry && resume.checkpoint.is_some() => return Ok(false),
+            Err(away) if away.retry && control.stopping() => return Err(PipelineError::Stopped),
+            Err(away) if away.retry => {
+                control.update(|s| s.troubles = vec![away.to_string()]);
+                env.scheduler.wait(parker, RETRY);
+            }
+            Err(wrong) => return Err(wrong.into()),
+        }
+    }
 }
 
 pub(super) fn make_inputs(program: &Program, pipeline: &str, env: &Environment) -> Result<Vec<MadeInput>> {

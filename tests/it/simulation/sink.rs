@@ -116,6 +116,7 @@ impl Output for SimOutput {
         let Self { world, name, level, me, last, has, .. } = self;
         let error = |message: String| Err(ConnectorError::new(name, message));
         world.call(name, "open", resume.step, |state| {
+            maybe_busy(state, name)?;
             let sink = sink(state, name);
             let owner = (resume.incarnation, resume.epoch);
             if let Some((incarnation, epoch)) = sink.owner

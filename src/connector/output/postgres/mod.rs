@@ -200,9 +200,10 @@ impl PostgresOutput {
         let anew = format!("to begin anew, empty {target} and {forget}");
         if resume.checkpoint.is_none() && !self.is_claimed {
             let why = if resume.copy {
-                "this pipeline is a savepoint's copy, which begins tables of its own: the pipeline that it was copied from may still write \
-                 there; give the connector another \"name\" and another \"table\""
-                    .to_owned()
+                format!(
+                    "this pipeline is a savepoint's copy, or was told to begin anew, with tables of its own: the pipeline that it was copied from \
+                     may still write there; give the connector another \"name\" and another \"table\", or, if nobody does, {anew}"
+                )
             } else {
                 format!("this pipeline has never delivered to it; run with another --name and \"table\", or, {anew}")
             };
@@ -379,12 +380,7 @@ impl Output for PostgresOutput {
             }
         }
         self.resume = Some(resume.clone());
-        match self.connected() {
-            Ok(link) => self.link = Some(link),
-            // The pipeline runs meanwhile; the first delivery tries again, and says what hinders it.
-            Err(error) if error.retry => {}
-            Err(error) => return Err(error),
-        }
+        self.link = Some(self.connected()?);
         Ok(())
     }
 
