@@ -124,6 +124,9 @@ fn tell_state(state: &PipelineState) {
     for (name, _) in state.paused.iter().filter(|(_, paused)| **paused) {
         println!("    paused: {name}");
     }
+    for loss in state.recovery.iter().flat_map(|r| &r.losses) {
+        println!("    given up: {} rows of {} in steps {} to {}", loss.rows, loss.connector, loss.from, loss.to);
+    }
     for (name, input) in &state.inputs {
         let bad = if input.errors > 0 { format!(", {} did not parse", input.errors) } else { String::new() };
         println!("    input {name}: {} rows{bad}", input.rows);

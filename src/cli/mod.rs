@@ -9,6 +9,7 @@ mod explain;
 mod inspect;
 mod progress;
 mod query;
+mod recover;
 mod run;
 mod savepoint;
 mod serve;
@@ -46,6 +47,8 @@ enum Command {
     Explain(explain::Args),
     /// Tell what is wrong with a SQL program, or which circuit it is compiled to. Runs nothing.
     Check(check::Args),
+    /// Show ways on for a pipeline whose logged steps cannot be run again, and take one.
+    Recover(recover::Args),
     /// Keep a stopped pipeline's state by name, and make directories of it in which a pipeline goes on.
     Savepoint(savepoint::Args),
 }
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Query(args) => query::query(args),
         Command::Explain(args) => explain::explain(&args),
         Command::Check(args) => check::check(args),
+        Command::Recover(args) => recover::recover(&args),
         Command::Savepoint(args) => savepoint::savepoint(args),
     };
     match result {

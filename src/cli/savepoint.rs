@@ -173,7 +173,7 @@ fn copy(dir: &Path, name: &str, to: &Path) -> Result<(), Failure> {
 }
 
 /// What is in the directory, which is a pipeline's. Nothing is made where none is.
-fn report(dir: &Path) -> Result<Report, Failure> {
+pub(super) fn report(dir: &Path) -> Result<Report, Failure> {
     let report = look(&disk::system(), dir, false).map_err(Failure::usage)?;
     refuse_strangers(&report)?;
     Ok(report)
@@ -193,7 +193,7 @@ fn require(report: &Report, name: &str) -> Result<(), Failure> {
 }
 
 /// Opens the store of a stopped pipeline for a moment: nothing is appended or inserted.
-fn open(dir: &Path) -> Result<Store, Failure> {
+pub(super) fn open(dir: &Path) -> Result<Store, Failure> {
     let log = LogOptions { segment_bytes: 64 << 10, buffer_bytes: 64 << 10, ..LogOptions::default() };
     let options = StoreOptions { log, memory_bytes: 16 << 20, merge_threads: 0, ..StoreOptions::default() };
     Store::open(disk::system(), dir, options).map_err(told)

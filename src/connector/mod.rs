@@ -205,6 +205,11 @@ pub trait Input: Debug + Send + Sync {
     /// A reader from `position` on; from the beginning if the position is empty. Verifies that the source is still the one
     /// that the position was taken from.
     fn open(&self, position: &Position) -> Result<Box<dyn InputReader>>;
+    /// Where it can be read on from, near `position`, if the source has lost or changed what was to be read next, and what is lost by that, in
+    /// words. Asked only if somebody has accepted a loss; without an own answer there is none.
+    fn after_loss(&self, position: &Position) -> Result<(Position, Vec<String>)> {
+        Ok((position.clone(), Vec::new()))
+    }
     /// Reads exactly what `descriptor` names again: one chunk or more for each range, in its order.
     fn replay(&self, descriptor: &Descriptor) -> Result<Vec<Chunk>>;
 }

@@ -84,6 +84,10 @@ impl Input for Guarded<dyn Input> {
         Ok(Box::new(Guarded { secrets: self.secrets.clone(), inner }))
     }
 
+    fn after_loss(&self, position: &Position) -> Result<(Position, Vec<String>)> {
+        self.said(self.inner.after_loss(position))
+    }
+
     fn replay(&self, descriptor: &Descriptor) -> Result<Vec<Chunk>> {
         self.said(self.inner.replay(descriptor))
     }

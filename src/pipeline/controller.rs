@@ -520,6 +520,8 @@ impl Pipeline {
     fn begin_checkpoint(&mut self, log_from: u64) -> Result<()> {
         self.checkpoint_begun = self.env.clock.elapsed();
         let step = self.state.step;
+        let log_from = self.pushes.first_untaken().map_or(log_from, |first| first.min(log_from));
+        self.outlive_recovery(log_from);
         let mut state = self.state.clone();
         state.engine = ENGINE.into();
         if checked(Check::InputPositions) {
@@ -529,7 +531,6 @@ impl Pipeline {
         state.operators = self.operators()?;
         let mut spines = self.runtime.freeze()?;
         spines.extend(self.pushes.freeze_keys()?);
-        let log_from = self.pushes.first_untaken().map_or(log_from, |first| first.min(log_from));
         let mut outputs = Vec::new();
         for output in &mut self.outputs {
             if let Some(view) = self.program.views.get(output.view) {

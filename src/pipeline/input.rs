@@ -23,6 +23,9 @@ use crate::pipeline::state::InputState;
 use crate::pipeline::status::InputFigures;
 use reader::{Bounds, Reader, hashed};
 
+/// What to do where nothing can be mended.
+const WAYS_ON: &str = "`backstay recover DATA_DIR` shows ways on";
+
 /// One input connector of a pipeline.
 #[derive(Debug)]
 pub struct InputEndpoint {
@@ -40,6 +43,8 @@ pub struct InputEndpoint {
     pub is_waiting: bool,
     /// The inputs that it waits for, by their places.
     pub after: Vec<usize>,
+    /// Whether it may go on with what its source still has, if that has lost or changed what was to be read next.
+    pub is_lossy: bool,
     source: Source,
     hasher: RowHasher,
     bounds: Bounds,
@@ -94,6 +99,7 @@ impl InputEndpoint {
             is_paused: false,
             is_waiting: false,
             after: Vec::new(),
+            is_lossy: false,
             source,
             hasher,
             bounds: Bounds::default(),
@@ -106,8 +112,10 @@ impl InputEndpoint {
 
     /// Has what a step record names again, and verifies it (invariant 3): from the log, if that has the rows (`logged`), or by reading it.
     pub fn replay(&mut self, step: u64, record: &InputBatch, logged: Option<Vec<Delta>>) -> Result<Batch> {
-        let of_step =
-            |e: ConnectorError| ConnectorError { message: format!("replay of step {step}: {}", e.message), ..e };
+        let of_step = |e: ConnectorError| ConnectorError {
+            message: format!("replay of step {step}: {}; if it cannot be mended, {WAYS_ON}", e.message),
+            ..e
+        };
         let batch = match (&self.source, logged) {
             (_, Some(deltas)) => batch::logged(deltas, &self.hasher)?,
             (Source::Connector(input), None) => {
@@ -128,11 +136,17 @@ impl InputEndpoint {
                 relation: format!("input connector {}", self.name),
                 expected: format!("{} rows with hash {:016x}", record.rows, record.hash),
                 got: format!("{} rows with hash {:016x}", batch.rows, batch.hash),
-                hint: "the source's content, or the format's configuration, is not what it was when the step was made: put it back",
+                hint: "the source's content, or the format's configuration, is not what it was when the step was made: put it back; if that cannot be, \
+                       `backstay recover DATA_DIR` shows ways on",
             });
         }
         self.advance(&record.descriptor, batch.rows, record.errors, step);
         Ok(batch)
+    }
+
+    /// Takes what a step record names for read, without its rows: they were given up.
+    pub fn pass_over(&mut self, step: u64, record: &InputBatch) {
+        self.advance(&record.descriptor, 0, 0, step);
     }
 
     /// Whether its rows are to be logged.
@@ -140,16 +154,25 @@ impl InputEndpoint {
         self.logs_rows
     }
 
-    /// Starts the reading task where the state says, if it has not been started and nothing holds it back.
-    pub fn start(&mut self, scheduler: &dyn Scheduler, wake: Unparker) -> Result<()> {
-        let Source::Connector(input) = &self.source else { return Ok(()) };
+    /// Starts the reading task where the state says, if it has not been started and nothing holds it back. Gives what is lost between there
+    /// and where the source can be read from, if that may be.
+    pub fn start(&mut self, scheduler: &dyn Scheduler, wake: Unparker) -> Result<Vec<String>> {
+        let Source::Connector(input) = &self.source else { return Ok(Vec::new()) };
         if self.reader.is_some() || !self.is_active() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let reader = input.open(&self.state.position)?;
+        let mut lost = Vec::new();
+        if self.is_lossy {
+            (self.state.position, lost) = input.after_loss(&self.state.position)?;
+        }
+        let has_begun = self.has_begun();
+        let reader = input.open(&self.state.position).map_err(|e| {
+            let ways = if has_begun { format!("; if it cannot be mended, {WAYS_ON}") } else { String::new() };
+            ConnectorError { message: format!("{}{ways}", e.message), ..e }
+        })?;
         let with = (self.hasher.clone(), self.bounds);
         self.reader = Some(Reader::start(&self.name, reader, with, scheduler, wake)?);
-        Ok(())
+        Ok(lost)
     }
 
     /// Whether rows are taken of it.
@@ -291,6 +314,8 @@ impl InputEndpoint {
             pushes.took(self.table, range.end, step);
         }
         self.state.position.apply(descriptor);
+        // A step has it where it goes on from.
+        self.is_lossy &= self.reader.is_none();
         self.state.rows += rows;
         self.state.errors += errors;
     }

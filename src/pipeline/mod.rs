@@ -3,6 +3,7 @@
 //! - `open` finds out where to go on: newest checkpoint, operator state, sinks;
 //! - `orchestration` says which connectors are at work;
 //! - `replay` runs the logged steps after it again, verified;
+//! - [`recovery`] has what a person chose where a replay is impossible;
 //! - [`controller`] cuts, logs, runs and delivers new steps, and takes checkpoints;
 //! - [`input`] and [`output`] are the connectors at work, [`checkpointer`] writes checkpoints beside the steps;
 //! - [`push`] has the rows that clients send: in the log before they are acknowledged;
@@ -35,6 +36,7 @@ mod pending;
 pub mod push;
 pub mod query;
 pub mod record;
+pub mod recovery;
 mod replay;
 pub mod rows;
 pub mod schedule;

@@ -89,11 +89,13 @@ impl Pipeline {
         if let Some(savepoint) = copy_of {
             begin_incarnation(&mut state, savepoint, env, control);
         }
-        let copy = copy_of.is_some();
+        let is_renewed = tell_recovery(&mut state, control);
+        let copy = copy_of.is_some() || is_renewed;
         let old_workers = std::mem::replace(&mut state.workers, workers);
 
         let log_from = recovered.map_or(1, |r| r.log_from);
-        let last_logged = store.as_ref().map(|store| last_logged_step(store, log_from)).transpose()?.flatten();
+        let counted_from = state.recovery.as_ref().map_or(log_from, |r| r.void_before.max(log_from));
+        let last_logged = store.as_ref().map(|store| last_logged_step(store, counted_from)).transpose()?.flatten();
         // Rows that were pushed and that no step has taken may stand in the log behind the last step, or alone.
         let to_replay = last_logged.is_some_and(|step| step > state.step);
         let semantics_outdated = to_replay && !adopt_semantics && state.semantics != wanted;
@@ -118,7 +120,10 @@ impl Pipeline {
             let definition = program.tables.get(table).ok_or_else(|| lost("table"))?;
             let hasher = RowHasher::new(&definition.schema, definition.is_append_only())?;
             let known = state.inputs.get(&name).cloned().unwrap_or_default();
-            input_endpoints.push(InputEndpoint::new(name, table, input, hasher, (&config, after), known));
+            let is_lossy = state.recovery.iter().flat_map(|r| &r.losses).any(|loss| loss.connector == name);
+            let mut endpoint = InputEndpoint::new(name, table, input, hasher, (&config, after), known);
+            endpoint.is_lossy = is_lossy;
+            input_endpoints.push(endpoint);
         }
         let is_late = |table: usize| plan.tables.iter().any(|t| t.late == Some(table));
         let pushed_name = |table: usize| program.tables.get(table).map(|t| format!("{}.{CONNECTOR}", t.name));
@@ -300,6 +305,7 @@ fn fresh_state(program: &Program, options: &Options, env: &Environment, semantic
         inputs: BTreeMap::new(),
         outputs: BTreeMap::new(),
         paused: BTreeMap::new(),
+        recovery: None,
         watermarks: BTreeMap::new(),
         operators: Vec::new(),
         views: Vec::new(),
@@ -346,6 +352,23 @@ fn begin_incarnation(state: &mut PipelineState, savepoint: &str, env: &Environme
         state.incarnation,
         state.step + 1
     ));
+}
+
+/// Says what was chosen by `backstay recover`, if that has not taken effect. Whether the outputs are to begin anew by it: the checkpoint
+/// that is taken before a step is made says that they have.
+fn tell_recovery(state: &mut PipelineState, control: &Control) -> bool {
+    let Some(recovery) = state.recovery.as_mut().filter(|r| r.is_new) else { return false };
+    recovery.is_new = false;
+    let lost = recovery
+        .losses
+        .iter()
+        .map(|l| format!("; {} rows of {} in steps {} to {} were given up", l.rows, l.connector, l.from, l.to));
+    let (step, incarnation, lost) = (state.step, state.incarnation, lost.collect::<String>());
+    control.notice(format!(
+        "recovered by choice, after step {step}: going on as incarnation {incarnation}; outputs begin anew, with step {}{lost}",
+        step + 1
+    ));
+    true
 }
 
 /// Starts the workers over the checkpoint's spines. If the number of workers changed, rows move to where their vnode lives now.

@@ -69,7 +69,9 @@ impl Pipeline {
         for input in &mut self.inputs {
             let is_over = |at: &usize| done.get(*at).copied().unwrap_or(true);
             input.is_waiting &= !input.after.iter().all(is_over);
-            input.start(&*self.env.scheduler, self.parker.unparker().clone())?;
+            for lost in input.start(&*self.env.scheduler, self.parker.unparker().clone())? {
+                self.control.notice(format!("{}: {lost}", input.name));
+            }
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use crate::circuit::{CircuitPlan, Mark, NodeFigures, ROW_FORMAT, ViewHash};
 use crate::connector::{Level, Position, SinkPosition};
 use crate::pipeline::config::OnError;
 use crate::pipeline::error::{PipelineError, Result};
+use crate::pipeline::recovery::Recovery;
 use crate::sql::Program;
 
 /// The format of blobs that this build writes and reads.
@@ -63,6 +64,9 @@ pub struct PipelineState {
     /// By connector: whether the API asked for it to be paused (or started) last.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub paused: BTreeMap<String, bool>,
+    /// What was chosen where a replay was impossible, for as long as it matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
     /// How far the columns with LATENESS have come, by `table.column`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub watermarks: BTreeMap<String, Mark>,
@@ -273,6 +277,7 @@ mod tests {
             inputs: BTreeMap::new(),
             outputs: BTreeMap::from([("v.f".into(), OutputState::default())]),
             paused: BTreeMap::new(),
+            recovery: None,
             watermarks: BTreeMap::new(),
             operators: Vec::new(),
             views: vec![ViewHash { rows: 1, hash: 2 }],

@@ -24,6 +24,7 @@ mod orchestration;
 mod postgres;
 mod process;
 mod query;
+mod recover;
 mod rng;
 mod savepoint;
 mod secrets;

@@ -29,7 +29,7 @@ use backstay::pipeline::config::StorageConfig;
 use backstay::sabotage::{Check, without};
 
 use crate::rng::{Rng, mix, number_from};
-use campaign::{Run, play, play_in_a_copy, reference, subjects};
+use campaign::{Anew, Run, play, play_anew, reference, subjects};
 use game::{End, Game, plan};
 use oracle::compare;
 use source::SourceState;
@@ -119,10 +119,10 @@ fn with_spoilt_sources(spoil: impl Fn(&mut SourceState), refusal: impl Fn(&Pipel
     refused
 }
 
-/// The newest checkpoint is saved after a crash, and copied; in the copy the pipeline goes on, over crashes, as another incarnation
-/// with sinks of its own, which hold what the reference's do of the steps behind the savepoint. Says how many copies were of a step
-/// later than the beginning. The original and the reference are made by a sound pipeline.
-fn copies(games: u64, off: Option<Check>) -> Result<u64, String> {
+/// After a crash the pipeline goes on at the newest checkpoint, over further crashes, as another incarnation with sinks of its own, which
+/// hold what the reference's do of the steps behind that. Says how often that was later than the beginning. The original and the
+/// reference are made by a sound pipeline.
+fn anew(games: u64, how: Anew, off: Option<Check>) -> Result<u64, String> {
     let subjects = subjects();
     let mut later = 0;
     for n in 0..games {
@@ -134,8 +134,8 @@ fn copies(games: u64, off: Option<Check>) -> Result<u64, String> {
         let reference = reference(&game)?;
         for run in reference.runs().skip(n as usize % 17).step_by(17) {
             let played = match off {
-                Some(check) => without(check, || play_in_a_copy(&game, &reference, &run)),
-                None => play_in_a_copy(&game, &reference, &run),
+                Some(check) => without(check, || play_anew(&game, &reference, &run, how)),
+                None => play_anew(&game, &reference, &run, how),
             };
             let at = |e| format!("BACKSTAY_SEED={}, game {}, {run:?}: {e}", self::seed(), game.seed);
             later += u64::from(played.map_err(at)?.is_some_and(|step| step > 0));
@@ -146,15 +146,22 @@ fn copies(games: u64, off: Option<Check>) -> Result<u64, String> {
 
 #[test]
 fn a_savepoints_copy_goes_on_to_the_same_views() {
-    let later = copies(30, None).unwrap_or_else(|e| panic!("{e}"));
+    let later = anew(30, Anew::Copy, None).unwrap_or_else(|e| panic!("{e}"));
     println!("BACKSTAY_SEED={}: {later} copies of a later step than the beginning", seed());
     assert!(later > 50, "{later} copies");
 }
 
 #[test]
+fn a_pipeline_that_was_told_to_begin_anew_goes_on_to_the_same_views() {
+    let later = anew(30, Anew::Recovery, None).unwrap_or_else(|e| panic!("{e}"));
+    println!("BACKSTAY_SEED={}: {later} recoveries behind a later step than the beginning", seed());
+    assert!(later > 50, "{later} recoveries");
+}
+
+#[test]
 fn every_break_of_a_copy_is_noticed() {
     for check in Check::COPIES {
-        match copies(30, Some(check)) {
+        match anew(30, Anew::Copy, Some(check)) {
             Err(why) => println!("without {check:?}: {}", why.lines().next().unwrap_or_default()),
             Ok(later) => panic!("without {check:?} nothing is noticed in {later} copies"),
         }

@@ -157,6 +157,10 @@ impl Input for KafkaInput {
         Ok(Box::new(KafkaReader::new(Arc::clone(&self.shared), position)?))
     }
 
+    fn after_loss(&self, position: &Position) -> Result<(Position, Vec<String>)> {
+        self.shared.after_loss(position)
+    }
+
     fn replay(&self, descriptor: &Descriptor) -> Result<Vec<Chunk>> {
         let mut consumer = self.shared.replaying.lock().unwrap_or_else(PoisonError::into_inner);
         let mut chunks = Vec::new();

@@ -87,6 +87,21 @@ impl Input for Records {
         Ok(Box::new(ContentReader::open(Arc::clone(&self.shared), position)?))
     }
 
+    fn after_loss(&self, position: &Position) -> Result<(Position, Vec<String>)> {
+        let (mut kept, mut lost) = (Position::default(), Vec::new());
+        for place in &position.partitions {
+            match self.shared.verify(&place.partition, place.offset, &place.identity) {
+                Ok(()) => kept.partitions.push(place.clone()),
+                Err(e) if e.retry => return Err(e),
+                Err(e) => lost.push(format!(
+                    "given up what it had behind byte {}, and what is there now is read from its beginning: {}",
+                    place.offset, e.message
+                )),
+            }
+        }
+        Ok((kept, lost))
+    }
+
     fn replay(&self, descriptor: &Descriptor) -> Result<Vec<Chunk>> {
         let mut chunks = Vec::new();
         for range in &descriptor.ranges {
@@ -97,6 +112,15 @@ impl Input for Records {
 }
 
 impl Shared {
+    /// Refuses content that is not the one that was read up to `offset`.
+    fn verify(&self, partition: &str, offset: u64, identity: &str) -> Result<()> {
+        let mut content = self.source.open(partition, offset)?;
+        if offset > 0 {
+            content.verify(offset, identity)?;
+        }
+        Ok(())
+    }
+
     /// A content's layout, and the offset after its header line; `None` while that is not finished.
     fn layout(&self, partition: &str) -> Result<Option<(Layout, u64)>> {
         let name = self.source.name(partition);

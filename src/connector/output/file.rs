@@ -239,7 +239,7 @@ impl Output for FileOutput {
                 let len = self.found()?.map_or(0, |m| m.len);
                 if len > 0 && resume.copy {
                     return Err(self.error(format!(
-                        "{} has {len} bytes already, and this pipeline is a savepoint's copy, which begins a file of its own: the pipeline that \
+                        "{} has {len} bytes already, and this pipeline is a savepoint's copy, or was told to begin anew, with a file of its own: the pipeline that \
                          it was copied from may still write there; choose another \"path\", or move the file away",
                         self.path.display()
                     )));

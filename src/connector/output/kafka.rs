@@ -298,7 +298,7 @@ impl Output for KafkaOutput {
             let reader = Reader::new(&self.target, "read_uncommitted")?;
             if resume.copy && reader.has_messages(&self.target)? {
                 let message = format!(
-                    "topic {} has messages, and this pipeline is a copy of a savepoint, which begins anew: give it another topic",
+                    "topic {} has messages, and this pipeline begins anew, as a savepoint's copy or because it was told to: give it another topic",
                     self.target.topic
                 );
                 return Err(self.error(message));

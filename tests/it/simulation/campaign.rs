@@ -15,6 +15,8 @@ use super::program::{COUNT, Subject, file};
 use super::world::{How, World};
 use crate::rng::{Rng, mix};
 use backstay::connector::Level;
+use backstay::pipeline::PipelineError;
+use backstay::pipeline::recovery::{Choice, Survey};
 use backstay::pipeline::state::PipelineState;
 
 /// Lives of one run at most, before the one that is left alone.
@@ -126,23 +128,31 @@ fn recover(
     }
 }
 
-/// After the first life the newest checkpoint is saved and copied, and the pipeline goes on in the copy with sinks of its own, crashes
-/// there too, and comes to its end. Gives the savepoint's step; `None` if no checkpoint was there yet. Exactly once, of a fixed cut.
-pub(super) fn play_in_a_copy(game: &Game, reference: &Reference, run: &Run) -> Result<Option<u64>, String> {
+/// How a new incarnation begins at the newest checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Anew {
+    /// In a savepoint's copy.
+    Copy,
+    /// In place, by choice.
+    Recovery,
+}
+
+/// After the first life the pipeline goes on at the newest checkpoint as another incarnation with sinks of its own, crashes there too, and
+/// comes to its end. Gives the checkpoint's step; `None` if there was none yet. Exactly once, of a fixed cut.
+pub(super) fn play_anew(game: &Game, reference: &Reference, run: &Run, how: Anew) -> Result<Option<u64>, String> {
     let world = game.world();
     let rng = &mut Rng::new(run.seed);
     game.live(&world, game.seed, run.end);
     world.rise(Some(plan(rng)));
     let original = incarnation(&world);
-    let Some(step) =
-        save_and_copy(game, &world).map_err(|e| told(game, &Played::default(), run.end, &e.to_string()))?
-    else {
+    let begun = begin_anew(game, &world, how, rng.next());
+    let Some(step) = begun.map_err(|e| told(game, &Played::default(), run.end, &e.to_string()))? else {
         return Ok(None);
     };
     let end = early(rng, reference);
     let life = game.live(&world, rng.next(), end);
     let played = recover(game, reference, &world, rng, (end, life))?;
-    let at = |e: String| told(game, &played, end, &format!("in a copy of step {step}: {e}"));
+    let at = |e: String| told(game, &played, end, &format!("anew behind step {step}: {e}"));
     compare_after(game, &reference.world, &world, step).map_err(at)?;
     match incarnation(&world) {
         Some(own) if Some(own) == original => Err(at(format!("it is still incarnation {own}"))),
@@ -155,8 +165,8 @@ fn incarnation(world: &World) -> Option<Uuid> {
     world.state().sinks.values().find_map(|sink| Some(sink.owner?.0))
 }
 
-/// Leaves the world with a copy of the newest checkpoint as its data directory, and with new sinks.
-fn save_and_copy(game: &Game, world: &World) -> backstay_storage::Result<Option<u64>> {
+/// Leaves the world with the newest checkpoint in a copy, or in place as that of another incarnation, and with new sinks.
+fn begin_anew(game: &Game, world: &World, how: Anew, id: u64) -> Result<Option<u64>, PipelineError> {
     let state = &mut *world.state();
     let disk: Arc<dyn Disk> = Arc::new(state.disk.clone());
     let (original, copy) = (state.data_dir.clone(), PathBuf::from("/copy"));
@@ -164,9 +174,21 @@ fn save_and_copy(game: &Game, world: &World) -> backstay_storage::Result<Option<
     if store.recovered().is_none() {
         return Ok(None);
     }
-    let saved = store.savepoint("s")?;
-    drop(store);
-    copy_savepoint(&disk, &original, "s", &copy)?;
+    let step = match how {
+        Anew::Copy => {
+            let saved = store.savepoint("s")?;
+            drop(store);
+            copy_savepoint(&disk, &original, "s", &copy)?;
+            state.data_dir = copy;
+            PipelineState::decode(&saved.blob)?.step
+        }
+        Anew::Recovery => {
+            let survey = Survey::of(&store)?;
+            let step = survey.state.step;
+            survey.choose(&store, &Choice::BeginAnew, Uuid::from_u128(u128::from(id)))?;
+            step
+        }
+    };
     // The original's files are moved away, durably.
     for path in game.subject.views().map(|view| PathBuf::from(file(view))) {
         if disk.metadata(&path)?.is_some() {
@@ -174,9 +196,8 @@ fn save_and_copy(game: &Game, world: &World) -> backstay_storage::Result<Option<
             disk.sync_dir(path.parent().unwrap_or(&original))?;
         }
     }
-    state.data_dir = copy;
     state.sinks = game.world().state().sinks.clone();
-    Ok(Some(PipelineState::decode(&saved.blob).expect("a pipeline's blob").step))
+    Ok(Some(step))
 }
 
 /// Running a finished pipeline again changes nothing.

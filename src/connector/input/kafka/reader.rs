@@ -404,6 +404,30 @@ impl Shared {
         Ok(parsed.into_chunk(Arc::from(format!("{}/{}", key.0, key.1)), (start, end), Arc::new(Messages(messages))))
     }
 
+    /// Where each partition can be read on from: behind what retention took; of a topic that is shorter than it was, as if it were new.
+    pub(super) fn after_loss(&self, position: &Position) -> Result<(Position, Vec<String>)> {
+        let consumer = self.consumer()?;
+        let (mut kept, mut lost) = (Position::default(), Vec::new());
+        for place in &position.partitions {
+            let (low, high) = insist(PATIENCE, || self.bounds(&consumer, &self.partition(&place.partition)?))?;
+            let (partition, next) = (&place.partition, place.offset);
+            if next > high {
+                lost.push(format!(
+                    "{partition} was made anew, and is read as one that is new; of the old one, offsets up to {next} had been read"
+                ));
+            } else if next < low {
+                lost.push(format!(
+                    "given up offsets {next} to {} of {partition}, which were deleted (retention)",
+                    low - 1
+                ));
+                kept.partitions.push(PartitionPosition { offset: low, identity: String::new(), ..place.clone() });
+            } else {
+                kept.partitions.push(place.clone());
+            }
+        }
+        Ok((kept, lost))
+    }
+
     /// Reads a range again.
     pub(super) fn replay(&self, range: &Range, kept: &mut Option<BaseConsumer>, chunks: &mut Vec<Chunk>) -> Result<()> {
         let key = self.partition(&range.partition)?;

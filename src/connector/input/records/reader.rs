@@ -71,12 +71,7 @@ impl ContentReader {
             }
         }
         for file in &this.files {
-            let verified = this.shared.source.open(&file.partition, file.offset).and_then(|mut content| {
-                if file.offset > 0 {
-                    content.verify(file.offset, &file.identity)?;
-                }
-                Ok(())
-            });
+            let verified = this.shared.verify(&file.partition, file.offset, &file.identity);
             // What may pass is met again when it is read, which can wait.
             verified.or_else(|e| if e.retry { Ok(()) } else { Err(e) })?;
         }
