@@ -131,6 +131,16 @@ impl Running {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
+    /// Its process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Fails the test if it has ended.
     pub fn is_alive(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {

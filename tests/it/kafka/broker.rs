@@ -1,6 +1,7 @@
 //! A broker for one test, and what a test does with it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -28,8 +29,13 @@ pub type Pair = (Option<String>, Option<String>);
 impl Broker {
     /// Starts one; `None`, said on standard error, if there can be none here and `BACKSTAY_REQUIRE_SERVERS` is not set.
     pub fn start() -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        match script("start", &dir) {
+        Self::start_in(&std::env::temp_dir(), "")
+    }
+
+    /// Starts one whose data are below a folder, with more lines of its properties.
+    pub fn start_in(folder: &Path, properties: &str) -> Option<Self> {
+        let dir = tempfile::tempdir_in(folder).unwrap();
+        match script_with("start", &dir, properties) {
             Ok(address) => Some(Self { dir, address }),
             Err(why) if std::env::var_os("BACKSTAY_REQUIRE_SERVERS").is_some() => panic!("no Kafka: {why}"),
             Err(why) => {
@@ -50,6 +56,14 @@ impl Broker {
 
     pub fn restart(&self) {
         script("start", &self.dir).unwrap();
+    }
+
+    /// Whether its process is there.
+    pub fn is_running(&self) -> bool {
+        let pid = std::fs::read_to_string(self.dir.path().join("pid")).unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        // One that has ended and that nobody waited for is none.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
     }
 
     fn settings(&self) -> ClientConfig {
@@ -165,7 +179,16 @@ impl Drop for Broker {
 }
 
 fn script(command: &str, dir: &tempfile::TempDir) -> Result<String, String> {
-    let output = Command::new(repository().join("tests/servers/kafka")).arg(command).arg(dir.path()).output().unwrap();
+    script_with(command, dir, "")
+}
+
+fn script_with(command: &str, dir: &tempfile::TempDir, properties: &str) -> Result<String, String> {
+    let mut script = Command::new(repository().join("tests/servers/kafka"));
+    script.arg(command).arg(dir.path());
+    if !properties.is_empty() {
+        script.env("BACKSTAY_KAFKA_PROPERTIES", properties);
+    }
+    let output = script.output().unwrap();
     match output.status.success() {
         true => Ok(String::from_utf8(output.stdout).unwrap().trim().to_owned()),
         false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),

@@ -3,5 +3,6 @@
 pub mod broker;
 mod faults;
 mod kills;
+mod limits;
 mod metadata;
 mod refusals;
