@@ -1,4 +1,4 @@
-//! An output connector at work: a task delivers the steps' deltas in order.
+//! An output connector at work: a [task](work) delivers the steps' deltas in order.
 //!
 //! A delta is *pending* until the sink holds it durably. The controller keeps pending deltas, so that a checkpoint never waits for
 //! a sink: what a slow or failing sink has not got goes into the checkpoint itself (invariant 9).
@@ -9,26 +9,28 @@
 //! `max_queued_records` and `max_queued_bytes` bound what is pending for it alone.
 //! Known limit: a delta that is pending over several checkpoints is written by each of them.
 
+mod work;
+
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use backstay_storage::queue::{self, RecvTimeoutError};
+use backstay_storage::queue;
 use crossbeam::channel::{self as reply, Receiver as Reply};
 use crossbeam::sync::Unparker;
 
 use crate::circuit::Delta;
 use crate::connector::config::ConnectorConfig;
-use crate::connector::{ConnectorError, Output, Resume, SinkPosition};
+use crate::connector::{Output, Resume, SinkPosition};
 use crate::pipeline::error::{PipelineError, Result};
-use crate::pipeline::schedule::{Running, Scheduler, Task, Turn};
+use crate::pipeline::schedule::{Running, Scheduler};
 use crate::pipeline::status::OutputFigures;
 use crate::sabotage::{Check, checked};
+pub(super) use work::RETRY;
+use work::{Item, Shared, Work, lock};
 
 const QUEUE_ITEMS: usize = 64;
-/// How long a sink that is hindered is left alone.
-pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 /// A sink that takes longer for one thing is said not to answer: clients of servers may wait for these without an end.
 const SLOW: Duration = Duration::from_secs(15);
@@ -89,31 +91,6 @@ impl Pending {
     }
 }
 
-#[derive(Debug)]
-enum Item {
-    Delta {
-        step: u64,
-        delta: Arc<Delta>,
-    },
-    ReplayDone,
-    Flush,
-    /// There was nothing to do for a while.
-    Idle,
-    Sync(Option<reply::Sender<()>>),
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    delivered: AtomicU64,
-    synced: Mutex<SinkPosition>,
-    failed: Mutex<Option<ConnectorError>>,
-    trouble: Mutex<Option<String>>,
-    /// Whether the sink was found to hold nothing beyond what was replayed.
-    is_checked: AtomicBool,
-    retries: AtomicU64,
-    turns: AtomicU64,
-}
-
 /// What a checkpoint needs of an output.
 #[derive(Debug)]
 pub struct Frozen {
@@ -146,11 +123,11 @@ impl OutputEndpoint {
     ) -> Result<Self> {
         let (sender, items) = queue::channel(QUEUE_ITEMS);
         let skip = position.step;
-        let shared = Arc::new(Shared { synced: Mutex::new(position), ..Shared::default() });
+        let shared = Arc::new(Shared { synced: position.into(), ..Shared::default() });
         shared.delivered.store(skip, Ordering::Release);
         let replayed = resume.replayed;
         let unopened = (!is_open).then_some(resume);
-        let work = Work { output, items, at_hand: None, replayed, unopened, shared: Arc::clone(&shared), wake };
+        let work = Work::new(output, items, (replayed, unopened), Arc::clone(&shared), wake);
         let task = scheduler
             .start(&format!("out {name}"), Box::new(work))
             .map_err(|e| PipelineError::State(format!("cannot start a thread for output {name}: {e}")))?;
@@ -313,106 +290,6 @@ impl OutputEndpoint {
     }
 }
 
-/// The delivering task.
-struct Work {
-    output: Box<dyn Output>,
-    items: queue::Receiver<Item>,
-    /// What is to be done next: again after an error that may pass, or a flush when nothing else waits.
-    at_hand: Option<Item>,
-    /// Whether the sink may hold later steps than were sent in this process, which are to come again as they were.
-    replayed: bool,
-    /// What a sink that was away when the pipeline began is to be opened with.
-    unopened: Option<Resume>,
-    shared: Arc<Shared>,
-    wake: Unparker,
-}
-
-impl Task for Work {
-    fn turn(&mut self, patience: Duration) -> Turn {
-        self.shared.turns.fetch_add(1, Ordering::AcqRel);
-        if let Some(resume) = self.unopened.take() {
-            return match self.output.open(&resume) {
-                Ok(()) => Turn::Again,
-                Err(error) => {
-                    self.unopened = Some(resume);
-                    self.hindered(error)
-                }
-            };
-        }
-        let item = match self.at_hand.take() {
-            Some(item) => item,
-            None => match self.items.recv_timeout(patience) {
-                Ok(item) => item,
-                Err(RecvTimeoutError::Timeout) => Item::Idle,
-                Err(RecvTimeoutError::Disconnected) => return Turn::End,
-            },
-        };
-        let turn = match self.work_off(&item) {
-            Ok(()) => {
-                *lock(&self.shared.trouble) = None;
-                if !matches!(item, Item::Flush | Item::Idle) && self.items.is_empty() {
-                    self.at_hand = Some(Item::Flush);
-                }
-                Turn::Again
-            }
-            Err(error) => {
-                self.at_hand = Some(item);
-                self.hindered(error)
-            }
-        };
-        self.wake.unpark();
-        turn
-    }
-}
-
-impl Work {
-    /// What comes after an error: another try, if it may pass.
-    fn hindered(&mut self, error: ConnectorError) -> Turn {
-        if error.retry {
-            self.shared.retries.fetch_add(1, Ordering::AcqRel);
-            *lock(&self.shared.trouble) = Some(error.to_string());
-            return Turn::Pause(RETRY);
-        }
-        *lock(&self.shared.failed) = Some(error);
-        self.wake.unpark();
-        Turn::End
-    }
-
-    /// Does one thing.
-    fn work_off(&mut self, item: &Item) -> Result<(), ConnectorError> {
-        match item {
-            Item::Delta { step, delta } => {
-                self.output.deliver(*step, delta)?;
-                self.shared.delivered.store(*step, Ordering::Release);
-            }
-            Item::ReplayDone => {
-                self.output.replay_done()?;
-                self.shared.is_checked.store(true, Ordering::Release);
-            }
-            Item::Flush => self.output.flush()?,
-            Item::Idle => self.output.idle()?,
-            Item::Sync(done) => {
-                let mut position = self.output.sync()?;
-                if !self.replayed {
-                    // Steps after the checkpoint are made anew, under the same numbers: what a sink holds of an earlier process's is none
-                    // of these, and nothing that it has not been sent is durable.
-                    position.step = position.step.min(self.shared.delivered.load(Ordering::Acquire));
-                }
-                *lock(&self.shared.synced) = position;
-                if let Some(done) = done {
-                    // The checkpointer may have stopped waiting.
-                    let _ = done.try_send(());
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use arrow::array::RecordBatch;
@@ -422,7 +299,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
-    use crate::connector::Level;
+    use crate::connector::{ConnectorError, Level};
     use crate::pipeline::schedule::Threads;
 
     /// Takes everything, and writes it only once there is room, as a file on a full disk.

@@ -105,6 +105,7 @@ fn the_tables_have_each_step_once_and_whole_under_kills() {
         killed += u64::from(victim.kill_at(moment, Duration::from_millis(random.below(100))));
     }
     place.run();
+    eprintln!("{killed} of {kills} kills hit");
     assert!(killed >= kills / 2, "seed {seed}: only {killed} of {kills} kills hit");
     compare(&place, &db, seed);
     // A server that is killed while the pipeline goes on, and at its end.
