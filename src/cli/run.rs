@@ -20,6 +20,8 @@ use crate::sql;
 
 /// A graceful stop that takes longer than this ends the process: a restart replays what is missing.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// So long a pipeline that has failed waits for its connectors' ends; a client of a server that is away may have none.
+const FAILURE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where `${secret:…}` is looked for; the environment's BACKSTAY_SECRETS_DIR goes before it.
 const DEFAULT_SECRETS_DIR: &str = "/etc/backstay-secrets";
@@ -91,7 +93,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
             .spawn(move || pipeline::run(&program, &options, &env, &control))
             .map_err(|e| Failure::new(1, format!("cannot start the controller's thread: {e}")))?
     };
-    let mut stop_asked: Option<Duration> = None;
+    let (mut stop_asked, mut failed_at): (Option<Duration>, Option<Duration>) = (None, None);
     while !worker.is_finished() {
         if stop.load(Ordering::Acquire) && stop_asked.is_none() {
             stop_asked = Some(env.clock.elapsed());
@@ -104,6 +106,13 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
                 1,
                 "the graceful stop took over 30 s; ended without a last checkpoint, nothing durable is lost",
             ));
+        }
+        if let Some((code, message)) = control.failure() {
+            let now = env.clock.elapsed();
+            if now.saturating_sub(*failed_at.get_or_insert(now)) > FAILURE_PATIENCE {
+                progress.clear();
+                return Err(Failure::new(code, message));
+            }
         }
         progress.show(&control);
         env.clock.sleep(Duration::from_millis(20));

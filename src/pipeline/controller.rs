@@ -167,7 +167,8 @@ fn run_to_its_end(
     if pipeline.semantics_outdated {
         (pipeline, replayed) = adopt_semantics(pipeline, replayed, program, options, env)?;
     }
-    let complete = replayed?;
+    // Told before the pipeline is dropped, which waits for its tasks.
+    let complete = replayed.inspect_err(|e| control.fail(e))?;
     let replayed_steps = pipeline.state.step - from;
     if pipeline.state.step > 0 {
         let (rows, took) = (control.snapshot().replayed_rows, env.clock.elapsed().saturating_sub(begun));
@@ -180,9 +181,7 @@ fn run_to_its_end(
     let mut finished = false;
     // A stop in the middle of a replay leaves everything as it was: what was replayed is as durable as before.
     if complete {
-        pipeline.adopt_model()?;
-        finished = pipeline.run_steps(options.until_end)?;
-        pipeline.stop()?;
+        finished = pipeline.live(options.until_end).inspect_err(|e| control.fail(e))?;
     }
     let snapshot = control.snapshot();
     Ok(Summary {
@@ -235,6 +234,14 @@ impl Pipeline {
         self.state.model = model;
         let next = self.next_log_record();
         self.checkpoint_now(next)
+    }
+
+    /// What comes after the replay, to the end. True: all inputs have ended.
+    fn live(&mut self, until_end: bool) -> Result<bool> {
+        self.adopt_model()?;
+        let finished = self.run_steps(until_end)?;
+        self.stop()?;
+        Ok(finished)
     }
 
     /// New steps, until there is a reason to stop. True: all inputs have ended.

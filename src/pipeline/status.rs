@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, Sender};
 
+use crate::pipeline::error::PipelineError;
 use crate::pipeline::feed::Feed;
 use crate::pipeline::histogram::Histogram;
 use crate::pipeline::push::Pushes;
@@ -145,6 +146,7 @@ pub struct Control {
     pushes: Mutex<Option<Arc<Pushes>>>,
     has_listeners: AtomicBool,
     feed: Mutex<Option<Arc<Feed>>>,
+    failure: Mutex<Option<(u8, String)>>,
 }
 
 impl Control {
@@ -181,6 +183,16 @@ impl Control {
     /// Whether a stop was asked for.
     pub fn stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
+    }
+
+    /// Why the pipeline ends, with the binary's exit code, once that is known: what it still waits for then may never come, such as the end of a
+    /// client of a server that is away.
+    pub fn failure(&self) -> Option<(u8, String)> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn fail(&self, error: &PipelineError) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((error.exit_code(), error.to_string()));
     }
 
     /// Makes no steps from now on, until [`Control::resume`]. What is under way goes on: the step, outputs, checkpoints.

@@ -1,5 +1,6 @@
 //! What goes wrong around a pipeline that runs: the broker is away, messages are spoilt or deleted, another process takes over.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,6 +50,12 @@ impl Copier {
         Running::start(&self.sql, data, &["--workers", "1"])
     }
 
+    /// Rows of the file that is followed.
+    pub(super) fn append(&self, rows: std::ops::Range<u64>) {
+        let mut file = std::fs::OpenOptions::new().append(true).open(self.temp.path().join("f.ndjson")).unwrap();
+        file.write_all((ids(rows).join("\n") + "\n").as_bytes()).unwrap();
+    }
+
     /// What the process says.
     pub(super) fn said(&self) -> String {
         std::fs::read_to_string(self.data().with_extension("log")).unwrap()
@@ -78,10 +85,7 @@ fn a_pipeline_goes_on_while_the_broker_is_away_and_delivers_when_it_is_back() {
     // Steps and checkpoints go on, of what comes from elsewhere.
     let seconds = number_from("BACKSTAY_AWAY_SECS", 5);
     for round in 1..=seconds as usize {
-        let rows = ids(0..10).join("\n") + "\n";
-        let path = copier.temp.path().join("f.ndjson");
-        let before = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, before + &rows).unwrap();
+        copier.append(0..10);
         process.wait_until("the file's rows", PATIENCE, || copier.lines() == 10 + round * 10);
         std::thread::sleep(Duration::from_secs(1));
     }
@@ -160,6 +164,25 @@ fn messages_whose_rows_are_in_the_log_need_not_be_there_for_a_replay() {
     assert_eq!((messages(&broker), copier.lines()), (20, 20));
 }
 
+/// A client of a broker that is away may never end: the process does, and says why.
+#[test]
+fn a_pipeline_that_fails_while_the_broker_is_away_ends() {
+    if !Broker::is_own() {
+        return;
+    }
+    let Some(broker) = Broker::start() else { return };
+    let copier = Copier::new(&broker, r#"{"storage": true, "fault_tolerance": true}"#);
+    let mut process = copier.start(&copier.data());
+    broker.send("in", &ids(0..10));
+    process.wait_until("the first rows", PATIENCE, || messages(&broker) == 10);
+    broker.kill();
+    copier.append(0..10);
+    process.wait_until("the file's rows", PATIENCE, || copier.lines() == 20);
+    std::fs::write(copier.temp.path().join("f.ndjson"), "").unwrap();
+    let said = process.fails(PATIENCE);
+    assert!(said.contains("f.ndjson was truncated"), "{said}");
+}
+
 /// A sink that is away at a start: the pipeline that knows it runs, one that is to begin it waits; each says so.
 #[test]
 fn a_broker_that_is_away_at_the_start_is_waited_for() {
@@ -181,7 +204,7 @@ fn a_broker_that_is_away_at_the_start_is_waited_for() {
     process.wait_until("the first rows", PATIENCE, || messages(&broker) == 10);
     process.stop();
     broker.kill();
-    std::fs::write(copier.temp.path().join("f.ndjson"), ids(0..10).join("\n") + "\n").unwrap();
+    copier.append(0..10);
     let mut process = copier.start(&copier.data());
     process.wait_until("the file's rows", PATIENCE, || copier.lines() == 20);
     broker.restart();
