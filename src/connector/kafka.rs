@@ -1,19 +1,30 @@
-//! What `kafka_input` and `kafka_output` share: librdkafka's settings, and which of its errors pass.
+//! What `kafka_input` and `kafka_output` share: librdkafka's settings, its clients, and which of its errors pass.
 //!
-//! Settings that are not the connector's own go to librdkafka as they stand (`bootstrap.servers`, `compression.type`, …), which refuses
-//! what it does not know. Some are ours to decide, since exactly-once rests on them. Limit: no TLS and no SCRAM (librdkafka is built without OpenSSL).
+//! Settings that are not the connector's own go to librdkafka as they stand (`bootstrap.servers`, `security.protocol`, …), which refuses
+//! what it does not know. Some are ours to decide, since exactly-once rests on them. TLS is by the OpenSSL that is linked in; certificates are the
+//! system's unless `ssl.ca.location` or `ssl.ca.pem` say which.
+//!
+//! Limit: no Kerberos (`GSSAPI`), and no `OAUTHBEARER` by OIDC (librdkafka is built without them).
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use serde_json::Value;
 
 use super::{ConnectorError, Result};
 
 /// How long one request to the brokers is waited for.
 pub(super) const REQUEST: Duration = Duration::from_secs(10);
+
+/// How many of a client's events are looked at for why it has no connection.
+const EVENTS: usize = 16;
 
 /// Settings that the connectors decide themselves.
 const RESERVED: &[&str] = &[
@@ -28,6 +39,39 @@ const RESERVED: &[&str] = &[
     "request.required.acks",
     "transactional.id",
 ];
+
+/// Keeps what librdkafka says of its connections: a request that had no answer does not say why.
+#[derive(Debug, Default)]
+pub(super) struct Said(Mutex<Option<(Code, String)>>);
+
+impl ClientContext for Said {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // That all are down comes after why they are.
+        if let Some(code) = code(&error).filter(|code| *code != Code::AllBrokersDown) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason.to_owned()));
+        }
+    }
+}
+
+impl ConsumerContext for Said {}
+
+impl ProducerContext for Said {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+/// A consumer that knows why it cannot connect.
+pub(super) type Consumer = BaseConsumer<Said>;
+/// Such a producer.
+pub(super) type Producer = BaseProducer<Said>;
+
+/// Makes a client.
+pub(super) fn client<T: rdkafka::config::FromClientConfigAndContext<Said>>(
+    settings: &ClientConfig,
+) -> Result<T, KafkaError> {
+    settings.create_with_context(Said::default())
+}
 
 /// Parts the settings of a connector: those with keys of `own`, as they stand, and all others, which are librdkafka's.
 pub(super) fn settings(connector: &str, place: &str, config: &Value, own: &[&str]) -> Result<(Value, ClientConfig)> {
@@ -60,12 +104,23 @@ pub(super) fn settings(connector: &str, place: &str, config: &Value, own: &[&str
     if settings.get("bootstrap.servers").is_none_or(str::is_empty) {
         return Err(error("\"bootstrap.servers\" is missing, such as \"localhost:9092\"".to_owned()));
     }
+    let is_tls = settings.get("security.protocol").is_some_and(|p| p.to_ascii_lowercase().ends_with("ssl"));
+    if is_tls && settings.get("ssl.ca.location").is_none() && settings.get("ssl.ca.pem").is_none() {
+        // Where distributions keep them, not where this OpenSSL was built to look.
+        settings.set("ssl.ca.location", "probe");
+    }
     // What librdkafka does not know is told now, not when the first message comes.
-    let made: Result<rdkafka::consumer::BaseConsumer, KafkaError> = settings.create();
+    let made: Result<BaseConsumer, KafkaError> = settings.create();
+    // A file that cannot be read is named by its setting only.
+    let file = |text: &str| {
+        let mut files =
+            settings.config_map().into_iter().filter(|(key, _)| key.ends_with(".location") && text.contains(key));
+        files.next().map(|(_, path)| format!(" ({path})")).unwrap_or_default()
+    };
     made.map_err(|e| match e {
         // Without the value, which may be a secret.
         KafkaError::ClientConfig(_, what, key, _) => error(format!("\"{key}\": {}", what.trim())),
-        other => error(other.to_string()),
+        other => error(format!("{other}{}", file(&other.to_string()))),
     })?;
     settings.set_log_level(RDKafkaLogLevel::Critical);
     Ok((Value::Object(ours), settings))
@@ -109,6 +164,27 @@ pub(super) fn failed(connector: &str, what: &str, error: &KafkaError) -> Connect
         other => other.rdkafka_error_code().map_or_else(|| other.to_string(), |code| code.to_string()),
     };
     ConnectorError { connector: connector.to_owned(), message: format!("cannot {what}: {text}"), retry }
+}
+
+/// As [`failed`], of a request that a consumer without an assignment made: it is asked why.
+pub(super) fn unanswered(connector: &str, what: &str, error: &KafkaError, consumer: &Consumer) -> ConnectorError {
+    // What it has to say comes where messages would, of which there are none.
+    (0..EVENTS).for_each(|_| drop(consumer.poll(Duration::ZERO)));
+    explained(failed(connector, what, error), consumer.context())
+}
+
+/// As [`unanswered`], for a producer.
+pub(super) fn unanswered_by(connector: &str, what: &str, error: &KafkaError, producer: &Producer) -> ConnectorError {
+    producer.poll(Duration::ZERO);
+    explained(failed(connector, what, error), producer.context())
+}
+
+/// An error with what was last said of the connections. Where no broker is reached, what is wrong with certificates or passwords stays wrong.
+fn explained(error: ConnectorError, said: &Said) -> ConnectorError {
+    let said = said.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some((code, reason)) = said.as_ref().filter(|_| error.retry) else { return error };
+    let retry = !(is_final(*code) || *code == Code::SSL);
+    ConnectorError { message: format!("{}: {reason}", error.message), retry, ..error }
 }
 
 #[cfg(test)]

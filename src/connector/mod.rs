@@ -22,6 +22,7 @@ pub mod options;
 pub mod order;
 pub mod output;
 mod patience;
+mod postgres;
 pub mod registry;
 mod secrets;
 #[cfg(test)]

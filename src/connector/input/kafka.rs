@@ -23,7 +23,6 @@ mod reader;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::ClientConfig;
-use rdkafka::consumer::BaseConsumer;
 use serde_json::Value;
 
 use super::super::config::ConnectorConfig;
@@ -60,7 +59,7 @@ struct Shared {
     format: Format,
     layout: Layout,
     /// The consumer that replays steps, once there is one.
-    replaying: Mutex<Option<BaseConsumer>>,
+    replaying: Mutex<Option<kafka::Consumer>>,
 }
 
 impl std::fmt::Debug for Shared {

@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Broker {
     dir: tempfile::TempDir,
     pub address: String,
+    /// Where it wants TLS, a client's certificate, and a password, if it was started so.
+    pub secure: Vec<String>,
 }
 
 /// A message's key and value.
@@ -29,14 +31,26 @@ pub type Pair = (Option<String>, Option<String>);
 impl Broker {
     /// Starts one; `None`, said on standard error, if there can be none here and `BACKSTAY_REQUIRE_SERVERS` is not set.
     pub fn start() -> Option<Self> {
-        Self::start_in(&std::env::temp_dir(), "")
+        Self::started(&std::env::temp_dir(), "", &[])
     }
 
     /// Starts one whose data are below a folder, with more lines of its properties.
     pub fn start_in(folder: &Path, properties: &str) -> Option<Self> {
+        Self::started(folder, properties, &[])
+    }
+
+    /// As [`Broker::start`], one that has secure addresses too; `None` for one that is there already.
+    pub fn start_secure() -> Option<Self> {
+        Self::is_own().then(|| Self::started(&std::env::temp_dir(), "", &["secure"]))?
+    }
+
+    fn started(folder: &Path, properties: &str, more: &[&str]) -> Option<Self> {
         let dir = tempfile::tempdir_in(folder).unwrap();
-        match script_with("start", &dir, properties) {
-            Ok(address) => Some(Self { dir, address }),
+        match script_with("start", &dir, properties, more) {
+            Ok(addresses) => {
+                let mut addresses = addresses.split(' ').map(str::to_owned);
+                Some(Self { dir, address: addresses.next().unwrap(), secure: addresses.collect() })
+            }
             Err(why) if std::env::var_os("BACKSTAY_REQUIRE_SERVERS").is_some() => panic!("no Kafka: {why}"),
             Err(why) => {
                 eprintln!("SKIPPED, there is no Kafka: {why}");
@@ -51,11 +65,16 @@ impl Broker {
     }
 
     pub fn kill(&self) {
-        script("kill", &self.dir).unwrap();
+        script("kill", &self.dir, &[]).unwrap();
     }
 
     pub fn restart(&self) {
-        script("start", &self.dir).unwrap();
+        script("start", &self.dir, &[]).unwrap();
+    }
+
+    /// A file of those that clients of a secure broker need.
+    pub fn certificate(&self, name: &str) -> String {
+        self.dir.path().join("certificates").join(name).to_str().unwrap().to_owned()
     }
 
     /// Whether its process is there.
@@ -174,17 +193,17 @@ pub fn ids(ids: std::ops::Range<u64>) -> Vec<String> {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        let _ = script("kill", &self.dir);
+        let _ = script("kill", &self.dir, &[]);
     }
 }
 
-fn script(command: &str, dir: &tempfile::TempDir) -> Result<String, String> {
-    script_with(command, dir, "")
+fn script(command: &str, dir: &tempfile::TempDir, more: &[&str]) -> Result<String, String> {
+    script_with(command, dir, "", more)
 }
 
-fn script_with(command: &str, dir: &tempfile::TempDir, properties: &str) -> Result<String, String> {
+fn script_with(command: &str, dir: &tempfile::TempDir, properties: &str, more: &[&str]) -> Result<String, String> {
     let mut script = Command::new(repository().join("tests/servers/kafka"));
-    script.arg(command).arg(dir.path());
+    script.arg(command).arg(dir.path()).args(more);
     if !properties.is_empty() {
         script.env("BACKSTAY_KAFKA_PROPERTIES", properties);
     }

@@ -6,3 +6,4 @@ mod kills;
 mod limits;
 mod metadata;
 mod refusals;
+mod secure;

@@ -3,6 +3,7 @@
 mod contents;
 mod crashes;
 mod refusals;
+mod secure;
 pub mod server;
 
 use crate::cli::Place;

@@ -23,8 +23,9 @@ pub struct Database {
 static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
-fn script(command: &str, dir: &Path) -> (i32, String, String) {
-    let output = Command::new(repository().join("tests/servers/postgres")).arg(command).arg(dir).output().unwrap();
+fn script(command: &str, dir: &Path, more: &[&str]) -> (i32, String, String) {
+    let mut script = Command::new(repository().join("tests/servers/postgres"));
+    let output = script.arg(command).arg(dir).args(more).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
@@ -32,8 +33,25 @@ fn script(command: &str, dir: &Path) -> (i32, String, String) {
 impl Server {
     /// A server of the test's own. `None`: there is none to be had, and none is required.
     pub fn start() -> Option<Arc<Self>> {
+        Self::started(&[])
+    }
+
+    /// As [`Server::start`], one with TLS, and with the roles that only come by it; `None` for one that is there already.
+    pub fn start_secure() -> Option<Arc<Self>> {
+        let server = Self::is_own().then(|| Self::started(&["secure"]))??;
+        let all = Database { uri: server.uri.clone(), _server: Arc::clone(&server) };
+        all.execute("CREATE ROLE client LOGIN SUPERUSER; CREATE ROLE secured LOGIN SUPERUSER PASSWORD 'secret/7'");
+        Some(server)
+    }
+
+    /// A file of those that clients of a secure server need.
+    pub fn certificate(&self, name: &str) -> String {
+        self.dir.path().join("certificates").join(name).to_str().unwrap().to_owned()
+    }
+
+    fn started(more: &[&str]) -> Option<Arc<Self>> {
         let dir = tempfile::tempdir().unwrap();
-        match script("start", dir.path()) {
+        match script("start", dir.path(), more) {
             (0, uri, _) => Some(Arc::new(Self { dir, uri })),
             (3, _, why) if std::env::var_os("BACKSTAY_REQUIRE_SERVERS").is_none() => {
                 eprintln!("SKIPPED: {why}");
@@ -60,11 +78,11 @@ impl Server {
     }
 
     pub fn kill(&self) {
-        assert_eq!(script("kill", self.dir.path()).0, 0);
+        assert_eq!(script("kill", self.dir.path(), &[]).0, 0);
     }
 
     pub fn restart(&self) {
-        let (code, uri, why) = script("start", self.dir.path());
+        let (code, uri, why) = script("start", self.dir.path(), &[]);
         assert_eq!((code, uri.as_str()), (0, self.uri.as_str()), "{why}");
     }
 
@@ -80,7 +98,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = script("stop", self.dir.path());
+        let _ = script("stop", self.dir.path(), &[]);
     }
 }
 

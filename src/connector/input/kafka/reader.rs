@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::metadata::Column;
 use super::{Shared, Start};
 use crate::connector::format::split::Record;
-use crate::connector::kafka::{REQUEST, code, failed};
+use crate::connector::kafka::{Consumer, REQUEST, client, code, failed, unanswered};
 use crate::connector::patience::{insist, now};
 use crate::connector::{
     Chunk, ConnectorError, Identity, InputReader, Next, PartitionPosition, Position, Range, Result, RowError,
@@ -110,7 +110,7 @@ struct Place {
 pub(super) struct KafkaReader {
     shared: Arc<Shared>,
     places: BTreeMap<Partition, Place>,
-    consumer: Option<BaseConsumer>,
+    consumer: Option<Consumer>,
     looked_at: Option<Instant>,
     ready: VecDeque<Chunk>,
     /// What ends the reader, once what was read before it is handed out.
@@ -157,7 +157,7 @@ impl KafkaReader {
         Ok(())
     }
 
-    fn take_up(&mut self, consumer: &BaseConsumer, is_first: bool) -> Result<()> {
+    fn take_up(&mut self, consumer: &Consumer, is_first: bool) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let mut new = TopicPartitionList::new();
         let mut begun = Vec::new();
@@ -199,7 +199,7 @@ impl KafkaReader {
     }
 
     /// Where a partition is read on from: at the last message that has been read, if it is still there, to see that it is the same.
-    fn resume_at(&self, consumer: &BaseConsumer, key: &Partition, next: u64) -> Result<Offset> {
+    fn resume_at(&self, consumer: &Consumer, key: &Partition, next: u64) -> Result<Offset> {
         let (low, high) = self.shared.bounds(consumer, key)?;
         let (topic, partition) = key;
         if next > high {
@@ -302,8 +302,16 @@ impl Shared {
         ConnectorError::new(&self.connector, message)
     }
 
-    fn consumer(&self) -> Result<BaseConsumer> {
-        self.settings.create().map_err(|e| failed(&self.connector, "make a consumer", &e))
+    fn consumer(&self) -> Result<Consumer> {
+        client(&self.settings).map_err(|e| failed(&self.connector, "make a consumer", &e))
+    }
+
+    /// A request that failed. A consumer that reads is not asked why: messages would be lost.
+    fn refused(&self, consumer: &Consumer, what: &str, error: &KafkaError) -> ConnectorError {
+        match consumer.assignment() {
+            Ok(list) if list.count() == 0 => unanswered(&self.connector, what, error, consumer),
+            _ => failed(&self.connector, what, error),
+        }
     }
 
     /// Topic and number of a partition's name.
@@ -316,10 +324,10 @@ impl Shared {
         })
     }
 
-    fn partitions(&self, consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
+    fn partitions(&self, consumer: &Consumer, topic: &str) -> Result<Vec<i32>> {
         let metadata = consumer
             .fetch_metadata(Some(topic), REQUEST)
-            .map_err(|e| failed(&self.connector, "reach the brokers", &e))?;
+            .map_err(|e| self.refused(consumer, "reach the brokers", &e))?;
         let found = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
         let partitions: Vec<i32> = found.iter().flat_map(|t| t.partitions()).map(|p| p.id()).collect();
         if partitions.is_empty() {
@@ -330,15 +338,15 @@ impl Shared {
     }
 
     /// First offset that is there, and the one after the last.
-    fn bounds(&self, consumer: &BaseConsumer, (topic, partition): &Partition) -> Result<(u64, u64)> {
+    fn bounds(&self, consumer: &Consumer, (topic, partition): &Partition) -> Result<(u64, u64)> {
         let (low, high) = consumer
             .fetch_watermarks(topic, *partition, REQUEST)
-            .map_err(|e| failed(&self.connector, "ask for a partition's bounds", &e))?;
+            .map_err(|e| self.refused(consumer, "ask for a partition's bounds", &e))?;
         Ok((u64::try_from(low).unwrap_or_default(), u64::try_from(high).unwrap_or_default()))
     }
 
     /// Where a partition that was never read begins.
-    fn first(&self, consumer: &BaseConsumer, key: &Partition) -> Result<Offset> {
+    fn first(&self, consumer: &Consumer, key: &Partition) -> Result<Offset> {
         let (topic, partition) = key;
         match &self.start {
             Start::Earliest => Ok(Offset::Beginning),
@@ -429,7 +437,7 @@ impl Shared {
     }
 
     /// Reads a range again.
-    pub(super) fn replay(&self, range: &Range, kept: &mut Option<BaseConsumer>, chunks: &mut Vec<Chunk>) -> Result<()> {
+    pub(super) fn replay(&self, range: &Range, kept: &mut Option<Consumer>, chunks: &mut Vec<Chunk>) -> Result<()> {
         let key = self.partition(&range.partition)?;
         insist(PATIENCE, || {
             if kept.is_none() {

@@ -3,16 +3,16 @@
 use std::fmt;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::broker;
 use super::marker::Marker;
 use crate::connector::format::message::Messages;
-use crate::connector::kafka::{REQUEST, code};
+use crate::connector::kafka::{Consumer, Producer, REQUEST, client, code, unanswered, unanswered_by};
 use crate::connector::patience::now;
 use crate::connector::{ConnectorError, Result};
 
@@ -52,7 +52,7 @@ impl Failure {
 }
 
 /// Reads the marker.
-pub(super) struct Reader(BaseConsumer);
+pub(super) struct Reader(Consumer);
 
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,12 +65,12 @@ impl Reader {
     pub(super) fn new(target: &Target, isolation: &str) -> Result<Self> {
         let mut settings = target.settings.clone();
         settings.set("group.id", &target.id).set("enable.auto.commit", "false").set("isolation.level", isolation);
-        settings.create().map(Self).map_err(|e| broker(target, "make a consumer", &e))
+        client(&settings).map(Self).map_err(|e| broker(target, "make a consumer", &e))
     }
 
     /// The marker.
     pub(super) fn marker(&self, target: &Target) -> Result<Option<Marker>> {
-        let fail = |e: KafkaError| broker(target, "read the marker", &e);
+        let fail = |e: KafkaError| unanswered(&target.connector, "read the marker", &e, &self.0);
         let mut list = TopicPartitionList::new();
         list.add_partition(&target.topic, 0);
         let found = self.0.committed_offsets(list, REQUEST).map_err(fail)?;
@@ -93,7 +93,7 @@ impl Reader {
 
     /// Whether the topic has messages, or what is left of some.
     pub(super) fn has_messages(&self, target: &Target) -> Result<bool> {
-        let fail = |e: KafkaError| broker(target, "look at the topic", &e);
+        let fail = |e: KafkaError| unanswered(&target.connector, "look at the topic", &e, &self.0);
         let metadata = self.0.fetch_metadata(Some(&target.topic), REQUEST).map_err(fail)?;
         for partition in metadata.topics().iter().flat_map(|t| t.partitions()) {
             let (_, high) = self.0.fetch_watermarks(&target.topic, partition.id(), REQUEST).map_err(fail)?;
@@ -107,7 +107,7 @@ impl Reader {
 
 /// A producer whose transactions are initialised, and a reader.
 pub(super) struct Link {
-    producer: BaseProducer,
+    producer: Producer,
     pub(super) reader: Reader,
 }
 
@@ -126,9 +126,11 @@ impl Link {
         if settings.get("linger.ms").is_none() {
             settings.set("linger.ms", "2");
         }
-        let producer: BaseProducer = settings.create().map_err(fail("make a producer"))?;
-        let metadata =
-            producer.client().fetch_metadata(Some(&target.topic), REQUEST).map_err(fail("reach the brokers"))?;
+        let producer: Producer = client(&settings).map_err(fail("make a producer"))?;
+        let metadata = producer.client().fetch_metadata(Some(&target.topic), REQUEST).map_err(|e| Failure {
+            error: unanswered_by(&target.connector, "reach the brokers", &e, &producer),
+            ..Failure::new(target, "reach the brokers", &e)
+        })?;
         let topic = metadata.topics().iter().find(|t| t.name() == target.topic);
         if topic.is_none_or(|t| t.error().is_some() || t.partitions().is_empty()) {
             let message = format!("topic {} does not exist; create it, it goes on by itself", target.topic);

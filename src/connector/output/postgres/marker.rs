@@ -5,7 +5,7 @@
 
 use tokio_postgres::{Client, Row};
 
-use super::session::{Failure, Session};
+use crate::connector::postgres::session::{Failure, Session};
 
 /// Whose marker it is.
 #[derive(Clone, Debug)]

@@ -23,7 +23,6 @@
 mod batch;
 mod marker;
 mod rows;
-mod session;
 mod settings;
 mod table;
 mod types;
@@ -35,13 +34,13 @@ use arrow::datatypes::SchemaRef;
 use self::batch::Batch;
 use self::marker::{Marker, Markers, Owner};
 use self::rows::Rows;
-use self::session::{Failure, Session};
 use self::settings::{Mode, Settings};
 use self::table::{Table, Unfit};
 use super::super::config::ConnectorConfig;
 use super::super::{ConnectorError, Context, Level, Output, Result, Resume, SinkPosition};
 use crate::circuit::Delta;
 use crate::connector::patience::now;
+use crate::connector::postgres::session::{Failure, Session};
 
 /// The keys of a position's detail: a step that the marker has reached for certain (absent: there may be no marker yet), and whether the sink is
 /// a savepoint copy's, which begins with an empty table.
@@ -110,7 +109,7 @@ impl PostgresOutput {
     }
 
     fn failure(&self, what: &str, failure: &Failure) -> ConnectorError {
-        let Settings { table, place, .. } = &self.settings;
+        let (table, place) = (&self.settings.table, &self.settings.server.place);
         let message = format!("cannot {what} table {table} at {place}: {failure}; {}", failure.fix());
         ConnectorError { retry: failure.passes(), ..self.error(message) }
     }
@@ -139,7 +138,7 @@ impl PostgresOutput {
         if let Some(link) = self.link.take() {
             return Ok(link);
         }
-        let session = Session::connect(&self.settings).map_err(|f| self.failure("connect to", &f))?;
+        let session = Session::connect(&self.settings.server).map_err(|f| self.failure("connect to", &f))?;
         let table = Table::find(&session, &self.settings, &self.view).map_err(|unfit| match unfit {
             Unfit::Failure(failure) => self.failure("look at", &failure),
             Unfit::Table(why) => self.error(why),
@@ -357,7 +356,7 @@ impl Output for PostgresOutput {
 
     fn target(&self) -> Option<String> {
         let by_key = self.settings.mode == Mode::Materialized;
-        by_key.then(|| format!("table {} at {}", self.settings.table, self.settings.place))
+        by_key.then(|| format!("table {} at {}", self.settings.table, self.settings.server.place))
     }
 
     fn open(&mut self, resume: &Resume) -> Result<()> {

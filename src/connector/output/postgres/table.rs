@@ -7,9 +7,9 @@ use arrow::datatypes::Schema;
 use tokio_postgres::{Client, Row};
 
 use super::batch::Op;
-use super::session::{Failure, Session};
 use super::settings::{Mode, Settings};
 use super::types::{ColumnType, Form, declaration, fit};
+use crate::connector::postgres::session::{Failure, Session};
 
 /// The stage's columns that are not the view's.
 const OP: &str = "__backstay_op";
@@ -78,7 +78,7 @@ impl Table {
             return Err(Unfit::Table(format!(
                 "there is no table {} in {}; {} would make it",
                 settings.table,
-                settings.place,
+                settings.server.place,
                 declare(settings, view)
             )));
         };

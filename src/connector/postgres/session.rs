@@ -14,9 +14,9 @@ use futures_util::SinkExt as _;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::DbError;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::settings::Settings;
+use super::server::Server;
 
 /// The longest that one call waits for the server.
 const CALL: Duration = Duration::from_secs(15);
@@ -30,13 +30,15 @@ const COPY: usize = 64 << 10;
 
 /// What went wrong at the server, or on the way to it.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(in crate::connector) enum Failure {
     /// The server or the connection.
     Server(tokio_postgres::Error),
     /// No answer in time.
     Slow,
     /// The operating system.
     Io(std::io::Error),
+    /// A certificate or key that cannot be used.
+    Certificate(String),
 }
 
 impl From<tokio_postgres::Error> for Failure {
@@ -47,7 +49,7 @@ impl From<tokio_postgres::Error> for Failure {
 
 /// A connection, and the loop that drives it while a call waits.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(in crate::connector) struct Session {
     /// `None` only while it is dropped.
     client: Option<Client>,
     connection: Option<JoinHandle<()>>,
@@ -55,9 +57,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn connect(settings: &Settings) -> Result<Self, Failure> {
+    pub(in crate::connector) fn connect(server: &Server) -> Result<Self, Failure> {
+        let tls = server.tls.connector().map_err(Failure::Certificate)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Io)?;
-        let (client, connection) = wait(&runtime, settings.server.connect(NoTls))?;
+        let (client, connection) = wait(&runtime, server.config.connect(tls))?;
         let connection = runtime.spawn(async move {
             // What ends a connection is told to the call that waits for an answer on it.
             let _ = connection.await;
@@ -68,7 +71,7 @@ impl Session {
     }
 
     /// Waits for what `call` does with the client.
-    pub(super) fn run<T>(
+    pub(in crate::connector) fn run<T>(
         &self,
         call: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, Failure> {
@@ -77,7 +80,7 @@ impl Session {
     }
 
     /// Runs statements; gives how many rows each of them changed.
-    pub(super) fn statements(&self, sql: &str) -> Result<Vec<u64>, Failure> {
+    pub(in crate::connector) fn statements(&self, sql: &str) -> Result<Vec<u64>, Failure> {
         let messages = self.run(async |client| client.simple_query(sql).await)?;
         let count = |message| match message {
             SimpleQueryMessage::CommandComplete(rows) => Some(rows),
@@ -87,7 +90,7 @@ impl Session {
     }
 
     /// Copies lines of PostgreSQL's text format.
-    pub(super) fn copy(&self, sql: &str, lines: String) -> Result<(), Failure> {
+    pub(in crate::connector) fn copy(&self, sql: &str, lines: String) -> Result<(), Failure> {
         let sink = self.run(async |client| client.copy_in(sql).await)?;
         let mut sink = Box::pin(sink);
         let mut lines = Bytes::from(lines);
@@ -124,10 +127,10 @@ fn wait<T>(runtime: &Runtime, call: impl Future<Output = Result<T, tokio_postgre
 
 impl Failure {
     /// What the server said, if it said anything.
-    pub(super) fn database(&self) -> Option<&DbError> {
+    pub(in crate::connector) fn database(&self) -> Option<&DbError> {
         match self {
             Self::Server(error) => error.as_db_error(),
-            Self::Slow | Self::Io(_) => None,
+            Self::Slow | Self::Io(_) | Self::Certificate(_) => None,
         }
     }
 
@@ -135,10 +138,25 @@ impl Failure {
         self.database().map_or("", |e| e.code().code())
     }
 
+    /// Whether a certificate was not good enough.
+    fn is_certificate(&self) -> bool {
+        let Self::Server(error) = self else { return false };
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            if inner.is_some_and(|e| matches!(e.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// Whether it may pass by itself: the server is away, restarts, has no room, or another transaction was in the way.
-    pub(super) fn passes(&self) -> bool {
+    pub(in crate::connector) fn passes(&self) -> bool {
         let error = match self {
             Self::Slow | Self::Io(_) => return true,
+            Self::Certificate(_) => return false,
             Self::Server(error) => error,
         };
         if error.as_db_error().is_some() {
@@ -165,9 +183,12 @@ impl Failure {
     }
 
     /// What to do about it.
-    pub(super) fn fix(&self) -> &'static str {
+    pub(in crate::connector) fn fix(&self) -> &'static str {
         match self.code() {
             _ if self.passes() => "it is tried again, and nothing is lost by waiting",
+            _ if self.is_certificate() => {
+                "name the authority that signed the server's certificate by sslrootcert in \"uri\", and the host as the certificate does"
+            }
             code if code.starts_with("28") => "correct user and password in \"uri\", or the server's pg_hba.conf",
             "3D000" => "create the database, or correct \"uri\"",
             "42501" => "grant the user of \"uri\" what it needs, or name another one",
@@ -194,6 +215,7 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Slow => write!(f, "no answer for {} s", CALL.as_secs()),
             Self::Io(error) => error.fmt(f),
+            Self::Certificate(what) => f.write_str(what),
             Self::Server(error) => match error.as_db_error() {
                 None => {
                     error.fmt(f)?;
