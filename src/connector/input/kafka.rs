@@ -14,8 +14,8 @@
 //! 3. What retention deleted before it was read, or before it could be read again, is an error that names topic, partition and offsets.
 //!
 //! Bounds: chunks of [`reader::ROWS`] messages or [`reader::BYTES`]; librdkafka reads ahead `queued.max.messages.kbytes` (16 MiB unless set).
-//! Limits: a partition of which nothing was read yet begins at `start_from` again after a restart; a message without a value is a row that does not
-//! parse (`raw`: NULL; `debezium`: no row).
+//! Where `start_from` leaves a partition is known before anything of it is read: an empty range says so to the first checkpoint.
+//! Limit: a message without a value is a row that does not parse (`raw`: NULL; `debezium`: no row).
 
 mod metadata;
 mod reader;

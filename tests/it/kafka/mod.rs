@@ -7,3 +7,4 @@ mod limits;
 mod metadata;
 mod refusals;
 mod secure;
+mod starts;

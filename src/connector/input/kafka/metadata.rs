@@ -133,6 +133,11 @@ impl Metadata {
         Context { schema: Arc::new(Schema::new(fields)), primary_key, ..ctx.clone() }
     }
 
+    /// The table's columns.
+    pub(super) fn table(&self) -> &SchemaRef {
+        &self.table
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.columns.is_empty()
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
@@ -17,7 +18,8 @@ use crate::connector::format::split::Record;
 use crate::connector::kafka::{Consumer, REQUEST, client, code, failed, unanswered};
 use crate::connector::patience::{insist, now};
 use crate::connector::{
-    Chunk, ConnectorError, Identity, InputReader, Next, PartitionPosition, Position, Range, Result, RowError,
+    Chunk, ConnectorError, Identity, InputReader, Next, NoIdentity, PartitionPosition, Position, Range, Result,
+    RowError,
 };
 
 /// The most messages of a chunk.
@@ -161,9 +163,12 @@ impl KafkaReader {
         let shared = Arc::clone(&self.shared);
         let mut new = TopicPartitionList::new();
         let mut begun = Vec::new();
+        let mut first = Vec::new();
         for topic in &shared.topics {
             let partitions = shared.partitions(consumer, topic)?;
             let known = self.places.keys().filter(|(t, _)| t == topic).map(|(_, p)| *p).max();
+            // Partitions of a topic that is known came to be while others were read: they are read from their beginning.
+            let is_new = known.is_none();
             if let Some(gone) = known.filter(|p| !partitions.contains(p)) {
                 return Err(shared.error(format!(
                     "partition {topic}/{gone} has been read, but the topic has {} partitions: it was made anew. Start in another data directory to read \
@@ -179,10 +184,12 @@ impl KafkaReader {
                 }
                 let from = match place.and_then(|p| p.next) {
                     Some(next) => self.resume_at(consumer, &key, next)?,
-                    None if is_first => shared.first(consumer, &key)?,
-                    // A partition that came to be while others were read: from its beginning.
+                    None if is_new => shared.first(consumer, &key)?,
                     None => Offset::Beginning,
                 };
+                if let (Offset::Offset(from), None) = (from, place.and_then(|p| p.next)) {
+                    first.push((key.clone(), u64::try_from(from).unwrap_or_default()));
+                }
                 new.add_partition_offset(topic, partition, from)
                     .map_err(|e| failed(&shared.connector, "begin at an offset", &e))?;
                 begun.push(key);
@@ -194,6 +201,10 @@ impl KafkaReader {
         }
         for key in begun {
             self.places.entry(key).or_default();
+        }
+        for (key, from) in first {
+            self.places.entry(key.clone()).or_default().next = Some(from);
+            self.ready.push_back(shared.begun(&key, from));
         }
         Ok(())
     }
@@ -345,19 +356,42 @@ impl Shared {
         Ok((u64::try_from(low).unwrap_or_default(), u64::try_from(high).unwrap_or_default()))
     }
 
+    /// The offset behind a partition's last message.
+    fn end(&self, consumer: &Consumer, key: &Partition) -> Result<Offset> {
+        let (_, high) = self.bounds(consumer, key)?;
+        Ok(Offset::Offset(i64::try_from(high).unwrap_or(i64::MAX)))
+    }
+
+    /// Says where a partition begins, before there is anything of it: a restart goes on from there.
+    fn begun(&self, (topic, partition): &Partition, from: u64) -> Chunk {
+        Chunk {
+            partition: Arc::from(format!("{topic}/{partition}")),
+            start: from,
+            end: from,
+            rows: RecordBatch::new_empty(Arc::clone(self.metadata.table())),
+            weights: None,
+            ends: Vec::new(),
+            errors: Vec::new(),
+            identity: Arc::new(NoIdentity),
+        }
+    }
+
     /// Where a partition that was never read begins.
     fn first(&self, consumer: &Consumer, key: &Partition) -> Result<Offset> {
         let (topic, partition) = key;
         match &self.start {
             Start::Earliest => Ok(Offset::Beginning),
-            Start::Latest => Ok(Offset::End),
+            Start::Latest => self.end(consumer, key),
             Start::Timestamp(ms) => {
                 let fail = |e: KafkaError| failed(&self.connector, "find the offset of a time", &e);
                 let mut list = TopicPartitionList::new();
                 list.add_partition_offset(topic, *partition, Offset::Offset(*ms)).map_err(fail)?;
                 let found = consumer.offsets_for_times(list, REQUEST).map_err(fail)?;
                 let offset = found.elements().first().map(|e| e.offset());
-                Ok(offset.filter(|o| matches!(o, Offset::Offset(_))).unwrap_or(Offset::End))
+                match offset {
+                    Some(found @ Offset::Offset(_)) => Ok(found),
+                    _ => self.end(consumer, key),
+                }
             }
             Start::Offsets(offsets) => {
                 let named = offsets.get(&format!("{topic}/{partition}")).and_then(serde_json::Value::as_i64);
@@ -439,6 +473,10 @@ impl Shared {
     /// Reads a range again.
     pub(super) fn replay(&self, range: &Range, kept: &mut Option<Consumer>, chunks: &mut Vec<Chunk>) -> Result<()> {
         let key = self.partition(&range.partition)?;
+        if range.start == range.end {
+            chunks.push(self.begun(&key, range.start));
+            return Ok(());
+        }
         insist(PATIENCE, || {
             if kept.is_none() {
                 *kept = Some(self.consumer()?);
