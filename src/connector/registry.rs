@@ -105,9 +105,9 @@ pub fn input(config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Input>> {
 
 fn make_input(config: &ConnectorConfig, ctx: &Context) -> Result<Box<dyn Input>> {
     match config.transport.name.as_str() {
-        "file_input" => Ok(Box::new(file::new(config, ctx)?)),
-        "s3_input" => Ok(Box::new(objects::new(config, ctx)?)),
-        "url_input" => Ok(Box::new(url::new(config, ctx)?)),
+        "file_input" => file::new(config, ctx),
+        "s3_input" => objects::new(config, ctx),
+        "url_input" => url::new(config, ctx),
         "kafka_input" => Ok(Box::new(KafkaInput::new(config, ctx)?)),
         "nexmark" => generated(config, ctx).and_then(|()| Ok(Box::new(nexmark::new(config, ctx)?) as Box<dyn Input>)),
         "datagen" => generated(config, ctx).and_then(|()| Ok(Box::new(datagen::new(config, ctx)?) as Box<dyn Input>)),

@@ -15,13 +15,13 @@ use crate::postgres::server::Server as Postgres;
 use crate::rng::Rng;
 use crate::url::{Resource, Server};
 
-const ROWS: u64 = 500;
+pub(super) const ROWS: u64 = 500;
 
-fn schema() -> SchemaRef {
+pub(super) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false), Field::new("name", DataType::Utf8, true)]))
 }
 
-fn context(disk: &SimDisk, pipeline: &str, schema: SchemaRef) -> Context {
+pub(super) fn context(disk: &SimDisk, pipeline: &str, schema: SchemaRef) -> Context {
     Context {
         append_only: false,
         name: "r.c".to_owned(),
@@ -34,24 +34,24 @@ fn context(disk: &SimDisk, pipeline: &str, schema: SchemaRef) -> Context {
     }
 }
 
-fn config(json: &str) -> ConnectorConfig {
+pub(super) fn config(json: &str) -> ConnectorConfig {
     ConnectorConfig::parse_list("r", &format!("[{json}]")).unwrap().remove(0)
 }
 
-fn disk() -> SimDisk {
+pub(super) fn disk() -> SimDisk {
     let disk = SimDisk::new(1);
     disk.create_dir_all(Path::new("/data")).unwrap();
     disk
 }
 
-fn put(disk: &SimDisk, path: &str, content: &str) {
+pub(super) fn put(disk: &SimDisk, path: &str, content: impl AsRef<[u8]>) {
     let options = OpenOptions { write: true, create: Create::IfAbsent, direct: false };
     let file = disk.open(Path::new(path), options).unwrap();
     file.set_len(0).unwrap();
-    file.write_at(content.as_bytes(), 0).unwrap();
+    file.write_at(content.as_ref(), 0).unwrap();
 }
 
-fn csv(ids: std::ops::Range<u64>) -> String {
+pub(super) fn csv(ids: std::ops::Range<u64>) -> String {
     let mut text = "id,name\n".to_owned();
     ids.for_each(|id| writeln!(text, "{id},\"name, {id}\"").unwrap());
     text
@@ -73,7 +73,7 @@ fn events() -> (String, usize) {
     (text, rows)
 }
 
-fn input(disk: &SimDisk, json: &str, schema: SchemaRef) -> Box<dyn Input> {
+pub(super) fn input(disk: &SimDisk, json: &str, schema: SchemaRef) -> Box<dyn Input> {
     registry::input(&config(json), context(disk, "p", schema)).unwrap()
 }
 
@@ -81,14 +81,14 @@ fn input(disk: &SimDisk, json: &str, schema: SchemaRef) -> Box<dyn Input> {
 fn file_input_keeps_the_contract() {
     let (mut random, seed) = Rng::from_env(1);
     let disk = disk();
-    put(&disk, "/data/a.csv", &csv(0..ROWS));
-    put(&disk, "/data/b.csv", &csv(ROWS..2 * ROWS));
+    put(&disk, "/data/a.csv", csv(0..ROWS));
+    put(&disk, "/data/b.csv", csv(ROWS..2 * ROWS));
     let json = r#"{"transport": {"name": "file_input", "config": {"path": "?.csv"}}, "format": {"name": "csv"}}"#;
     let case = inputs::Case {
         name: &format!("file_input of csv, seed {seed}"),
         make: &|| input(&disk, json, schema()),
         rows: 2 * ROWS as usize,
-        change: Some(&|| put(&disk, "/data/a.csv", &csv(1..ROWS + 1))),
+        change: Some(&|| put(&disk, "/data/a.csv", csv(1..ROWS + 1))),
     };
     inputs::check(&case, &mut random);
 
@@ -193,7 +193,7 @@ fn kafka_input_keeps_the_contract() {
     inputs::check(&case, &mut random);
 }
 
-fn output(disk: &SimDisk, sink: usize, json: &str) -> Box<dyn Output> {
+pub(super) fn output(disk: &SimDisk, sink: usize, json: &str) -> Box<dyn Output> {
     registry::output(&config(json), context(disk, &format!("p{sink}"), schema())).unwrap()
 }
 

@@ -12,3 +12,4 @@
 mod cases;
 mod inputs;
 mod outputs;
+mod parquet;

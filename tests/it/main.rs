@@ -21,6 +21,7 @@ mod kill;
 mod late;
 mod objects;
 mod orchestration;
+mod parquet;
 mod postgres;
 mod process;
 mod query;

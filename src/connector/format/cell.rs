@@ -589,7 +589,7 @@ fn per_second(unit: TimeUnit) -> i64 {
 }
 
 /// A UUID as PostgreSQL writes it: 32 hexadecimal digits in lower case, with hyphens.
-fn parse_uuid(text: &str) -> Option<String> {
+pub(super) fn parse_uuid(text: &str) -> Option<String> {
     uuid::Uuid::try_parse(text.trim_ascii()).ok().map(|uuid| uuid.hyphenated().to_string())
 }
 

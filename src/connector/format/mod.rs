@@ -5,12 +5,14 @@
 //! update of Debezium's), or many (the lines of one message).
 
 pub(crate) mod cell;
+pub(crate) mod columns;
 pub(crate) mod csv;
 mod debezium;
 pub(crate) mod document;
 pub(crate) mod json;
 pub(crate) mod message;
 mod nested;
+pub(crate) mod parquet;
 pub(crate) mod raw;
 pub(crate) mod render;
 mod scan;
@@ -80,7 +82,7 @@ pub(crate) enum Format {
 impl Format {
     /// The format of an input connector.
     pub(crate) fn new(config: Option<&FormatConfig>, ctx: &Context) -> Result<Self> {
-        let names = ["csv", "json", "raw"];
+        let names = ["csv", "json", "raw", "parquet"];
         let Some(config) = config else {
             let message = "a \"format\" is missing: {\"name\": \"csv\"}, {\"name\": \"json\"} or {\"name\": \"raw\"}";
             return Err(ConnectorError::new(&ctx.name, message));
@@ -89,6 +91,10 @@ impl Format {
             "csv" => Ok(Self::Csv(csv::Csv::new(&config.config, ctx)?)),
             "json" => Ok(Self::Json(json::Json::new(&config.config, ctx)?)),
             "raw" => Ok(Self::Raw(raw::Raw::new(&config.config, ctx)?)),
+            "parquet" => {
+                let message = "the format \"parquet\" is one of files: of file_input, url_input and s3_input";
+                Err(ConnectorError::new(&ctx.name, message))
+            }
             other => {
                 let message = format!("there is no input format \"{other}\"; {}", suggestion(other, &names));
                 Err(ConnectorError::new(&ctx.name, message))

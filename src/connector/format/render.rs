@@ -121,6 +121,11 @@ impl Renderer {
                 };
                 (None, Style::Raw { column, end })
             }
+            "parquet" => {
+                let message = "a Parquet file ends with its footer, so that nothing can be appended to it: use s3_output, which makes a file of each step, also in \
+                     a folder (\"url\": \"file:///folder\")";
+                return Err(ConnectorError::new(&ctx.name, message));
+            }
             other => {
                 let hint = suggestion(other, &["json", "csv", "raw"]);
                 return Err(ConnectorError::new(&ctx.name, format!("there is no output format \"{other}\"; {hint}")));

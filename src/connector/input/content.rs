@@ -147,6 +147,11 @@ impl Content {
         Ok(Self { connector: connector.to_owned(), blob, gzip, at: 0 })
     }
 
+    /// What lies below: not decompressed.
+    pub(crate) fn blob(&self) -> &Arc<dyn Blob> {
+        &self.blob
+    }
+
     /// What tells it from another content at the same place.
     pub(crate) fn version(&self) -> &str {
         self.blob.version()

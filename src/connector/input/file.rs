@@ -18,13 +18,11 @@ use ::glob::Pattern;
 use backstay_storage::disk::{Disk, File, OpenOptions};
 
 use super::super::config::ConnectorConfig;
-use super::super::format::Format;
-use super::super::format::split::Framing;
 use super::super::options::Options;
-use super::super::{ConnectorError, Context, Result};
+use super::super::{ConnectorError, Context, Input, Result};
 use super::content::{Blob, Content};
 use super::glob;
-use super::records::{Records, Source};
+use super::records::{self, Source};
 
 /// The files of a configuration.
 #[derive(Debug)]
@@ -44,7 +42,7 @@ enum Selector {
 }
 
 /// The input that a configuration describes.
-pub(crate) fn new(config: &ConnectorConfig, ctx: &Context) -> Result<Records> {
+pub(crate) fn new(config: &ConnectorConfig, ctx: &Context) -> Result<Box<dyn Input>> {
     let place = "transport.config of file_input";
     let options =
         Options::new(&ctx.name, place, &config.transport.config, &["path", "paths", "follow"], &["buffer_size_bytes"])?;
@@ -69,13 +67,7 @@ pub(crate) fn new(config: &ConnectorConfig, ctx: &Context) -> Result<Records> {
             Ok(Selector::File(path))
         }
     };
-    let format = Format::new(config.format.as_ref(), ctx)?;
     let follow = options.bool("follow")?.unwrap_or(false);
-    if follow && format.framing() == Framing::Whole {
-        return Err(options.error(
-            "\"follow\" needs records: set \"mode\": \"lines\" in format.config of raw, or read whole files without",
-        ));
-    }
     let files = Files {
         connector: ctx.name.clone(),
         disk: Arc::clone(&ctx.disk),
@@ -83,7 +75,7 @@ pub(crate) fn new(config: &ConnectorConfig, ctx: &Context) -> Result<Records> {
         paths: paths.into_iter().map(selector).collect::<Result<_>>()?,
         follow,
     };
-    Ok(Records::new(&ctx.name, Box::new(files), follow, format))
+    records::input(ctx, config.format.as_ref(), Box::new(files), follow)
 }
 
 /// A path without what names nothing (`./`, doubled slashes): a file must not be another partition because it is spelled otherwise.

@@ -14,12 +14,11 @@ use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStoreExt as _};
 
 use super::super::config::ConnectorConfig;
-use super::super::format::Format;
 use super::super::objects::{KEYS, Objects};
 use super::super::options::Options;
-use super::super::{ConnectorError, Context, Result};
+use super::super::{ConnectorError, Context, Input, Result};
 use super::content::{Blob, Content, Piece};
-use super::records::{Records, Source};
+use super::records::{self, Source};
 
 /// How much is asked for at once.
 const PIECE: u64 = 4 << 20;
@@ -42,7 +41,7 @@ enum Selector {
 }
 
 /// The input that a configuration describes.
-pub(crate) fn new(config: &ConnectorConfig, ctx: &Context) -> Result<Records> {
+pub(crate) fn new(config: &ConnectorConfig, ctx: &Context) -> Result<Box<dyn Input>> {
     let known = [&["key", "prefix"][..], &KEYS].concat();
     let later = ["streaming", "max_concurrent_fetches"];
     let options = Options::new(&ctx.name, "transport.config of s3_input", &config.transport.config, &known, &later)?;
@@ -53,9 +52,8 @@ pub(crate) fn new(config: &ConnectorConfig, ctx: &Context) -> Result<Records> {
         (Some(_), Some(_)) => return Err(options.error("\"key\" and \"prefix\" exclude each other")),
     };
     let objects = Arc::new(Objects::new(&options, ctx)?);
-    let format = Format::new(config.format.as_ref(), ctx)?;
     let bucket = Bucket { objects, selector, opened: Mutex::default() };
-    Ok(Records::new(&ctx.name, Box::new(bucket), false, format))
+    records::input(ctx, config.format.as_ref(), Box::new(bucket), false)
 }
 
 impl Source for Bucket {

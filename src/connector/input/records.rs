@@ -16,11 +16,16 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::config::FormatConfig;
 use super::super::format::Format;
 use super::super::format::csv::Layout;
-use super::super::format::split::{Record, split};
-use super::super::{Chunk, ConnectorError, Descriptor, Input, InputReader, Level, NoIdentity, Position, Range, Result};
+use super::super::format::split::{Framing, Record, split};
+use super::super::options::Options;
+use super::super::{
+    Chunk, ConnectorError, Context, Descriptor, Input, InputReader, Level, NoIdentity, Position, Range, Result,
+};
 use super::content::{BlockIdentity, Content, PROBE};
+use super::parquet::Parquet;
 use crate::connector::patience::insist;
 use reader::ContentReader;
 
@@ -64,10 +69,27 @@ struct Shared {
     format: Format,
 }
 
-impl Records {
-    pub(crate) fn new(connector: &str, source: Box<dyn Source>, follow: bool, format: Format) -> Self {
-        Self { shared: Arc::new(Shared { connector: connector.to_owned(), source, follow, format }) }
+/// The input that a format makes of a source.
+pub(crate) fn input(
+    ctx: &Context,
+    config: Option<&FormatConfig>,
+    source: Box<dyn Source>,
+    follow: bool,
+) -> Result<Box<dyn Input>> {
+    let whole = "\"follow\" needs records, and these are files that are whole when they are there";
+    if let Some(config) = config.filter(|c| c.name == "parquet") {
+        Options::new(&ctx.name, "format.config of parquet", &config.config, &[], &["buffer_size_records"])?;
+        return match follow {
+            true => Err(ConnectorError::new(&ctx.name, format!("{whole}: leave it out with parquet"))),
+            false => Ok(Box::new(Parquet::new(ctx, source)?)),
+        };
     }
+    let format = Format::new(config, ctx)?;
+    if follow && format.framing() == Framing::Whole {
+        let fix = "set \"mode\": \"lines\" in format.config of raw, or read whole files without";
+        return Err(ConnectorError::new(&ctx.name, format!("{whole}: {fix}")));
+    }
+    Ok(Box::new(Records { shared: Arc::new(Shared { connector: ctx.name.clone(), source, follow, format }) }))
 }
 
 impl Input for Records {

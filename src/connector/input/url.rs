@@ -19,11 +19,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::super::config::ConnectorConfig;
-use super::super::format::Format;
 use super::super::options::Options;
-use super::super::{ConnectorError, Context, Result};
+use super::super::{ConnectorError, Context, Input, Result};
 use super::content::Content;
-use super::records::{Records, Source};
+use super::records::{self, Source};
 use remote::{Client, Remote};
 
 /// How long a replay waits for the server to go on.
@@ -38,14 +37,13 @@ struct Url {
 }
 
 /// The input that a configuration describes.
-pub(crate) fn new(config: &ConnectorConfig, ctx: &Context) -> Result<Records> {
+pub(crate) fn new(config: &ConnectorConfig, ctx: &Context) -> Result<Box<dyn Input>> {
     let place = "transport.config of url_input";
     let later = ["pause_timeout", "pause_linger"];
     let options = Options::new(&ctx.name, place, &config.transport.config, &["path"], &later)?;
     let client = Client::new(&ctx.name, options.require_string("path")?).map_err(|e| options.error(e))?;
-    let format = Format::new(config.format.as_ref(), ctx)?;
     let url = Url { client: Arc::new(client), opened: Mutex::default() };
-    Ok(Records::new(&ctx.name, Box::new(url), false, format))
+    records::input(ctx, config.format.as_ref(), Box::new(url), false)
 }
 
 impl Source for Url {

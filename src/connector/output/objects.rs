@@ -1,9 +1,9 @@
 //! `s3_output`: a view's changes as objects of a bucket, one a step, exactly once.
 //!
-//! Settings: the [store's](super::super::objects), and `prefix`, which keys begin with. The object of step 7 is `<prefix>00000000000000000007.ndjson` (`.csv`, `.raw`): the
-//! step's lines in the [format](super::super::format::render). A step that changes nothing has none.
+//! Settings: the [store's](super::super::objects), and `prefix`, which keys begin with. The object of step 7 is `<prefix>00000000000000000007.ndjson` (`.csv`, `.raw`,
+//! `.parquet`): the step's lines in the [format](super::super::format::render), or its [Parquet file](super::super::format::parquet). A step that changes nothing has none.
 //!
-//! How it is exactly-once: an object is a function of its step. It is created, never replaced: where it is there already, its bytes are compared,
+//! How it is exactly-once: an object is a function of its step. It is created, never replaced: where it is there already, its bytes are compared (the rows, of Parquet),
 //! so that a retry or a replay writes it once, and a process that runs from a copy of the data directory is noticed at the first step that differs.
 //!
 //! Invariants:
@@ -18,7 +18,8 @@ use std::collections::BTreeMap;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::{Error, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
-use super::super::config::ConnectorConfig;
+use super::super::config::{ConnectorConfig, FormatConfig};
+use super::super::format::parquet;
 use super::super::format::render::{Carrier, Renderer};
 use super::super::objects::{KEYS, Objects};
 use super::super::options::Options;
@@ -40,13 +41,46 @@ pub(crate) struct ObjectsOutput {
     objects: Objects,
     prefix: String,
     extension: &'static str,
-    renderer: Renderer,
+    format: Format,
     /// Steps and their objects, to be written.
     pending: Vec<(u64, Vec<u8>)>,
     pending_bytes: usize,
     /// Steps after the checkpoint's whose objects an earlier process left.
     left: BTreeMap<u64, String>,
     step: u64,
+}
+
+/// How a step is an object.
+#[derive(Debug)]
+enum Format {
+    Lines(Renderer),
+    Parquet(Box<parquet::Encoder>),
+}
+
+impl Format {
+    fn new(config: Option<&FormatConfig>, ctx: &Context) -> Result<Self> {
+        match config.filter(|c| c.name == "parquet") {
+            Some(config) => Ok(Self::Parquet(Box::new(parquet::Encoder::new(&config.config, ctx)?))),
+            None => Ok(Self::Lines(Renderer::new(config, ctx, &Carrier::File)?)),
+        }
+    }
+
+    fn encode(&self, step: u64, delta: &Delta) -> Result<Vec<u8>> {
+        match self {
+            Self::Parquet(encoder) => encoder.encode(step, delta),
+            Self::Lines(renderer) => {
+                let mut bytes = Vec::new();
+                renderer.header(&mut bytes);
+                renderer.render(step, delta, &mut bytes)?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// Whether two objects say the same.
+    fn same(&self, a: &[u8], b: &[u8]) -> bool {
+        a == b || matches!(self, Self::Parquet(_)) && parquet::same(a, b)
+    }
 }
 
 impl ObjectsOutput {
@@ -57,15 +91,16 @@ impl ObjectsOutput {
         if prefix.starts_with('/') || prefix.contains("//") {
             return Err(options.error("\"prefix\" must not begin with a slash, nor have two in a row"));
         }
-        let renderer = Renderer::new(config.format.as_ref(), ctx, &Carrier::File)?;
+        let format = Format::new(config.format.as_ref(), ctx)?;
         let extension = match config.format.as_ref().map(|f| f.name.as_str()) {
             Some("json") => "ndjson",
             Some("csv") => "csv",
+            Some("parquet") => "parquet",
             _ => "raw",
         };
         let objects = Objects::new(&options, ctx)?;
         let (pending, left) = (Vec::new(), BTreeMap::new());
-        Ok(Self { objects, prefix, extension, renderer, pending, pending_bytes: 0, left, step: 0 })
+        Ok(Self { objects, prefix, extension, format, pending, pending_bytes: 0, left, step: 0 })
     }
 
     fn key(&self, step: u64) -> String {
@@ -102,7 +137,7 @@ impl ObjectsOutput {
                     Err(e) => return Err(fail(e)),
                 }
                 let there = this.objects.store().get(&path).await.map_err(fail)?.bytes().await.map_err(fail)?;
-                if *there == **bytes { Ok(()) } else { Err(this.differs(&key, bytes, &there)) }
+                if this.format.same(&there, bytes) { Ok(()) } else { Err(this.differs(&key, bytes, &there)) }
             }
         });
         let all = async { Ok(stream::iter(calls).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await) };
@@ -183,9 +218,7 @@ impl Output for ObjectsOutput {
         if step > self.step {
             let left = self.left.remove(&step);
             if !delta.is_empty() {
-                let mut bytes = Vec::new();
-                self.renderer.header(&mut bytes);
-                self.renderer.render(step, delta, &mut bytes)?;
+                let bytes = self.format.encode(step, delta)?;
                 self.pending_bytes += bytes.len();
                 self.pending.push((step, bytes));
             } else if let Some(key) = left {
