@@ -15,6 +15,7 @@
 pub mod config;
 mod error;
 pub(crate) mod format;
+mod http;
 pub mod input;
 mod kafka;
 mod objects;

@@ -5,10 +5,10 @@
 //! gone: what a compacted topic wants.
 //!
 //! `key_fields`: the columns of the key, a JSON object; without them messages have none. With them, `debezium` writes one event (`u`) for a row that
-//! took another's place. Beside raw bytes, the key of one column of VARCHAR or VARBINARY is its bytes too.
+//! took another's place, and with `tombstones` a message without a value behind the one that takes a key away. Beside raw bytes, the key of one column of VARCHAR or VARBINARY is its bytes too.
 //!
-//! Invariant: the messages are a function of delta and step. Limits: `upsert` needs a view with one row a key; two rows of one key are
-//! noticed if one step brings both. `debezium` sends no tombstones.
+//! Invariant: the messages are a function of delta and step. Limit: `upsert` needs a view with one row a key; two rows of one key are
+//! noticed if one step brings both.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use hashbrown::HashMap;
 use serde_json::Value;
 
+use super::avro;
 use super::render::{Carrier, Renderer, bytes_of, is_raw_key};
 use super::text::Texts;
 use crate::circuit::Delta;
@@ -62,12 +63,22 @@ impl Messages {
         self.spans.iter().map(move |span| (text(&span.key), text(&span.value)))
     }
 
+    /// Appends a message.
+    pub(crate) fn push(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) {
+        let key = key.map(|key| self.append(&[key]));
+        let value = value.map(|value| self.append(&[value]));
+        self.spans.push(Span { key, value });
+    }
+
     fn append(&mut self, parts: &[&[u8]]) -> Range<usize> {
         let start = self.bytes.len();
         parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
         start..self.bytes.len()
     }
 }
+
+/// What is said of tombstones that are asked for in vain.
+pub(super) const TOMBSTONES: &str = "\"tombstones\" goes with \"update_format\": \"debezium\" and \"key_fields\"";
 
 /// Makes messages of deltas.
 #[derive(Debug)]
@@ -76,6 +87,8 @@ pub(crate) struct Encoder {
     how: How,
     /// The key's columns and how they are written.
     key: Option<(Vec<usize>, KeyText)>,
+    /// Whether a tombstone follows the event that takes a key away.
+    tombstones: bool,
 }
 
 #[derive(Debug)]
@@ -86,6 +99,8 @@ enum How {
     Upserts(Renderer),
     /// A message a change, but an update of one row, known by its key, is one.
     Updates { events: Renderer, rows: Renderer },
+    /// Records of Avro's.
+    Avro(Box<avro::encode::Encoder>),
 }
 
 #[derive(Debug)]
@@ -114,8 +129,8 @@ impl Keys<'_> {
 }
 
 impl Encoder {
-    /// The format of an output connector.
-    pub(crate) fn new(config: Option<&FormatConfig>, ctx: &Context) -> Result<Self> {
+    /// The format of an output connector to a topic.
+    pub(crate) fn new(config: Option<&FormatConfig>, ctx: &Context, topic: &str) -> Result<Self> {
         let place = format!("format.config of {}", config.map_or("json", |c| c.name.as_str()));
         let none = Value::Null;
         let settings = config.map_or(&none, |c| &c.config);
@@ -131,6 +146,10 @@ impl Encoder {
             })
         };
         let columns = fields.iter().map(column).collect::<Result<Vec<usize>>>()?;
+        if config.is_some_and(|c| c.name == "avro") {
+            let how = How::Avro(Box::new(avro::encode::Encoder::new(settings, ctx, topic, &columns)?));
+            return Ok(Self { connector: ctx.name.clone(), how, key: None, tombstones: false });
+        }
         let rows = || Renderer::of_objects(&ctx.name, &ctx.schema);
         let is_json = config.is_some_and(|c| c.name == "json");
         let how = if is_json && options.value("update_format") == Some(&Value::from("upsert")) {
@@ -165,7 +184,11 @@ impl Encoder {
                 Some((columns, KeyText::Object(Renderer::of_objects(&ctx.name, &schema)?)))
             }
         };
-        Ok(Self { connector: ctx.name.clone(), how, key })
+        let tombstones = options.bool("tombstones")?.unwrap_or(false);
+        if tombstones && !matches!(how, How::Updates { .. }) {
+            return Err(options.error(TOMBSTONES));
+        }
+        Ok(Self { connector: ctx.name.clone(), how, key, tombstones })
     }
 
     /// Appends a step's messages.
@@ -185,50 +208,75 @@ impl Encoder {
         match &self.how {
             How::Changes(renderer) => renderer.lines(step, delta, |row, line, count| {
                 for _ in 0..count {
-                    let key = keys.get(row).map(|key| out.append(&[key]));
-                    let value = line.map(|line| out.append(&[line]));
-                    out.spans.push(Span { key, value });
+                    out.push(keys.get(row), line);
                 }
             }),
             How::Upserts(rows) => {
                 let rows = rows.objects(delta.rows.columns(), delta.len())?;
-                self.upserts(&delta.weights, &rows, &keys, out)
-            }
-            How::Updates { events, rows } => {
-                let rows = rows.objects(delta.rows.columns(), delta.len())?;
-                updates(&events.step_text(step), &delta.weights, &rows, &keys, out);
+                let key = |row: usize| keys.get(row).unwrap_or_default();
+                let shown = |row: usize| String::from_utf8_lossy(key(row)).into_owned();
+                for (of, value) in latest(&self.connector, &delta.weights, key, shown)? {
+                    out.push(Some(key(of)), value.map(|row| rows.get(row).as_bytes()));
+                }
                 Ok(())
             }
-        }
-    }
-
-    /// One message a key, in the order in which the keys stand in the delta.
-    fn upserts(&self, weights: &[i64], rows: &Texts, keys: &Keys<'_>, out: &mut Messages) -> Result<()> {
-        let mut order: Vec<(&[u8], Option<&str>)> = Vec::new();
-        let mut places: HashMap<&[u8], usize> = HashMap::new();
-        for (i, weight) in weights.iter().enumerate() {
-            let (row, key) = (rows.get(i), keys.get(i).unwrap_or_default());
-            let place = *places.entry(key).or_insert_with(|| {
-                order.push((key, None));
-                order.len() - 1
-            });
-            let Some((_, value)) = order.get_mut(place).filter(|_| *weight > 0) else { continue };
-            if *weight > 1 || value.replace(row).is_some() {
-                let message = format!(
-                    "the view has two rows with the key {}, so that \"update_format\": \"upsert\" cannot say what it holds: name all of its \
-                     key's columns in \"key_fields\", or use \"insert_delete\"",
-                    String::from_utf8_lossy(key)
-                );
-                return Err(ConnectorError::new(&self.connector, message));
+            How::Updates { events: renderer, rows } => {
+                let rows = rows.objects(delta.rows.columns(), delta.len())?;
+                let step = renderer.step_text(step);
+                let row = |row: Option<usize>| row.map_or("null", |row| rows.get(row)).as_bytes();
+                for event in events(&delta.weights, |row| keys.get(row).unwrap_or_default()) {
+                    let (before, after, op) = (row(event.before), row(event.after), event.op.as_bytes());
+                    let parts = [
+                        b"{",
+                        step.as_bytes(),
+                        b"\"before\":",
+                        before,
+                        b",\"after\":",
+                        after,
+                        b",\"op\":\"",
+                        op,
+                        b"\"}",
+                    ];
+                    for _ in 0..event.count {
+                        let key = keys.get(event.key).map(|key| out.append(&[key]));
+                        let value = Some(out.append(&parts));
+                        out.spans.push(Span { key, value });
+                    }
+                    if event.is_last && self.tombstones {
+                        out.push(keys.get(event.key), None);
+                    }
+                }
+                Ok(())
             }
+            How::Avro(encoder) => encoder.encode(step, delta, out),
         }
-        for (key, value) in order {
-            let key = Some(out.append(&[key]));
-            let value = value.map(|row| out.append(&[row.as_bytes()]));
-            out.spans.push(Span { key, value });
-        }
-        Ok(())
     }
+}
+
+/// One of Debezium's events.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// The row that has its key.
+    pub(crate) key: usize,
+    pub(crate) before: Option<usize>,
+    pub(crate) after: Option<usize>,
+    pub(crate) op: &'static str,
+    /// How often it is sent.
+    pub(crate) count: u64,
+    /// Whether its key is gone behind it.
+    pub(crate) is_last: bool,
+}
+
+impl Event {
+    fn change(row: usize, comes: bool, count: u64) -> Self {
+        let (before, after) = if comes { (None, Some(row)) } else { (Some(row), None) };
+        Self { key: row, before, after, op: if comes { "c" } else { "d" }, count, is_last: false }
+    }
+}
+
+/// An event a change.
+pub(crate) fn changes(weights: &[i64]) -> Vec<Event> {
+    weights.iter().enumerate().map(|(row, weight)| Event::change(row, *weight > 0, weight.unsigned_abs())).collect()
 }
 
 /// The changes of one key: rows that went and rows that came, with how often each.
@@ -238,46 +286,59 @@ struct Changes {
     come: Vec<(usize, u64)>,
 }
 
-/// Debezium's events, by key in the order in which the keys stand in the delta: an update where one row took the place of another.
-fn updates(step: &str, weights: &[i64], rows: &Texts, keys: &Keys<'_>, out: &mut Messages) {
-    let mut order: Vec<(&[u8], Changes)> = Vec::new();
+/// Events by key, in the order in which the keys stand in the delta: an update where one row took the place of another.
+pub(crate) fn events<'a>(weights: &[i64], key: impl Fn(usize) -> &'a [u8]) -> Vec<Event> {
+    let mut order: Vec<(usize, Changes)> = Vec::new();
     let mut places: HashMap<&[u8], usize> = HashMap::new();
     for (i, weight) in weights.iter().enumerate() {
-        let key = keys.get(i).unwrap_or_default();
-        let place = *places.entry(key).or_insert_with(|| {
-            order.push((key, Changes::default()));
+        let place = *places.entry(key(i)).or_insert_with(|| {
+            order.push((i, Changes::default()));
             order.len() - 1
         });
         let Some((_, changes)) = order.get_mut(place) else { continue };
         let side = if *weight > 0 { &mut changes.come } else { &mut changes.gone };
         side.push((i, weight.unsigned_abs()));
     }
-    let mut put = |key: &[u8], before: Option<usize>, after: Option<usize>, op: &str, count: u64| {
-        let row = |i: Option<usize>| i.map_or("null", |i| rows.get(i)).as_bytes();
-        for _ in 0..count {
-            let parts: [&[u8]; 9] = [
-                b"{",
-                step.as_bytes(),
-                b"\"before\":",
-                row(before),
-                b",\"after\":",
-                row(after),
-                b",\"op\":\"",
-                op.as_bytes(),
-                b"\"}",
-            ];
-            let span = Span { key: Some(out.append(&[key])), value: Some(out.append(&parts)) };
-            out.spans.push(span);
-        }
-    };
+    let mut events = Vec::with_capacity(weights.len());
     for (key, changes) in order {
         if let ([(before, 1)], [(after, 1)]) = (changes.gone.as_slice(), changes.come.as_slice()) {
-            put(key, Some(*before), Some(*after), "u", 1);
+            events.push(Event { key, before: Some(*before), after: Some(*after), op: "u", count: 1, is_last: false });
             continue;
         }
-        changes.gone.iter().for_each(|(row, count)| put(key, Some(*row), None, "d", *count));
-        changes.come.iter().for_each(|(row, count)| put(key, None, Some(*row), "c", *count));
+        events.extend(changes.gone.iter().map(|(row, count)| Event::change(*row, false, *count)));
+        if let Some(last) = events.last_mut().filter(|_| changes.come.is_empty()) {
+            last.is_last = true;
+        }
+        events.extend(changes.come.iter().map(|(row, count)| Event::change(*row, true, *count)));
     }
+    events
+}
+
+/// For each key, in the order in which they stand in the delta, a row that has it, and the row that it has now, if any.
+pub(crate) fn latest<'a>(
+    connector: &str,
+    weights: &[i64],
+    key: impl Fn(usize) -> &'a [u8],
+    shown: impl Fn(usize) -> String,
+) -> Result<Vec<(usize, Option<usize>)>> {
+    let mut order: Vec<(usize, Option<usize>)> = Vec::new();
+    let mut places: HashMap<&[u8], usize> = HashMap::new();
+    for (i, weight) in weights.iter().enumerate() {
+        let place = *places.entry(key(i)).or_insert_with(|| {
+            order.push((i, None));
+            order.len() - 1
+        });
+        let Some((_, value)) = order.get_mut(place).filter(|_| *weight > 0) else { continue };
+        if *weight > 1 || value.replace(i).is_some() {
+            let message = format!(
+                "the view has two rows with the key {}, so that upserts cannot say what it holds: name all of its key's columns in \"key_fields\", or \
+                 use another \"update_format\"",
+                shown(i)
+            );
+            return Err(ConnectorError::new(connector, message));
+        }
+    }
+    Ok(order)
 }
 
 #[cfg(test)]
@@ -292,7 +353,7 @@ mod tests {
         let config = config(&format!(
             r#"{{"transport": {{"name": "kafka_output"}}, "format": {{"name": "json", "config": {format}}}}}"#
         ));
-        Encoder::new(config.format.as_ref(), &context(Arc::new(SimDisk::new(1)), schema()))
+        Encoder::new(config.format.as_ref(), &context(Arc::new(SimDisk::new(1)), schema()), "topic")
     }
 
     fn delta(rows: &[(i64, &str, i64)]) -> Delta {
@@ -356,6 +417,22 @@ mod tests {
         ];
         assert_eq!(texts(&out), expected);
 
+        out.clear();
+        let tombstones = r#"{"update_format": "debezium", "key_fields": ["id"], "tombstones": true}"#;
+        encoder(tombstones).unwrap().encode(7, &delta(&[(2, "c", -1), (4, "e", -2), (4, "f", 1)]), &mut out).unwrap();
+        let gone = (Some(r#"{"id":2}"#.to_owned()), None);
+        let moved = [
+            event(4, row(4, "e"), null(), "d"),
+            event(4, row(4, "e"), null(), "d"),
+            event(4, null(), row(4, "f"), "c"),
+        ];
+        assert_eq!(texts(&out), [&[event(2, row(2, "c"), null(), "d"), gone], &moved[..]].concat());
+        for wrong in
+            [r#"{"key_fields": ["id"], "tombstones": true}"#, r#"{"update_format": "debezium", "tombstones": true}"#]
+        {
+            assert!(encoder(wrong).unwrap_err().to_string().contains("\"tombstones\" goes with"));
+        }
+
         // Without a key nothing says that the one row took the other's place.
         out.clear();
         let changes = delta(&[(1, "a", -1), (1, "b", 1)]);
@@ -372,7 +449,7 @@ mod tests {
             let config = config(&format!(r#"{{"transport": {{"name": "kafka_output"}}, "format": {json}}}"#));
             let columns: Vec<usize> = fields.iter().map(|f| schema().index_of(f).unwrap()).collect();
             let ctx = context(Arc::new(SimDisk::new(1)), Arc::new(schema().project(&columns).unwrap()));
-            Encoder::new(config.format.as_ref(), &ctx)
+            Encoder::new(config.format.as_ref(), &ctx, "topic")
         };
         let all = ["id", "name", "at", "price"];
         let mut out = Messages::default();

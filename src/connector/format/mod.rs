@@ -4,6 +4,7 @@
 //! column is parsed in one loop of its own type. A cell that does not parse spoils its own record only, which is one row, or two (an
 //! update of Debezium's), or many (the lines of one message).
 
+mod avro;
 pub(crate) mod cell;
 pub(crate) mod columns;
 pub(crate) mod csv;
@@ -77,12 +78,14 @@ pub(crate) enum Format {
     Json(json::Json),
     /// One column of bytes.
     Raw(raw::Raw),
+    /// A record of Avro's a message.
+    Avro(Box<avro::Avro>),
 }
 
 impl Format {
     /// The format of an input connector.
     pub(crate) fn new(config: Option<&FormatConfig>, ctx: &Context) -> Result<Self> {
-        let names = ["csv", "json", "raw", "parquet"];
+        let names = ["csv", "json", "raw", "avro", "parquet"];
         let Some(config) = config else {
             let message = "a \"format\" is missing: {\"name\": \"csv\"}, {\"name\": \"json\"} or {\"name\": \"raw\"}";
             return Err(ConnectorError::new(&ctx.name, message));
@@ -91,6 +94,7 @@ impl Format {
             "csv" => Ok(Self::Csv(csv::Csv::new(&config.config, ctx)?)),
             "json" => Ok(Self::Json(json::Json::new(&config.config, ctx)?)),
             "raw" => Ok(Self::Raw(raw::Raw::new(&config.config, ctx)?)),
+            "avro" => Ok(Self::Avro(Box::new(avro::Avro::new(&config.config, ctx)?))),
             "parquet" => {
                 let message = "the format \"parquet\" is one of files: of file_input, url_input and s3_input";
                 Err(ConnectorError::new(&ctx.name, message))
@@ -113,6 +117,7 @@ impl Format {
             Self::Csv(csv) => Framing::Quoted(csv.delimiter),
             Self::Json(_) => Framing::Lines,
             Self::Raw(raw) => raw.framing(),
+            Self::Avro(_) => Framing::Whole,
         }
     }
 
@@ -120,7 +125,7 @@ impl Format {
     pub(crate) fn layout(&self, name: &str, header: &[u8]) -> Result<csv::Layout> {
         match self {
             Self::Csv(csv) => csv.layout(name, header),
-            Self::Json(_) | Self::Raw(_) => Ok(csv::Layout::default()),
+            Self::Json(_) | Self::Raw(_) | Self::Avro(_) => Ok(csv::Layout::default()),
         }
     }
 
@@ -130,6 +135,7 @@ impl Format {
             Self::Csv(csv) => csv.parse(layout, block, base, records),
             Self::Json(json) => json.parse(block, base, records),
             Self::Raw(raw) => raw.parse(block, base, records),
+            Self::Avro(avro) => avro.parse(block, base, records),
         }
     }
 }

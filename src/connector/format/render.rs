@@ -84,7 +84,7 @@ impl Renderer {
         check_output_types(&ctx.name, &ctx.schema)?;
         let keys: &[&str] = match carrier {
             Carrier::File => &[],
-            Carrier::Messages(_) => &["key_fields"],
+            Carrier::Messages(_) => &["key_fields", "tombstones"],
         };
         let mut later = vec!["buffer_size_records"];
         if keys.is_empty() {
@@ -120,6 +120,10 @@ impl Renderer {
                     Carrier::Messages(key) => (raw_column(&read(&["column_name"], &[])?, ctx, key)?, None),
                 };
                 (None, Style::Raw { column, end })
+            }
+            "avro" => {
+                let message = "the format \"avro\" is one of messages: of kafka_output";
+                return Err(ConnectorError::new(&ctx.name, message));
             }
             "parquet" => {
                 let message = "a Parquet file ends with its footer, so that nothing can be appended to it: use s3_output, which makes a file of each step, also in \
@@ -305,24 +309,29 @@ impl Renderer {
 
     /// A row that is taken back cannot be said in the raw formats.
     fn refuse_deletes(&self, step: u64, delta: &Delta) -> Result<()> {
-        let what = match &self.style {
-            Style::Json { update_format: UpdateFormat::Raw, .. } => "\"update_format\": \"raw\"",
-            Style::Raw { .. } => "the format \"raw\"",
-            _ => return Ok(()),
-        };
-        let Some(row) = delta.weights.iter().position(|w| *w < 0) else { return Ok(()) };
-        let shown = delta.rows.slice(row, 1);
-        let texts =
-            shown.columns().iter().map(|c| column(&self.connector, c, Quoting::Raw)).collect::<Result<Vec<Texts>>>()?;
-        let texts: Vec<&str> = texts.iter().map(|t| t.get(0)).collect();
-        Err(ConnectorError::new(
-            &self.connector,
-            format!(
-                "step {step} takes the row ({}) back, which {what} cannot say; it is for views that only grow: use \"insert_delete\" of json",
-                excerpt(texts.join(", ").as_bytes())
-            ),
-        ))
+        match &self.style {
+            Style::Json { update_format: UpdateFormat::Raw, .. } => {
+                refuse_deletes(&self.connector, step, delta, "\"update_format\": \"raw\"")
+            }
+            Style::Raw { .. } => refuse_deletes(&self.connector, step, delta, "the format \"raw\""),
+            _ => Ok(()),
+        }
     }
+}
+
+/// Refuses a delta that takes a row back, which `what` cannot say.
+pub(crate) fn refuse_deletes(connector: &str, step: u64, delta: &Delta, what: &str) -> Result<()> {
+    let Some(row) = delta.weights.iter().position(|w| *w < 0) else { return Ok(()) };
+    let shown = delta.rows.slice(row, 1);
+    let texts = shown.columns().iter().map(|c| column(connector, c, Quoting::Raw)).collect::<Result<Vec<Texts>>>()?;
+    let texts: Vec<&str> = texts.iter().map(|t| t.get(0)).collect();
+    Err(ConnectorError::new(
+        connector,
+        format!(
+            "step {step} takes the row ({}) back, which {what} cannot say; it is for views that only grow: use \"insert_delete\" of json",
+            excerpt(texts.join(", ").as_bytes())
+        ),
+    ))
 }
 
 /// The column of raw bytes among those that are not the key's.

@@ -93,8 +93,8 @@ impl KafkaOutput {
         let id = format!("backstay.{}.{}", ctx.pipeline, ctx.name);
         let topic = options.require_string("topic")?.to_owned();
         Ok(Self {
+            encoder: Encoder::new(config.format.as_ref(), ctx, &topic)?,
             target: Target { connector: ctx.name.clone(), id, topic, settings, headers: headers(&options)? },
-            encoder: Encoder::new(config.format.as_ref(), ctx)?,
             patience: Duration::from_secs(options.u64("initialization_timeout_secs")?.unwrap_or(20)),
             transaction_ms,
             link: None,

@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::metadata::Column;
 use super::{Shared, Start};
+use crate::connector::format::Parsed;
 use crate::connector::format::split::Record;
 use crate::connector::kafka::{Consumer, REQUEST, client, code, failed, unanswered};
 use crate::connector::patience::{insist, now};
@@ -114,6 +115,8 @@ pub(super) struct KafkaReader {
     places: BTreeMap<Partition, Place>,
     consumer: Option<Consumer>,
     looked_at: Option<Instant>,
+    /// What was read and is not parsed: a format may have to ask a server for a schema, which may not answer.
+    gathered: BTreeMap<Partition, Gathered>,
     ready: VecDeque<Chunk>,
     /// What ends the reader, once what was read before it is handed out.
     failed: Option<ConnectorError>,
@@ -136,7 +139,8 @@ impl KafkaReader {
             }
             places.insert((topic, partition), place(known));
         }
-        Ok(Self { shared, places, consumer: None, looked_at: None, ready: VecDeque::new(), failed: None })
+        let (gathered, ready) = (BTreeMap::new(), VecDeque::new());
+        Ok(Self { shared, places, consumer: None, looked_at: None, gathered, ready, failed: None })
     }
 
     /// Takes up the partitions that are not read yet.
@@ -235,7 +239,6 @@ impl KafkaReader {
     fn poll(&mut self) -> Result<()> {
         let Some(consumer) = &self.consumer else { return Ok(()) };
         let shared = &self.shared;
-        let mut gathered: BTreeMap<Partition, Gathered> = BTreeMap::new();
         let (mut rows, mut bytes) = (0, 0);
         let mut failure = None;
         while rows < ROWS && bytes < BYTES {
@@ -267,21 +270,38 @@ impl KafkaReader {
             }
             rows += 1;
             bytes += message.payload_len();
-            gathered.entry(key).or_insert_with(|| Gathered::new(shared)).push(&message);
+            self.gathered.entry(key).or_insert_with(|| Gathered::new(shared)).push(&message);
         }
-        for (key, gathered) in gathered {
-            let Some(end) = gathered.next_offset() else { continue };
-            let place = self.places.entry(key.clone()).or_default();
-            let first = gathered.messages.first().map_or(end, |(offset, _)| *offset);
-            let chunk = shared.chunk(&key, place.next.unwrap_or(first), end, gathered)?;
-            place.next = Some(end);
-            self.ready.push_back(chunk);
+        if let Err(error) = self.parse() {
+            // What was read meanwhile comes with it.
+            self.failed = self.failed.take().or(failure.filter(|e| !e.retry));
+            return Err(error);
         }
         match failure {
             Some(error) if !error.retry => self.failed = Some(error),
             // It comes again if it stays; what was read before it is not kept from the pipeline.
             Some(error) if self.ready.is_empty() => return Err(error),
             _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl KafkaReader {
+    /// Makes chunks of what was gathered; what an error leaves is gathered still.
+    fn parse(&mut self) -> Result<()> {
+        while let Some(entry) = self.gathered.first_entry() {
+            let Some(end) = entry.get().next_offset() else {
+                entry.remove();
+                continue;
+            };
+            let place = self.places.entry(entry.key().clone()).or_default();
+            let first = entry.get().messages.first().map_or(end, |(offset, _)| *offset);
+            let start = place.next.unwrap_or(first);
+            let parsed = self.shared.parse(entry.get())?;
+            let (key, gathered) = entry.remove_entry();
+            self.ready.push_back(self.shared.chunk(&key, (start, end), gathered, parsed)?);
+            place.next = Some(end);
         }
         Ok(())
     }
@@ -298,8 +318,11 @@ impl InputReader for KafkaReader {
             if let Some(error) = self.failed.take() {
                 return Err(error);
             }
-            self.look()?;
-            self.poll()?;
+            self.parse()?;
+            if self.ready.is_empty() {
+                self.look()?;
+                self.poll()?;
+            }
         }
         match self.ready.pop_front() {
             Some(chunk) => Ok(Next::Chunk(chunk)),
@@ -411,10 +434,19 @@ impl Shared {
         }
     }
 
-    /// Parses messages of a partition, which stand for the offsets from `start` to `end`.
-    fn chunk(&self, key: &Partition, start: u64, end: u64, gathered: Gathered) -> Result<Chunk> {
-        let Gathered { block, records, messages, columns, wrong } = gathered;
-        let mut parsed = self.format.parse(&self.layout, &block, 0, &records)?;
+    fn parse(&self, gathered: &Gathered) -> Result<Parsed> {
+        self.format.parse(&self.layout, &gathered.block, 0, &gathered.records)
+    }
+
+    /// The chunk of a partition's messages, which stand for the offsets from `start` to `end`.
+    fn chunk(
+        &self,
+        key: &Partition,
+        (start, end): (u64, u64),
+        gathered: Gathered,
+        mut parsed: Parsed,
+    ) -> Result<Chunk> {
+        let Gathered { records, messages, columns, wrong, .. } = gathered;
         // Places in the block become offsets. A message may be several rows, or none.
         let mut at = 0;
         let mut of_rows: Vec<u32> = Vec::with_capacity(parsed.ends.len());
@@ -537,17 +569,15 @@ impl Shared {
             if gathered.records.len() >= ROWS || gathered.block.len() >= BYTES {
                 let behind = gathered.next_offset().unwrap_or(start);
                 if behind < range.end {
-                    chunks.push(self.chunk(
-                        &key,
-                        start,
-                        behind,
-                        std::mem::replace(&mut gathered, Gathered::new(self)),
-                    )?);
+                    let gathered = std::mem::replace(&mut gathered, Gathered::new(self));
+                    let parsed = insist(PATIENCE, || self.parse(&gathered))?;
+                    chunks.push(self.chunk(&key, (start, behind), gathered, parsed)?);
                     start = behind;
                 }
             }
         }
-        chunks.push(self.chunk(&key, start, range.end, gathered)?);
+        let parsed = insist(PATIENCE, || self.parse(&gathered))?;
+        chunks.push(self.chunk(&key, (start, range.end), gathered, parsed)?);
         Ok(())
     }
 }

@@ -1,16 +1,14 @@
 //! What stands behind a URL, in pieces.
 
 use std::fmt;
-use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ureq::http::Uri;
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Error};
 
 use super::super::content::{Blob, Piece};
-use crate::connector::{ConnectorError, Result};
+use crate::connector::{ConnectorError, Result, http};
 
 /// What is asked for first: enough for a header, and to tell gzip.
 const FIRST: u64 = 64 << 10;
@@ -18,7 +16,6 @@ const FIRST: u64 = 64 << 10;
 const PIECE: u64 = 4 << 20;
 /// The most that is taken of a server without range requests.
 const WHOLE: u64 = 64 << 20;
-const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Asks for one URL.
@@ -72,30 +69,8 @@ impl Client {
         if let Some(agent) = self.agent.get() {
             return Ok(agent);
         }
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(ANSWER))
-            .timeout_per_read(Some(ANSWER))
-            .accept_encoding("identity")
-            .user_agent(concat!("backstay/", env!("CARGO_PKG_VERSION")));
-        // A plain server may send on to one with TLS; without certificates that fails when it comes to it.
-        let certificates: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
-            .certs
-            .iter()
-            .map(|c| Certificate::from_der(c).to_owned())
-            .collect();
-        if certificates.is_empty() && self.url.starts_with("https") {
-            return Err(self.error(
-                "https needs the system's certificates, and there are none: install the package ca-certificates",
-            ));
-        }
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .root_certs(RootCerts::new_with_certs(&certificates));
-        config = config.tls_config(tls.build());
-        Ok(self.agent.get_or_init(|| config.build().new_agent()))
+        let agent = http::agent(&self.url, ANSWER).map_err(|e| self.error(e))?;
+        Ok(self.agent.get_or_init(|| agent))
     }
 
     fn error(&self, message: impl fmt::Display) -> ConnectorError {
@@ -108,19 +83,8 @@ impl Client {
 
     /// An error of the connection's; most pass by themselves.
     fn failed(&self, error: &Error) -> ConnectorError {
-        match error {
-            // What is wrong with a certificate stays wrong.
-            Error::Io(e) if e.kind() == io::ErrorKind::InvalidData => self.error(e),
-            Error::Io(e) => self.passing(e),
-            Error::Timeout(_) => self.passing("the server does not answer in time"),
-            Error::HostNotFound => self.passing("there is no such host, or no answer from the name server"),
-            Error::ConnectionFailed => self.passing("no connection"),
-            Error::Protocol(e) => self.passing(e),
-            Error::BodyExceedsLimit(_) => self.error("the server sends more than was asked for"),
-            // Their texts show the URL.
-            Error::BadUri(_) | Error::Http(_) => self.error("the server sends on to what is no URL"),
-            other => self.error(other),
-        }
+        let (message, retry) = http::explain(error);
+        ConnectorError { retry, ..self.error(message) }
     }
 
     /// Asks for up to `count` bytes from `start` on.
