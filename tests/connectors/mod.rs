@@ -13,3 +13,4 @@ mod cases;
 mod inputs;
 mod outputs;
 mod parquet;
+mod s3;

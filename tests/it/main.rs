@@ -27,6 +27,7 @@ mod process;
 mod query;
 mod recover;
 mod rng;
+mod s3;
 mod savepoint;
 mod secrets;
 mod service;
