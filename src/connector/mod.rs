@@ -214,6 +214,8 @@ pub trait Input: Debug + Send + Sync {
     }
     /// Reads exactly what `descriptor` names again: one chunk or more for each range, in its order.
     fn replay(&self, descriptor: &Descriptor) -> Result<Vec<Chunk>>;
+    /// Every checkpoint that is kept has this position or a later one: what is before it will not be asked for again, but by a savepoint.
+    fn kept(&self, _position: &Position) {}
 }
 
 /// Where a sink stands durably: the part of a checkpoint that belongs to one output connector.

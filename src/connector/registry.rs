@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::config::ConnectorConfig;
 use super::input::kafka::KafkaInput;
+use super::input::postgres::PostgresInput;
 use super::input::{datagen, file, nexmark, objects, url};
 use super::options::suggestion;
 use super::output::file::FileOutput;
@@ -18,7 +19,8 @@ use super::variables::resolve;
 use super::{ConnectorError, Context, Input, Output, Result};
 
 /// Input transports.
-pub const INPUTS: &[&str] = &["file_input", "url_input", "s3_input", "kafka_input", "nexmark", "datagen"];
+pub const INPUTS: &[&str] =
+    &["file_input", "url_input", "s3_input", "kafka_input", "postgres_input", "nexmark", "datagen"];
 /// Output transports.
 pub const OUTPUTS: &[&str] =
     &["file_output", "s3_output", "kafka_output", "postgres_output", "stdout_output", "null_output"];
@@ -30,7 +32,6 @@ const LATER: &[&str] = &[
     "delta_table_input",
     "delta_table_output",
     "iceberg_input",
-    "postgres_input",
     "pub_sub_input",
     "redis_output",
 ];
@@ -109,6 +110,7 @@ fn make_input(config: &ConnectorConfig, ctx: &Context) -> Result<Box<dyn Input>>
         "s3_input" => objects::new(config, ctx),
         "url_input" => url::new(config, ctx),
         "kafka_input" => Ok(Box::new(KafkaInput::new(config, ctx)?)),
+        "postgres_input" => Ok(Box::new(PostgresInput::new(config, ctx)?)),
         "nexmark" => generated(config, ctx).and_then(|()| Ok(Box::new(nexmark::new(config, ctx)?) as Box<dyn Input>)),
         "datagen" => generated(config, ctx).and_then(|()| Ok(Box::new(datagen::new(config, ctx)?) as Box<dyn Input>)),
         other => Err(unknown(&ctx.name, other, "a table", INPUTS, OUTPUTS)),

@@ -546,6 +546,7 @@ impl Pipeline {
         }
         self.checkpointed_step = Some(step);
         self.is_checkpoint_wanted = false;
+        self.inputs.iter_mut().for_each(InputEndpoint::checkpoint_begun);
         if let Some(checkpointer) = &mut self.checkpointer {
             checkpointer.begin(Job { spines, state, outputs, log_from, dropped: std::mem::take(&mut self.dropped) })?;
         }
@@ -569,6 +570,7 @@ impl Pipeline {
     fn poll_checkpoint(&mut self) -> Result<()> {
         let Some(checkpointer) = &mut self.checkpointer else { return Ok(()) };
         if let Some((step, _info)) = checkpointer.poll()? {
+            self.inputs.iter_mut().for_each(InputEndpoint::checkpoint_committed);
             let now = self.env.clock.elapsed();
             let asked = self.checkpoint_asked;
             let took = now.saturating_sub(self.checkpoint_begun);

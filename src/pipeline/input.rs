@@ -12,7 +12,7 @@ use crossbeam::sync::Unparker;
 
 use crate::circuit::Delta;
 use crate::connector::config::{ConnectorConfig, Replay};
-use crate::connector::{ConnectorError, Input};
+use crate::connector::{ConnectorError, Input, Position};
 use crate::pipeline::batch::{self, Batch, Buffer, replayed};
 use crate::pipeline::error::{PipelineError, Result};
 use crate::pipeline::hash::RowHasher;
@@ -52,6 +52,9 @@ pub struct InputEndpoint {
     buffer: Buffer,
     reader: Option<Reader>,
     ended: bool,
+    /// The position in the last checkpoint of this process, and in the one under way.
+    committed: Option<Position>,
+    begun: Option<Position>,
 }
 
 /// Where rows come from.
@@ -107,6 +110,8 @@ impl InputEndpoint {
             buffer: Buffer::default(),
             reader: None,
             ended: true,
+            committed: None,
+            begun: None,
         }
     }
 
@@ -284,6 +289,19 @@ impl InputEndpoint {
         }
         self.advance(&batch.descriptor, batch.rows, batch.errors.len() as u64, step);
         batch
+    }
+
+    /// A checkpoint is begun that has the present position.
+    pub fn checkpoint_begun(&mut self) {
+        self.begun = Some(self.state.position.clone());
+    }
+
+    /// It was committed. The store keeps two, so that the one before it is the oldest now.
+    pub fn checkpoint_committed(&mut self) {
+        let oldest = std::mem::replace(&mut self.committed, self.begun.take());
+        if let (Some(oldest), Some(input)) = (oldest, self.connector()) {
+            input.kept(&oldest);
+        }
     }
 
     /// What hinders the reader now.

@@ -193,6 +193,39 @@ fn kafka_input_keeps_the_contract() {
     inputs::check(&case, &mut random);
 }
 
+#[test]
+fn postgres_input_keeps_the_contract() {
+    let Some(server) = Postgres::shared() else { return };
+    let (mut random, seed) = Rng::from_env(8);
+    let db = server.database();
+    let slot = format!("contract_{}", db.uri.rsplit('/').next().unwrap());
+    db.execute("CREATE TABLE t (id bigint PRIMARY KEY, name text); CREATE PUBLICATION p FOR TABLE t");
+    db.execute(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
+    for first in (0..200).step_by(5) {
+        db.execute(&format!("INSERT INTO t SELECT i, 'name ' || i FROM generate_series({first}, {first} + 4) i"));
+    }
+    db.execute("UPDATE t SET name = NULL WHERE id < 50; ALTER TABLE t REPLICA IDENTITY FULL");
+    db.execute("UPDATE t SET id = id + 1000 WHERE id < 10");
+    let json = format!(
+        r#"{{"transport": {{"name": "postgres_input", "config": {{"uri": "{}", "table": "t", "publication": "p", "slot": "{slot}", "snapshot": false}}}}}}"#,
+        db.uri
+    );
+    let disk = disk();
+    let make = || {
+        let keyed = Context { primary_key: vec![0], ..context(&disk, "p", schema()) };
+        registry::input(&config(&json), keyed).unwrap()
+    };
+    // An update of the key is two rows.
+    let case =
+        inputs::Case { name: &format!("postgres_input, seed {seed}"), make: &make, rows: 200 + 50 + 20, change: None };
+    inputs::check(&case, &mut random);
+    // The slot is free a moment after its reader has gone.
+    let drop = format!("SELECT pg_drop_replication_slot('{slot}')");
+    while db.try_query(&drop).is_err() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
 pub(super) fn output(disk: &SimDisk, sink: usize, json: &str) -> Box<dyn Output> {
     registry::output(&config(json), context(disk, &format!("p{sink}"), schema())).unwrap()
 }

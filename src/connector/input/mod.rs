@@ -10,6 +10,7 @@ pub(crate) mod kafka;
 pub(crate) mod nexmark;
 pub(crate) mod objects;
 mod parquet;
+pub(crate) mod postgres;
 pub(crate) mod random;
 pub(crate) mod records;
 pub(crate) mod url;

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use pgwire_replication::ReplicationConfig;
 use tokio_postgres::config::{Host, SslMode};
 use url::form_urlencoded;
 
@@ -19,6 +20,9 @@ use crate::connector::{Context, Result};
 const CONNECT: Duration = Duration::from_secs(5);
 /// After how long without an answer a connection is taken for dead.
 const DEAD: Duration = Duration::from_secs(15);
+
+/// How often a server whose log is read is told how far.
+const STATUS: Duration = Duration::from_secs(2);
 
 /// The settings that say which server, and how to speak to it.
 pub(in crate::connector) const KEYS: [&str; 8] = [
@@ -72,6 +76,31 @@ impl Server {
         }
         let tls = tls(options, ctx, &mut config, &of_tls)?;
         Ok(Self { place: place_of(&config), config, tls })
+    }
+}
+
+impl Server {
+    /// The same server for the replication protocol. Of several hosts the first one is taken.
+    pub(in crate::connector) fn replication(&self, slot: &str, publication: &str) -> Result<ReplicationConfig, String> {
+        let config = &self.config;
+        let host = match (config.get_hostaddrs().first(), config.get_hosts().first()) {
+            (Some(address), _) => address.to_string(),
+            (None, Some(Host::Tcp(name))) => name.clone(),
+            #[cfg(unix)]
+            (None, Some(Host::Unix(path))) => path.display().to_string(),
+            (None, None) => return Err("\"uri\" names no host".to_owned()),
+        };
+        if config.get_ssl_mode() == SslMode::Require {
+            return Err("the server's log cannot be read by TLS yet: leave sslmode and certificates out, or read by way of Debezium and Kafka".to_owned());
+        }
+        let Some(user) = config.get_user() else { return Err("\"uri\" names no user".to_owned()) };
+        let password = String::from_utf8_lossy(config.get_password().unwrap_or_default()).into_owned();
+        let database = config.get_dbname().unwrap_or(user);
+        let mut made = ReplicationConfig::new(host, user, password, database, slot, publication);
+        made.port = config.get_ports().first().copied().unwrap_or(5432);
+        made.status_interval = STATUS;
+        made.application_name = Some("backstay".to_owned());
+        Ok(made)
     }
 }
 

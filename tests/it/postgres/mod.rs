@@ -2,6 +2,7 @@
 
 mod contents;
 mod crashes;
+mod input;
 mod refusals;
 mod secure;
 pub mod server;

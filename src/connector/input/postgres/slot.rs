@@ -1,0 +1,199 @@
+//! The slot: made once, together with the snapshot that it begins behind, and looked at before anything is read of it.
+
+use std::time::Duration;
+
+use pgwire_replication::ReplicationClient;
+use tokio_postgres::SimpleQueryMessage;
+
+use super::Shared;
+use super::change::{Column, write};
+use crate::connector::postgres::session::{Failure, Session};
+use crate::connector::{ConnectorError, Result};
+
+/// The most rows that are fetched of a snapshot at once.
+const ROWS: usize = 4 << 10;
+/// How long making a slot may take: it waits for the transactions that are under way.
+const MAKE: Duration = Duration::from_secs(60);
+
+/// A slot as it stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    /// What comes before it is gone.
+    pub(super) confirmed: u64,
+}
+
+fn failed(shared: &Shared, what: &str, failure: &Failure) -> ConnectorError {
+    let place = &shared.server.place;
+    ConnectorError {
+        retry: failure.passes(),
+        ..shared.error(format!("cannot {what} at {place}: {failure}; {}", failure.fix()))
+    }
+}
+
+/// The first column of the first row.
+fn first(session: &Session, sql: &str) -> Result<Option<String>, Failure> {
+    let messages = session.run(async |client| client.simple_query(sql).await)?;
+    let row = messages.iter().find_map(|m| if let SimpleQueryMessage::Row(row) = m { Some(row) } else { None });
+    Ok(row.and_then(|row| row.get(0)).map(str::to_owned))
+}
+
+/// A text as SQL.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Connects, and looks for the slot. An error says what the server must have set.
+pub(super) fn find(shared: &Shared) -> Result<(Session, Option<Slot>)> {
+    let session = Session::connect(&shared.server).map_err(|f| failed(shared, "connect", &f))?;
+    let ask = |what: &str, sql: &str| first(&session, sql).map_err(|f| failed(shared, what, &f));
+    if ask("look at wal_level", "SHOW wal_level")?.as_deref() != Some("logical") {
+        return Err(shared.error(format!(
+            "{} has wal_level other than logical: set it in postgresql.conf, and start the server anew",
+            shared.server.place
+        )));
+    }
+    let publication = literal(&shared.publication);
+    let (schema, table) = (literal(&shared.relation.0), literal(&shared.relation.1));
+    let sql = format!(
+        "SELECT 1 FROM pg_publication_tables WHERE pubname = {publication} AND schemaname = {schema} AND tablename = {table}"
+    );
+    if ask("look for the publication", &sql)?.is_none() {
+        return Err(shared.error(format!(
+            "publication {} at {} does not have table {}: CREATE PUBLICATION {0} FOR TABLE {2}",
+            shared.publication, shared.server.place, shared.table
+        )));
+    }
+    let slot = literal(&shared.slot);
+    let sql = format!(
+        "SELECT (confirmed_flush_lsn - '0/0')::text FROM pg_replication_slots WHERE slot_name = {slot} AND plugin = 'pgoutput' \
+         AND coalesce(wal_status, '') <> 'lost'"
+    );
+    let confirmed = ask("look for the slot", &sql)?.and_then(|lsn| lsn.parse().ok());
+    Ok((session, confirmed.map(|confirmed| Slot { confirmed })))
+}
+
+/// The slot, which must have all that comes behind `at`.
+pub(super) fn check(shared: &Shared, at: u64) -> Result<()> {
+    let (_, slot) = find(shared)?;
+    let name = &shared.slot;
+    match slot {
+        None => Err(shared.error(format!(
+            "the slot {name} at {} is gone, or lost what it kept: what was not read is not to be had any more. Start in another data directory",
+            shared.server.place
+        ))),
+        Some(slot) if slot.confirmed > at => Err(shared.error(format!(
+            "the slot {name} stands at {:X}, and is to be read from {at:X} on: somebody else read from it, or this is an old copy of the data directory. Start in another one \
+             with another \"slot\"",
+            slot.confirmed
+        ))),
+        Some(_) => Ok(()),
+    }
+}
+
+/// A snapshot of the table that is being read.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    session: Session,
+    columns: Vec<Column>,
+    // Keeps the snapshot until it is taken.
+    _exporter: Option<Exporter>,
+}
+
+/// The connection that made the slot, and shows others what it began behind.
+struct Exporter {
+    _client: ReplicationClient,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl std::fmt::Debug for Exporter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Exporter")
+    }
+}
+
+/// Makes the slot if there is none; gives where it begins, and, if it is wanted, the table as it was then (or later, if the slot was there).
+pub(super) fn make(shared: &Shared, wants_snapshot: bool) -> Result<(u64, Option<Snapshot>)> {
+    let (session, slot) = find(shared)?;
+    let (confirmed, exporter, name) = match slot {
+        Some(slot) => (slot.confirmed, None, None),
+        None => {
+            let (confirmed, name, exporter) = create(shared)?;
+            (confirmed, Some(exporter), Some(name))
+        }
+    };
+    if !wants_snapshot {
+        return Ok((confirmed, None));
+    }
+    let run = |sql: &str| session.statements(sql).map_err(|f| failed(shared, "take a snapshot", &f));
+    run(
+        "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    )?;
+    if let Some(name) = name {
+        run(&format!("SET TRANSACTION SNAPSHOT {}", literal(&name)))?;
+    }
+    let (schema, table) = (literal(&shared.relation.0), literal(&shared.relation.1));
+    let sql = format!(
+        "SELECT a.attname, a.atttypid FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = {schema} AND c.relname = {table} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
+    );
+    let messages = session.run(async |client| client.simple_query(&sql).await);
+    let messages = messages.map_err(|f| failed(shared, "look at the table", &f))?;
+    let column = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => {
+            let type_id = row.get(1)?.parse().ok()?;
+            Some(Column { name: row.get(0)?.to_owned(), type_id })
+        }
+        _ => None,
+    };
+    let columns = messages.iter().filter_map(column).collect();
+    run(&format!("DECLARE backstay_snapshot NO SCROLL CURSOR FOR SELECT * FROM {}", shared.quoted()))?;
+    Ok((confirmed, Some(Snapshot { session, columns, _exporter: exporter })))
+}
+
+/// Makes the slot by the replication protocol, which alone shows the snapshot that it begins behind.
+fn create(shared: &Shared) -> Result<(u64, String, Exporter)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.map_err(|e| shared.error(format!("cannot begin to wait for the server: {e}")))?;
+    let sql = format!("CREATE_REPLICATION_SLOT \"{}\" LOGICAL pgoutput (SNAPSHOT 'export')", shared.slot);
+    let made = async {
+        let mut client = ReplicationClient::connect_gated(shared.replication.clone()).await?;
+        let rows = client.simple_query(&sql).await?;
+        Ok::<_, pgwire_replication::PgWireError>((client, rows))
+    };
+    let made = runtime.block_on(async { tokio::time::timeout(MAKE, made).await }).map_err(|_| {
+        let message = "the slot is not made within a minute: a transaction that began before it is still under way";
+        ConnectorError { retry: true, ..shared.error(message) }
+    })?;
+    let (client, rows) = made.map_err(|e| {
+        let error = shared.error(format!("cannot make the slot {} at {}: {e}", shared.slot, shared.server.place));
+        ConnectorError { retry: e.is_transient(), ..error }
+    })?;
+    let text = |place: usize| {
+        let value = rows.first().and_then(|row| row.get(place)).and_then(Option::as_ref);
+        value.and_then(|bytes| std::str::from_utf8(bytes).ok())
+    };
+    let lsn = text(1).and_then(|lsn| pgwire_replication::Lsn::parse(lsn).ok());
+    match (lsn, text(2)) {
+        (Some(lsn), Some(name)) => Ok((lsn.as_u64(), name.to_owned(), Exporter { _client: client, _runtime: runtime })),
+        _ => Err(shared.error("the server made a slot, and did not say where it begins")),
+    }
+}
+
+impl Snapshot {
+    /// The next rows, as change events; none: that was all.
+    pub(super) fn next(&mut self, shared: &Shared) -> Result<Vec<String>> {
+        let sql = format!("FETCH FORWARD {ROWS} FROM backstay_snapshot");
+        let messages = self.session.run(async |client| client.simple_query(&sql).await);
+        let messages = messages.map_err(|f| failed(shared, "read the snapshot", &f))?;
+        let event = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => {
+                let mut text = "{\"op\":\"r\",\"after\":".to_owned();
+                write(&mut text, self.columns.iter().enumerate().map(|(i, column)| (column, row.get(i))));
+                text.push('}');
+                Some(text)
+            }
+            _ => None,
+        };
+        Ok(messages.iter().filter_map(event).collect())
+    }
+}
