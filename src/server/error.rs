@@ -3,10 +3,24 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 /// The result of a route.
 pub type Result<T, E = ApiError> = std::result::Result<T, E>;
+
+/// The standard body of every error.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// For people: what, where, and what to do about it.
+    pub message: String,
+    /// For programs: one word, stable.
+    pub error_code: &'static str,
+    /// More, by `error_code`.
+    #[schema(value_type = Object)]
+    pub details: Value,
+}
 
 /// A refusal or failure that a client is told.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -52,8 +66,8 @@ impl ApiError {
     }
 
     /// The standard body.
-    pub fn body(&self) -> Value {
-        json!({ "message": self.message, "error_code": self.code, "details": self.details })
+    pub fn body(&self) -> ErrorBody {
+        ErrorBody { message: self.message.clone(), error_code: self.code, details: self.details.clone() }
     }
 }
 

@@ -165,7 +165,7 @@ mod tests {
             program_version: 1,
             program_code: "CREATE TABLE t (a INT);".into(),
             compiled_ms: 2,
-            program_config: json!({}),
+            program_config: serde_json::Map::new(),
             runtime_config: json!({"workers": 2}),
             desired: Desired::Running,
             desired_ms: 3,

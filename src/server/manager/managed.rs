@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::child::Place;
 use super::program::Compiled;
-use super::record::{Desired, Record};
+use super::record::{DeploymentError, Desired, Record};
+use super::shown::Shown;
 use super::{config, timestamp};
 use crate::pipeline::Clock;
 
@@ -169,49 +169,45 @@ impl Managed {
     }
 
     /// As clients see it; `all`: with program and configuration.
-    pub fn shown(&self, in_use: bool, all: bool) -> Value {
+    pub fn shown(&self, in_use: bool, all: bool) -> Shown {
         let inner = self.lock();
         let record = &inner.record;
-        let storage = match (inner.clearing, in_use) {
-            (true, _) => "Clearing",
-            (false, true) => "InUse",
-            (false, false) => "Cleared",
-        };
-        let resources_desired = if record.desired == Desired::Stopped { "Stopped" } else { "Provisioned" };
-        let compiled = timestamp(record.compiled_ms);
-        let desired_since = timestamp(record.desired_ms);
-        let mut shown = json!({
-            "id": record.id,
-            "name": record.name,
-            "description": record.description,
-            "tags": record.tags,
-            "created_at": timestamp(record.created_ms),
-            "version": record.version,
-            "platform_version": super::PLATFORM_VERSION,
-            "program_version": record.program_version,
-            "program_status": inner.compiled.status(),
-            "program_status_since": compiled,
-            "refresh_version": record.version,
-            "storage_status": storage,
-            "deployment_status": inner.status,
-            "deployment_status_since": timestamp(inner.status_ms),
-            "deployment_desired_status": record.desired.name(),
-            "deployment_desired_status_since": desired_since,
-            "deployment_resources_status": inner.resources,
-            "deployment_resources_status_since": timestamp(inner.resources_ms),
-            "deployment_resources_desired_status": resources_desired,
-            "deployment_resources_desired_status_since": desired_since,
-            "deployment_error": record.error.as_ref().map(|e| e.body()),
-        });
-        if let (true, Some(object)) = (all, shown.as_object_mut()) {
-            object.insert("program_code".into(), json!(record.program_code));
-            object.insert("udf_rust".into(), json!(""));
-            object.insert("udf_toml".into(), json!(""));
-            object.insert("program_config".into(), record.program_config.clone());
-            object.insert("runtime_config".into(), config::shown(&record.runtime_config));
-            object.insert("program_error".into(), inner.compiled.error());
-            object.insert("program_info".into(), inner.compiled.info());
+        Shown {
+            id: record.id,
+            name: record.name.clone(),
+            description: record.description.clone(),
+            tags: record.tags.clone(),
+            created_at: timestamp(record.created_ms),
+            version: record.version,
+            platform_version: super::PLATFORM_VERSION,
+            program_version: record.program_version,
+            program_status: inner.compiled.status(),
+            program_status_since: timestamp(record.compiled_ms),
+            refresh_version: record.version,
+            storage_status: match (inner.clearing, in_use) {
+                (true, _) => "Clearing",
+                (false, true) => "InUse",
+                (false, false) => "Cleared",
+            },
+            deployment_status: inner.status,
+            deployment_status_since: timestamp(inner.status_ms),
+            deployment_desired_status: record.desired.name(),
+            deployment_desired_status_since: timestamp(record.desired_ms),
+            deployment_resources_status: inner.resources,
+            deployment_resources_status_since: timestamp(inner.resources_ms),
+            deployment_resources_desired_status: match record.desired {
+                Desired::Stopped => "Stopped",
+                Desired::Paused | Desired::Running => "Provisioned",
+            },
+            deployment_resources_desired_status_since: timestamp(record.desired_ms),
+            deployment_error: record.error.as_ref().map(DeploymentError::body),
+            program_code: all.then(|| record.program_code.clone()),
+            udf_rust: all.then_some(""),
+            udf_toml: all.then_some(""),
+            program_config: all.then(|| record.program_config.clone()),
+            runtime_config: all.then(|| config::shown(&record.runtime_config)),
+            program_error: all.then(|| inner.compiled.error()),
+            program_info: all.then(|| inner.compiled.info()),
         }
-        shown
     }
 }

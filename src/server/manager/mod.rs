@@ -16,6 +16,7 @@ pub mod managed;
 pub mod program;
 pub mod record;
 mod routes;
+pub mod shown;
 mod supervisor;
 
 use std::collections::BTreeMap;

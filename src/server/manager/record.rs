@@ -4,8 +4,10 @@
 //! pipeline does at the moment is not here: it is asked.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
+
+use crate::server::error::ErrorBody;
 
 /// One pipeline, as the manager keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +33,7 @@ pub struct Record {
     /// When the program was last compiled, in ms since 1970.
     pub compiled_ms: i64,
     /// Feldera's compilation settings; kept for its clients, they change nothing.
-    pub program_config: Value,
+    pub program_config: Map<String, Value>,
     /// The runtime configuration as it was given.
     pub runtime_config: Value,
     /// What it is to do.
@@ -76,8 +78,9 @@ pub struct DeploymentError {
 
 impl DeploymentError {
     /// The standard error body.
-    pub fn body(&self) -> Value {
-        json!({ "message": self.message, "error_code": "PipelineFailed", "details": { "exit": self.exit } })
+    pub fn body(&self) -> ErrorBody {
+        let details = json!({ "exit": self.exit });
+        ErrorBody { message: self.message.clone(), error_code: "PipelineFailed", details }
     }
 }
 

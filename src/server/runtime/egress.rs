@@ -14,11 +14,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use serde::Deserialize;
 use serde_json::json;
 
 use super::Served;
 use super::query::ask;
+use super::wire::{Egress, EgressFormat};
 use crate::circuit::Delta;
 use crate::connector::Context;
 use crate::connector::config::FormatConfig;
@@ -33,34 +33,6 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
 /// Rows of a snapshot's document.
 const SNAPSHOT_ROWS: usize = 10_000;
 
-/// How a client wants to listen.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Asked {
-    #[serde(default = "json_format")]
-    format: Kind,
-    /// The step after which to begin; otherwise changes from now on.
-    after_step: Option<u64>,
-    /// Begin with the view's rows.
-    #[serde(default)]
-    send_snapshot: bool,
-    /// Feldera's: rows always come in arrays, and a listener never slows the pipeline.
-    #[serde(default, rename = "array")]
-    _array: bool,
-    #[serde(default, rename = "backpressure")]
-    _backpressure: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Kind {
-    Json,
-    Csv,
-}
-
-fn json_format() -> Kind {
-    Kind::Json
-}
-
 /// A client on its way.
 struct Listener {
     feed: Arc<Feed>,
@@ -68,7 +40,7 @@ struct Listener {
     view: usize,
     name: String,
     renderer: Renderer,
-    kind: Kind,
+    kind: EgressFormat,
     is_events: bool,
     /// All up to this step was sent.
     after: u64,
@@ -81,7 +53,7 @@ struct Listener {
 pub(super) async fn listen(
     State(served): State<Arc<Served>>,
     Path(name): Path<String>,
-    Query(asked): Query<Asked>,
+    Query(asked): Query<Egress>,
     headers: HeaderMap,
 ) -> Result<Response> {
     let feed = served.control.feed().ok_or_else(super::not_running)?;
@@ -126,8 +98,8 @@ pub(super) async fn listen(
     Ok((headers, Body::from_stream(pieces)).into_response())
 }
 
-fn renderer(view: &View, kind: Kind) -> crate::connector::Result<Renderer> {
-    let name = if kind == Kind::Csv { "csv" } else { "json" };
+fn renderer(view: &View, kind: EgressFormat) -> crate::connector::Result<Renderer> {
+    let name = if kind == EgressFormat::Csv { "csv" } else { "json" };
     let context = Context::of_format(format!("{}.egress", view.name), &view.schema);
     Renderer::new(Some(&FormatConfig { name: name.to_owned(), config: json!({}) }), &context, &Carrier::File)
 }
@@ -240,11 +212,11 @@ impl Listener {
         }
         let text = String::from_utf8_lossy(&lines);
         match self.kind {
-            Kind::Json => {
+            EgressFormat::Json => {
                 let rows: Vec<&str> = text.lines().collect();
                 out.push_str(&format!(",\"json_data\":[{}]}}", rows.join(",")));
             }
-            Kind::Csv => out.push_str(&format!(",\"text_data\":{}}}", json!(text))),
+            EgressFormat::Csv => out.push_str(&format!(",\"text_data\":{}}}", json!(text))),
         }
         self.sequence += 1;
         let bytes = match (self.is_events, step) {

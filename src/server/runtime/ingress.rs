@@ -9,11 +9,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Served;
+use super::wire::{Completion, Ingress, Token};
 use crate::connector::config::FormatConfig;
 use crate::connector::format::{Format, Parsed, document, split};
 use crate::connector::{Context, RowError};
@@ -33,30 +33,10 @@ const RETRY: Duration = Duration::from_millis(20);
 /// The errors that are told of one request.
 const SHOWN_ERRORS: usize = 20;
 
-/// What a request says of its body.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Asked {
-    #[serde(default = "json_format")]
-    format: String,
-    #[serde(default)]
-    array: bool,
-    update_format: Option<String>,
-    json_flavor: Option<String>,
-    headers: Option<bool>,
-    delimiter: Option<String>,
-    /// Rows are taken while the pipeline is paused in any case.
-    #[serde(default, rename = "force")]
-    _force: bool,
-}
-
-fn json_format() -> String {
-    "json".to_owned()
-}
-
 pub(super) async fn push(
     State(served): State<Arc<Served>>,
     Path(name): Path<String>,
-    Query(asked): Query<Asked>,
+    Query(asked): Query<Ingress>,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response> {
@@ -84,7 +64,7 @@ pub(super) async fn push(
     pushes.when_durable(&pushed).await.map_err(|e| ApiError::internal(format!("the rows are not durable: {e}")))?;
     let token = token(&pushes, &table.name, &pushed);
     let repeated = [("idempotent-replayed", if pushed.repeated { "true" } else { "false" })];
-    Ok((repeated, Json(json!({ "token": token }))).into_response())
+    Ok((repeated, Json(Token { token })).into_response())
 }
 
 fn pushes(served: &Served) -> Result<Arc<Pushes>> {
@@ -101,7 +81,7 @@ fn find(served: &Served, name: &str) -> Result<usize> {
     }
 }
 
-fn key(served: &Served, table: &str, asked: &Asked, headers: &HeaderMap, body: &[u8]) -> Result<Option<PushKey>> {
+fn key(served: &Served, table: &str, asked: &Ingress, headers: &HeaderMap, body: &[u8]) -> Result<Option<PushKey>> {
     let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
     let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= KEY_BYTES);
     let key = key.ok_or_else(|| {
@@ -114,7 +94,7 @@ fn key(served: &Served, table: &str, asked: &Asked, headers: &HeaderMap, body: &
     Ok(Some(PushKey { hash, body, at_ms: served.clock.wall_ms() }))
 }
 
-fn parse(table: &Table, asked: &Asked, body: &[u8]) -> Result<Parsed> {
+fn parse(table: &Table, asked: &Ingress, body: &[u8]) -> Result<Parsed> {
     let misconfigured = |e: crate::connector::ConnectorError| ApiError::bad_request(e.message);
     let mut config = serde_json::Map::new();
     let mut set = |key: &str, value: Option<Value>| value.map(|value| config.insert(key.to_owned(), value));
@@ -221,16 +201,10 @@ fn token(pushes: &Pushes, table: &str, pushed: &Pushed) -> String {
     format!("{}.{}.{}", pushed.end, pushes.incarnation.simple(), table)
 }
 
-/// Which token.
-#[derive(Debug, Deserialize)]
-pub(super) struct Token {
-    token: String,
-}
-
 pub(super) async fn completion(
     State(served): State<Arc<Served>>,
     Query(Token { token }): Query<Token>,
-) -> Result<Json<Value>> {
+) -> Result<Json<Completion>> {
     let pushes = pushes(&served)?;
     let mut parts = token.splitn(3, '.');
     let (end, incarnation, table) = (parts.next(), parts.next(), parts.next());
@@ -246,5 +220,5 @@ pub(super) async fn completion(
     let place =
         place.ok_or_else(|| ApiError::bad_request(format!("the token is of the table {table}, which is not there")))?;
     let status = if pushes.is_complete(place, end) { "complete" } else { "inprogress" };
-    Ok(Json(json!({ "status": status })))
+    Ok(Json(Completion { status }))
 }

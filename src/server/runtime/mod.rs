@@ -8,6 +8,7 @@ mod ingress;
 mod metrics;
 mod query;
 mod stats;
+pub(super) mod wire;
 
 pub(super) use metrics::CONTENT_TYPE as METRICS_TYPE;
 
@@ -20,7 +21,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::UnixListener;
 
 use super::error::{ApiError, Result};
@@ -158,25 +159,20 @@ async fn stop(State(served): State<Arc<Served>>) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
-async fn checkpoint(State(served): State<Arc<Served>>) -> Result<Json<Value>> {
+async fn checkpoint(State(served): State<Arc<Served>>) -> Result<Json<wire::Checkpoint>> {
     if !served.stored {
         return Err(ApiError::bad_request(
             "the pipeline has no storage to write a checkpoint to: set \"storage\": true",
         ));
     }
     let number = served.control.request_checkpoint();
-    Ok(Json(json!({ "checkpoint_sequence_number": number, "incarnation_uuid": served.process })))
-}
-
-#[derive(Debug, Deserialize)]
-struct CheckpointStatus {
-    incarnation_uuid: Option<uuid::Uuid>,
+    Ok(Json(wire::Checkpoint { checkpoint_sequence_number: number, incarnation_uuid: served.process }))
 }
 
 async fn checkpoint_status(
     State(served): State<Arc<Served>>,
-    Query(asked): Query<CheckpointStatus>,
-) -> Result<Json<Value>> {
+    Query(asked): Query<wire::OfProcess>,
+) -> Result<Json<wire::CheckpointStatus>> {
     if asked.incarnation_uuid.is_some_and(|id| id != served.process) {
         return Err(ApiError {
             details: json!({ "incarnation_uuid": served.process }),
@@ -188,7 +184,7 @@ async fn checkpoint_status(
         });
     }
     let success = served.control.snapshot().checkpoint_request;
-    Ok(Json(json!({ "success": (success > 0).then_some(success), "failure": null })))
+    Ok(Json(wire::CheckpointStatus { success: (success > 0).then_some(success), failure: () }))
 }
 
 /// How long a query waits for the pipeline to be running and between two steps.

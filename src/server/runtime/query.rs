@@ -11,9 +11,9 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_
 use axum::extract::{FromRequestParts, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::wire::{Query as Asked, QueryFormat as Wanted};
 use super::{ASK_PATIENCE, Served};
 use crate::pipeline::PipelineError;
 use crate::pipeline::answer::{self, Format};
@@ -24,27 +24,6 @@ use crate::server::error::{ApiError, Result};
 const PROTOCOL: &str = "feldera-ws-v1";
 /// Bytes of one WebSocket message of the answer.
 const MESSAGE_BYTES: usize = 1 << 20;
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Asked {
-    #[serde(default)]
-    sql: String,
-    #[serde(default)]
-    format: Wanted,
-}
-
-/// The formats that clients name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Wanted {
-    #[default]
-    Text,
-    Json,
-    Csv,
-    ArrowIpc,
-    Parquet,
-    Hash,
-}
 
 /// An answer, ready to be sent.
 struct Rendered {

@@ -39,7 +39,7 @@ fn shape(served: &Served, now: &Snapshot) -> Value {
             "transaction_records": null,
             "commit_progress": null,
             "transaction_initiators": { "transaction_id": null, "initiated_by_api": null, "initiated_by_connectors": {} },
-            "concurrent_bootstrap_phase": "idle",
+            "concurrent_bootstrap_phase": "Inactive",
             "concurrent_bootstrap_progress": null,
             "rss_bytes": resident_bytes(),
             "memory_pressure": "low",

@@ -1,7 +1,9 @@
 //! The service: `backstay serve` as a process, its API by HTTP, and kills of every process there is.
 
 mod api;
+mod clients;
 mod egress;
 mod kills;
+mod openapi;
 mod push;
 pub mod server;

@@ -5,31 +5,50 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
 use super::super::Manager;
 use super::super::managed::Managed;
 use super::super::record::Desired;
-use super::{Path, Query};
+use super::{Named, Path, Query};
 use crate::server::error::{ApiError, Result};
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Initial {
+    #[default]
+    Running,
+    Paused,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Start {
-    initial: Option<String>,
+    /// What it is to do once it is there.
+    #[serde(default)]
+    #[param(inline)]
+    initial: Initial,
+    /// `false`: refuse if the pipeline failed when it ran last.
     dismiss_error: Option<bool>,
 }
 
+/// Starts a pipeline, or lets one that is there pause or run
+#[utoipa::path(
+    post,
+    path = "/v0/pipelines/{name}/start",
+    params(Named, Start),
+    tag = "pipelines",
+    responses((status = 202, description = "It is kept; `deployment_status` tells when it has come to pass")),
+)]
 pub(super) async fn start(
     State(manager): State<Arc<Manager>>,
-    Path(name): Path<String>,
+    Path(Named { name }): Path<Named>,
     Query(start): Query<Start>,
 ) -> Result<StatusCode> {
     let managed = manager.find(&name)?;
-    let desired = match start.initial.as_deref() {
-        None | Some("running") => Desired::Running,
-        Some("paused") => Desired::Paused,
-        Some(other) => {
-            return Err(ApiError::bad_request(format!("\"initial\" is \"running\" or \"paused\" here, got {other:?}")));
-        }
+    let desired = match start.initial {
+        Initial::Running => Desired::Running,
+        Initial::Paused => Desired::Paused,
     };
     let record = managed.record();
     if record.desired == Desired::Stopped && managed.status() != "Stopped" {
@@ -47,11 +66,33 @@ pub(super) async fn start(
     wish(&manager, &managed, desired, true)
 }
 
-pub(super) async fn pause(State(manager): State<Arc<Manager>>, Path(name): Path<String>) -> Result<StatusCode> {
+/// Lets a pipeline make no more steps
+#[utoipa::path(
+    post,
+    path = "/v0/pipelines/{name}/pause",
+    params(Named),
+    tag = "pipelines",
+    responses((status = 202, description = "It is kept; `deployment_status` tells when it has come to pass")),
+)]
+pub(super) async fn pause(
+    State(manager): State<Arc<Manager>>,
+    Path(Named { name }): Path<Named>,
+) -> Result<StatusCode> {
     running(&manager, &name, Desired::Paused)
 }
 
-pub(super) async fn resume(State(manager): State<Arc<Manager>>, Path(name): Path<String>) -> Result<StatusCode> {
+/// Lets a paused pipeline go on
+#[utoipa::path(
+    post,
+    path = "/v0/pipelines/{name}/resume",
+    params(Named),
+    tag = "pipelines",
+    responses((status = 202, description = "It is kept; `deployment_status` tells when it has come to pass")),
+)]
+pub(super) async fn resume(
+    State(manager): State<Arc<Manager>>,
+    Path(Named { name }): Path<Named>,
+) -> Result<StatusCode> {
     running(&manager, &name, Desired::Running)
 }
 
@@ -64,15 +105,25 @@ fn running(manager: &Manager, name: &str, desired: Desired) -> Result<StatusCode
     wish(manager, &managed, desired, false)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Stop {
+    /// At once, without a checkpoint; nothing durable is lost.
     #[serde(default)]
     force: bool,
 }
 
+/// Stops a pipeline, behind a checkpoint
+#[utoipa::path(
+    post,
+    path = "/v0/pipelines/{name}/stop",
+    params(Named, Stop),
+    tag = "pipelines",
+    responses((status = 202, description = "It is kept; `deployment_status` tells when it has come to pass")),
+)]
 pub(super) async fn stop(
     State(manager): State<Arc<Manager>>,
-    Path(name): Path<String>,
+    Path(Named { name }): Path<Named>,
     Query(stop): Query<Stop>,
 ) -> Result<StatusCode> {
     let managed = manager.find(&name)?;
@@ -83,7 +134,18 @@ pub(super) async fn stop(
     Ok(answer)
 }
 
-pub(super) async fn dismiss_error(State(manager): State<Arc<Manager>>, Path(name): Path<String>) -> Result<StatusCode> {
+/// Forgets why a pipeline failed
+#[utoipa::path(
+    post,
+    path = "/v0/pipelines/{name}/dismiss_error",
+    params(Named),
+    tag = "pipelines",
+    responses((status = 200, description = "It is forgotten")),
+)]
+pub(super) async fn dismiss_error(
+    State(manager): State<Arc<Manager>>,
+    Path(Named { name }): Path<Named>,
+) -> Result<StatusCode> {
     let managed = manager.find(&name)?;
     manager.change(&managed, |record| record.error = None)?;
     Ok(StatusCode::OK)
@@ -103,8 +165,18 @@ fn wish(manager: &Manager, managed: &Managed, desired: Desired, dismiss: bool) -
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Removes what the pipeline keeps. Answered at once; `storage_status` tells when it is done.
-pub(super) async fn clear(State(manager): State<Arc<Manager>>, Path(name): Path<String>) -> Result<StatusCode> {
+/// Removes what a stopped pipeline keeps
+#[utoipa::path(
+    post,
+    path = "/v0/pipelines/{name}/clear",
+    params(Named),
+    tag = "pipelines",
+    responses((status = 202, description = "Begun; `storage_status` tells when it is done")),
+)]
+pub(super) async fn clear(
+    State(manager): State<Arc<Manager>>,
+    Path(Named { name }): Path<Named>,
+) -> Result<StatusCode> {
     let managed = manager.find(&name)?;
     if !managed.is_stopped() {
         let message = "storage can only be cleared while the pipeline is stopped: stop it first";

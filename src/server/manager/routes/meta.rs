@@ -7,13 +7,16 @@ use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::super::program::Compiled;
 use super::super::{Manager, PLATFORM_VERSION, timestamp};
 use super::Json;
 use crate::server::error::ApiError;
 
-/// What clients ask first. The edition is the one of Feldera's whose features these are; clients refuse them in the other.
+/// What clients ask first
+// The edition is the one of Feldera's whose features these are; clients refuse them in the other.
+#[utoipa::path(get, path = "/v0/config", tag = "service", responses((status = 200, body = Object)))]
 pub(super) async fn config() -> Body<Value> {
     Body(json!({
         "telemetry": "",
@@ -43,33 +46,59 @@ pub(super) async fn config() -> Body<Value> {
     }))
 }
 
+/// Who asks: everybody is the owner
+#[utoipa::path(get, path = "/v0/config/session", tag = "service", responses((status = 200, body = Object)))]
 pub(super) async fn session() -> Body<Value> {
     Body(json!({ "tenant_id": uuid::Uuid::nil(), "tenant_name": "default", "user_id": null, "role": "owner" }))
 }
 
+/// Feldera's demos: none
+#[utoipa::path(get, path = "/v0/config/demos", tag = "service", responses((status = 200, body = Vec<Object>)))]
 pub(super) async fn demos() -> Body<Value> {
     Body(json!([]))
 }
 
+/// How Feldera's console logs in: not at all
+#[utoipa::path(
+    get,
+    path = "/config/authentication",
+    tag = "service",
+    responses((status = 200, body = String, content_type = "application/json")),
+)]
 pub(super) async fn authentication() -> Body<Value> {
     Body(json!("NoAuth"))
 }
 
+/// Whether the service is there
+#[utoipa::path(get, path = "/healthz", tag = "service", security(()), responses((status = 200, body = Object)))]
 pub(super) async fn healthz() -> Body<Value> {
     Body(json!({ "status": "healthy" }))
 }
 
+/// Whether the service is well, as Feldera tells it
+#[utoipa::path(get, path = "/v0/cluster_healthz", tag = "service", responses((status = 200, body = Object)))]
 pub(super) async fn cluster_health(State(manager): State<Arc<Manager>>) -> Body<Value> {
     let now = timestamp(manager.clock.wall_ms());
     let service = json!({ "healthy": true, "message": "", "unchanged_since": now, "checked_at": now });
     Body(json!({ "all_healthy": true, "api": service, "compiler": service, "runner": service }))
 }
 
-#[derive(Debug, Deserialize)]
+/// A program that is no pipeline's.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ProgramText)]
 pub(super) struct Validated {
+    /// The SQL text.
     program_code: String,
 }
 
+/// Compiles a program without keeping it
+#[utoipa::path(
+    post,
+    path = "/v0/validate_program",
+    tag = "service",
+    request_body = Validated,
+    responses((status = 200, description = "`Success` or `SqlError`", body = Object)),
+)]
 pub(super) async fn validate_program(Json(asked): Json<Validated>) -> Body<Value> {
     let compiled = Compiled::new(&asked.program_code);
     Body(match compiled.is_runnable() {

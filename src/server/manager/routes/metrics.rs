@@ -12,13 +12,20 @@ use http_body_util::BodyExt;
 
 use super::super::Manager;
 use super::super::managed::Managed;
+use super::{Named, Path};
 use crate::server::error::{ApiError, Result};
-use crate::server::extract::Path;
 use crate::server::runtime::METRICS_TYPE;
 
 /// How long a pipeline is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Figures of all pipelines, for Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "service",
+    responses((status = 200, body = String, content_type = "text/plain")),
+)]
 pub(super) async fn metrics(State(manager): State<Arc<Manager>>) -> Response {
     let mut families = BTreeMap::new();
     // All at once: one that hangs holds the others up for no longer than itself.
@@ -30,8 +37,29 @@ pub(super) async fn metrics(State(manager): State<Arc<Manager>>) -> Response {
     ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
 }
 
-/// `GET /v0/pipelines/{name}/metrics`: those of one pipeline.
-pub(super) async fn of_pipeline(State(manager): State<Arc<Manager>>, Path(name): Path<String>) -> Result<Response> {
+/// The same, where Feldera has it
+#[utoipa::path(
+    get,
+    path = "/v0/metrics",
+    tag = "service",
+    responses((status = 200, body = String, content_type = "text/plain")),
+)]
+pub(super) async fn v0_metrics(manager: State<Arc<Manager>>) -> Response {
+    metrics(manager).await
+}
+
+/// A pipeline's figures, for Prometheus
+#[utoipa::path(
+    get,
+    path = "/v0/pipelines/{name}/metrics",
+    params(Named),
+    tag = "data",
+    responses((status = 200, body = String, content_type = "text/plain")),
+)]
+pub(super) async fn of_pipeline(
+    State(manager): State<Arc<Manager>>,
+    Path(Named { name }): Path<Named>,
+) -> Result<Response> {
     let text = of(&*manager.find(&name)?).await.ok_or_else(|| {
         let message = format!("pipeline \"{name}\" does not answer: it does while it is Running or Paused");
         ApiError::unavailable("PipelineInteractionNotDeployed", message)

@@ -1,63 +1,90 @@
 //! The REST API. Every error has the standard body, that of a route or method that is not there, too.
+//!
+//! Each handler declares its path, method, parameters and bodies by `#[utoipa::path]`; routes and the document at `/openapi.json` are both made
+//! from that.
 
 mod guard;
 mod lifecycle;
+mod live;
 mod logs;
 mod meta;
 mod metrics;
+mod openapi;
 mod pipelines;
 mod proxy;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::get;
+use axum::{Json as Body, Router, middleware};
+use serde::Deserialize;
+use utoipa::{IntoParams, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Manager;
 use crate::server::extract::{BODY_BYTES, Json, Path, Query};
 
+/// The pipeline that a path is about, whatever else it names.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+struct Named {
+    /// The pipeline's name.
+    name: String,
+}
+
+/// The connector that a path is about.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+struct Connector {
+    /// The pipeline's name.
+    name: String,
+    /// The table or view.
+    relation: String,
+    /// The connector's name.
+    connector: String,
+}
+
 pub(super) fn router(manager: Arc<Manager>) -> Router {
-    let api = Router::new()
-        .route("/v0/config", get(meta::config))
-        .route("/v0/config/session", get(meta::session))
-        .route("/v0/config/demos", get(meta::demos))
-        .route("/metrics", get(metrics::metrics))
-        .route("/v0/metrics", get(metrics::metrics))
-        .route("/config/authentication", get(meta::authentication))
-        .route("/v0/cluster_healthz", get(meta::cluster_health))
-        .route("/v0/validate_program", post(meta::validate_program))
-        .route("/v0/pipelines", get(pipelines::list).post(pipelines::create))
-        .route(
-            "/v0/pipelines/{name}",
-            get(pipelines::read).put(pipelines::put).patch(pipelines::patch).delete(pipelines::delete),
-        )
-        .route("/v0/pipelines/{name}/start", post(lifecycle::start))
-        .route("/v0/pipelines/{name}/activate", post(lifecycle::resume))
-        .route("/v0/pipelines/{name}/pause", post(lifecycle::pause))
-        .route("/v0/pipelines/{name}/resume", post(lifecycle::resume))
-        .route("/v0/pipelines/{name}/stop", post(lifecycle::stop))
-        .route("/v0/pipelines/{name}/clear", post(lifecycle::clear))
-        .route("/v0/pipelines/{name}/dismiss_error", post(lifecycle::dismiss_error))
-        .route("/v0/pipelines/{name}/logs", get(logs::logs))
-        .route("/v0/pipelines/{name}/stats", get(proxy::pass))
-        .route("/v0/pipelines/{name}/metrics", get(metrics::of_pipeline))
-        .route("/v0/pipelines/{name}/circuit", get(proxy::pass))
-        .route("/v0/pipelines/{name}/ingress/{table}", post(proxy::pass))
-        .route("/v0/pipelines/{name}/egress/{view}", get(proxy::pass).post(proxy::pass))
-        .route("/v0/pipelines/{name}/completion_status", get(proxy::pass))
-        .route("/v0/pipelines/{name}/query", get(proxy::pass))
-        .route("/v0/pipelines/{name}/checkpoint", post(proxy::pass))
-        .route("/v0/pipelines/{name}/checkpoint_status", get(proxy::pass))
-        .route("/v0/pipelines/{name}/tables/{relation}/connectors/{connector}/stats", get(proxy::input_stats))
-        .route("/v0/pipelines/{name}/views/{relation}/connectors/{connector}/stats", get(proxy::output_stats))
-        .route("/v0/pipelines/{name}/tables/{relation}/connectors/{connector}/{action}", post(proxy::pass))
-        .route("/v0/pipelines/{name}/views/{relation}/connectors/{connector}/{action}", post(proxy::pass))
+    let api = OpenApiRouter::with_openapi(openapi::Api::openapi())
+        .routes(routes!(meta::config))
+        .routes(routes!(meta::session))
+        .routes(routes!(meta::demos))
+        .routes(routes!(meta::authentication))
+        .routes(routes!(meta::cluster_health))
+        .routes(routes!(meta::validate_program))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(metrics::v0_metrics))
+        .routes(routes!(pipelines::list, pipelines::create))
+        .routes(routes!(pipelines::read, pipelines::put, pipelines::patch, pipelines::delete))
+        .routes(routes!(lifecycle::start))
+        .routes(routes!(lifecycle::pause))
+        .routes(routes!(lifecycle::resume))
+        .routes(routes!(lifecycle::stop))
+        .routes(routes!(lifecycle::clear))
+        .routes(routes!(lifecycle::dismiss_error))
+        .routes(routes!(logs::logs))
+        .routes(routes!(metrics::of_pipeline))
+        .routes(routes!(live::stats))
+        .routes(routes!(live::circuit))
+        .routes(routes!(live::ingress))
+        .routes(routes!(live::egress))
+        .routes(routes!(live::completion))
+        .routes(routes!(live::query))
+        .routes(routes!(live::checkpoint))
+        .routes(routes!(live::checkpoint_status))
+        .routes(routes!(live::input_stats))
+        .routes(routes!(live::output_stats))
+        .routes(routes!(live::turn_input))
+        .routes(routes!(live::turn_output))
         .layer(middleware::from_fn_with_state(Arc::clone(&manager), guard::authorize));
-    Router::new()
-        .merge(api)
-        .route("/healthz", get(meta::healthz))
+    // Who asks for these needs no key.
+    let open = OpenApiRouter::new().routes(routes!(meta::healthz));
+    let (router, document) = api.merge(open).split_for_parts();
+    let document = Body(openapi::complete(document));
+    router
+        .route("/openapi.json", get(|| async move { document }))
         .fallback(meta::unknown_route)
         .method_not_allowed_fallback(meta::wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&manager), guard::same_origin))

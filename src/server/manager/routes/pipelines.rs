@@ -6,16 +6,18 @@ use axum::Json as Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::super::managed::Managed;
 use super::super::record::{Desired, Record, check_name};
+use super::super::shown::Shown;
 use super::super::{Manager, config};
-use super::{Json, Path, Query};
+use super::{Json, Named, Path, Query};
 use crate::server::error::{ApiError, Result};
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Selector {
     #[default]
@@ -24,22 +26,37 @@ enum Selector {
     StatusWithConnectors,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Selected {
+    /// Whether program and configuration are shown.
     #[serde(default)]
+    #[param(inline)]
     selector: Selector,
 }
 
 /// What a client sends of a pipeline: all of it (POST, PUT), or what is to change (PATCH).
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = PipelineDescription)]
 pub(super) struct Sent {
+    /// 1 to 100 letters, digits, `_` or `-`.
+    #[schema(pattern = "^[A-Za-z0-9_-]{1,100}$")]
     name: Option<String>,
+    /// For people.
     description: Option<String>,
+    /// For people.
     tags: Option<Vec<String>>,
+    /// The SQL text.
     program_code: Option<String>,
+    /// Empty: user-defined functions are not supported.
     udf_rust: Option<String>,
+    /// Empty.
     udf_toml: Option<String>,
-    program_config: Option<Value>,
+    /// Feldera's compilation settings; kept for its clients.
+    #[schema(value_type = Option<Object>)]
+    program_config: Option<Map<String, Value>>,
+    /// See the documentation of pipelines.
+    #[schema(value_type = Option<Object>)]
     runtime_config: Option<Value>,
 }
 
@@ -64,38 +81,62 @@ impl Sent {
     }
 }
 
-async fn shown(managed: &Managed, all: bool) -> Value {
+async fn shown(managed: &Managed, all: bool) -> Shown {
     managed.shown(managed.place.is_in_use().await, all)
 }
 
-pub(super) async fn list(State(manager): State<Arc<Manager>>, Query(selected): Query<Selected>) -> Body<Value> {
+/// All pipelines, by name
+#[utoipa::path(
+    get,
+    path = "/v0/pipelines",
+    params(Selected),
+    tag = "pipelines",
+    responses((status = 200, body = Vec<Shown>)),
+)]
+pub(super) async fn list(State(manager): State<Arc<Manager>>, Query(selected): Query<Selected>) -> Body<Vec<Shown>> {
     let mut list = Vec::new();
     for managed in manager.all() {
         list.push(shown(&managed, matches!(selected.selector, Selector::All)).await);
     }
-    Body(Value::Array(list))
+    Body(list)
 }
 
+/// A pipeline
+#[utoipa::path(
+    get,
+    path = "/v0/pipelines/{name}",
+    params(Named, Selected),
+    tag = "pipelines",
+    responses((status = 200, body = Shown)),
+)]
 pub(super) async fn read(
     State(manager): State<Arc<Manager>>,
-    Path(name): Path<String>,
+    Path(Named { name }): Path<Named>,
     Query(selected): Query<Selected>,
-) -> Result<Body<Value>> {
+) -> Result<Body<Shown>> {
     let managed = manager.find(&name)?;
     Ok(Body(shown(&managed, matches!(selected.selector, Selector::All)).await))
 }
 
+/// Creates a pipeline; `name` and `program_code` must be there
+#[utoipa::path(
+    post,
+    path = "/v0/pipelines",
+    tag = "pipelines",
+    request_body = Sent,
+    responses((status = 201, body = Shown)),
+)]
 pub(super) async fn create(
     State(manager): State<Arc<Manager>>,
     Json(sent): Json<Sent>,
-) -> Result<(StatusCode, Body<Value>)> {
+) -> Result<(StatusCode, Body<Shown>)> {
     let Some(name) = sent.name.clone() else {
         return Err(ApiError::bad_request("\"name\" is missing"));
     };
     new(&manager, name, sent).await
 }
 
-async fn new(manager: &Arc<Manager>, name: String, sent: Sent) -> Result<(StatusCode, Body<Value>)> {
+async fn new(manager: &Arc<Manager>, name: String, sent: Sent) -> Result<(StatusCode, Body<Shown>)> {
     let mut sent = Sent { name: Some(name.clone()), ..sent };
     sent.runtime_config = Some(config::or_default(sent.runtime_config));
     sent.check()?;
@@ -113,7 +154,7 @@ async fn new(manager: &Arc<Manager>, name: String, sent: Sent) -> Result<(Status
         program_version: 1,
         program_code,
         compiled_ms: now,
-        program_config: sent.program_config.unwrap_or_else(|| json!({})),
+        program_config: sent.program_config.unwrap_or_default(),
         runtime_config: sent.runtime_config.unwrap_or_default(),
         desired: Desired::Stopped,
         desired_ms: now,
@@ -122,12 +163,20 @@ async fn new(manager: &Arc<Manager>, name: String, sent: Sent) -> Result<(Status
     Ok((StatusCode::CREATED, Body(shown(&managed, true).await)))
 }
 
-/// Creates the pipeline, or replaces all of it but its state.
+/// Creates a pipeline, or replaces all of it but its state; `program_code` must be there
+#[utoipa::path(
+    put,
+    path = "/v0/pipelines/{name}",
+    params(Named),
+    tag = "pipelines",
+    request_body = Sent,
+    responses((status = 200, body = Shown), (status = 201, body = Shown)),
+)]
 pub(super) async fn put(
     State(manager): State<Arc<Manager>>,
-    Path(name): Path<String>,
+    Path(Named { name }): Path<Named>,
     Json(sent): Json<Sent>,
-) -> Result<(StatusCode, Body<Value>)> {
+) -> Result<(StatusCode, Body<Shown>)> {
     let Ok(managed) = manager.find(&name) else { return new(&manager, sent.name.clone().unwrap_or(name), sent).await };
     if sent.program_code.is_none() {
         return Err(ApiError::bad_request("\"program_code\" is missing"));
@@ -135,7 +184,7 @@ pub(super) async fn put(
     let whole = Sent {
         description: Some(sent.description.unwrap_or_default()),
         tags: Some(sent.tags.unwrap_or_default()),
-        program_config: Some(sent.program_config.unwrap_or_else(|| json!({}))),
+        program_config: Some(sent.program_config.unwrap_or_default()),
         runtime_config: Some(config::or_default(sent.runtime_config)),
         ..sent
     };
@@ -143,11 +192,20 @@ pub(super) async fn put(
     Ok((StatusCode::OK, Body(shown(&managed, true).await)))
 }
 
+/// Changes what is given of a pipeline
+#[utoipa::path(
+    patch,
+    path = "/v0/pipelines/{name}",
+    params(Named),
+    tag = "pipelines",
+    request_body = Sent,
+    responses((status = 200, body = Shown)),
+)]
 pub(super) async fn patch(
     State(manager): State<Arc<Manager>>,
-    Path(name): Path<String>,
+    Path(Named { name }): Path<Named>,
     Json(sent): Json<Sent>,
-) -> Result<Body<Value>> {
+) -> Result<Body<Shown>> {
     let managed = manager.find(&name)?;
     edit(&manager, &managed, sent).await?;
     Ok(Body(shown(&managed, true).await))
@@ -202,7 +260,18 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
-pub(super) async fn delete(State(manager): State<Arc<Manager>>, Path(name): Path<String>) -> Result<StatusCode> {
+/// Deletes a pipeline that is stopped and cleared
+#[utoipa::path(
+    delete,
+    path = "/v0/pipelines/{name}",
+    params(Named),
+    tag = "pipelines",
+    responses((status = 200, description = "It is gone")),
+)]
+pub(super) async fn delete(
+    State(manager): State<Arc<Manager>>,
+    Path(Named { name }): Path<Named>,
+) -> Result<StatusCode> {
     let managed = manager.find(&name)?;
     if !managed.is_stopped() {
         let message = "the pipeline can only be deleted while it is stopped: stop it first";

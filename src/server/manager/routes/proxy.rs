@@ -9,12 +9,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::Manager;
 use super::super::managed::Managed;
-use super::Path;
+use super::{Connector, Named, Path};
 use crate::server::error::{ApiError, Result};
 
 /// Headers that belong to one connection, and secrets that the process does not need.
@@ -28,16 +27,10 @@ const NOT_PASSED: [HeaderName; 7] = [
     header::TRAILER,
 ];
 
-/// The pipeline that a path is about, whatever else it names.
-#[derive(Debug, Deserialize)]
-pub(super) struct Of {
-    name: String,
-}
-
 /// `…/pipelines/{name}/rest?query` is the process's `/rest?query`.
 pub(super) async fn pass(
     State(manager): State<Arc<Manager>>,
-    Path(Of { name }): Path<Of>,
+    Path(Named { name }): Path<Named>,
     request: Request,
 ) -> Result<Response> {
     let managed = manager.find(&name)?;
@@ -95,28 +88,9 @@ fn not_there(managed: &Managed, error: &std::io::Error) -> ApiError {
     )
 }
 
-pub(super) async fn input_stats(
-    State(manager): State<Arc<Manager>>,
-    Path((name, relation, connector)): Path<(String, String, String)>,
-) -> Result<Response> {
-    endpoint_stats(&manager, &name, true, &relation, &connector).await
-}
-
-pub(super) async fn output_stats(
-    State(manager): State<Arc<Manager>>,
-    Path((name, relation, connector)): Path<(String, String, String)>,
-) -> Result<Response> {
-    endpoint_stats(&manager, &name, false, &relation, &connector).await
-}
-
 /// One connector's part of the figures.
-async fn endpoint_stats(
-    manager: &Manager,
-    name: &str,
-    is_input: bool,
-    relation: &str,
-    connector: &str,
-) -> Result<Response> {
+pub(super) async fn endpoint_stats(manager: &Manager, of: &Connector, is_input: bool) -> Result<Response> {
+    let Connector { name, relation, connector } = of;
     let managed = manager.find(name)?;
     if !managed.compiled().has_connector(is_input, relation, connector) {
         let what = if is_input { "table" } else { "view" };
