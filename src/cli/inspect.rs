@@ -8,6 +8,7 @@ use backstay_storage::log::Dump;
 use backstay_storage::{Damage, disk};
 
 use super::Failure;
+use crate::pipeline::savepoint::is_strange;
 use crate::pipeline::state::PipelineState;
 
 /// What `inspect` takes.
@@ -54,8 +55,8 @@ pub(super) fn inspect(args: Args) -> Result<(), Failure> {
 }
 
 /// Refuses a directory that nothing of a pipeline is in.
-pub(super) fn refuse_strangers(report: &Report) -> Result<(), Failure> {
-    if report.store_id.is_none() && report.log.segments.is_empty() && report.is_sound() {
+fn refuse_strangers(report: &Report) -> Result<(), Failure> {
+    if is_strange(report) {
         return Err(Failure::usage(format!(
             "{} is not a pipeline's data directory: it has no checkpoints and no log",
             report.dir.display()

@@ -1,4 +1,4 @@
-//! The command line: one file a command.
+//! The command line: one file a command; those that ask a service are in [`remote`].
 //!
 //! Exit codes: 0 done; 1 the pipeline failed; 2 wrong usage, configuration or SQL; 3 damage, or a replay that differs; 4 the directory is
 //! in use; 5 no space left; 130 a second signal.
@@ -10,6 +10,7 @@ mod inspect;
 mod progress;
 mod query;
 mod recover;
+mod remote;
 mod run;
 mod savepoint;
 mod serve;
@@ -17,7 +18,9 @@ mod serve;
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::server::manager::record::check_name;
 
 /// SQL views kept up to date over streams and files, exactly once across kill -9 and power loss.
 #[derive(Debug, Parser)]
@@ -29,7 +32,9 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done; 1 the pipeline failed; 2 wrong usage, configuration or SQL; 3 damage, or a replay
-that differs; 4 the directory is in use; 5 no space left; 130 a second signal.";
+that differs; 4 the directory is in use; 5 no space left; 130 a second signal.
+
+Commands that ask a service take its address and key from BACKSTAY_URL and BACKSTAY_API_KEY, too.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -51,6 +56,13 @@ enum Command {
     Recover(recover::Args),
     /// Keep a stopped pipeline's state by name, and make directories of it in which a pipeline goes on.
     Savepoint(savepoint::Args),
+    #[command(flatten)]
+    Remote(remote::Command),
+    /// Print a script by which a shell completes these commands.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 /// What a command failed with: a message for people and an exit code.
@@ -90,6 +102,11 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::check(args),
         Command::Recover(args) => recover::recover(&args),
         Command::Savepoint(args) => savepoint::savepoint(args),
+        Command::Remote(command) => remote::run(command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "backstay", &mut std::io::stdout());
+            Ok(())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -100,6 +117,20 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// Whether the argument of a command that takes a data directory or a service's pipeline is the second: no directory, and a name that a
+/// pipeline may have. A directory goes first.
+fn is_pipeline(of: &std::path::Path) -> Option<&str> {
+    let is_dir = backstay_storage::disk::system().metadata(of).ok().flatten().is_some_and(|m| m.is_dir);
+    of.to_str().filter(|name| !is_dir && check_name(name).is_ok())
+}
+
+/// What went wrong with a pipeline of a service that might have been meant as a directory.
+fn no_directory(name: &str, failure: Failure) -> Failure {
+    let message =
+        format!("{}\n({name} is no directory, and so was taken for a pipeline of a service)", failure.message);
+    Failure { message, ..failure }
 }
 
 /// Reads a small text file that the user named (SQL, configuration).

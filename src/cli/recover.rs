@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::Failure;
-use super::savepoint::{open, report};
 use crate::pipeline::push::CONNECTOR;
 use crate::pipeline::recovery::{Choice, Survey};
+use crate::pipeline::savepoint::{open, report};
 
 /// What `recover` takes.
 #[derive(Debug, clap::Args)]

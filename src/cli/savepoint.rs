@@ -1,22 +1,16 @@
 //! `backstay savepoint`: states of a stopped pipeline that stay, by name, and directories made of them.
-//!
-//! Listing and copying take no lock, and work beside a running pipeline. Making and deleting one open the store: the pipeline must be
-//! stopped. What can be refused is refused before that, so that a slip leaves no trace.
-//!
-//! Known limits: a savepoint is of the newest checkpoint. What a crash left in the log behind that is not part of it; a copy reads it
-//! anew from the inputs.
 
 use std::path::{Path, PathBuf};
 
-use backstay_storage::inspect::{Report, SavepointReport, inspect as look};
-use backstay_storage::log::LogOptions;
-use backstay_storage::{Error, Store, StoreOptions, check_savepoint_name, copy_savepoint, disk};
+use backstay_storage::{Damage, copy_savepoint, disk};
+use serde_json::{Value, json};
 
-use super::Failure;
-use super::inspect::{refuse_strangers, size, tell_damage};
-use crate::pipeline::PipelineError;
+use super::inspect::{size, tell_damage};
+use super::remote::Common;
+use super::remote::client::{self, Client};
+use super::{Failure, is_pipeline, no_directory};
+use crate::pipeline::savepoint::{self, Made, Savepoint, SavepointError};
 use crate::pipeline::state::PipelineState;
-use crate::suggest::hint;
 
 /// What `savepoint` takes.
 #[derive(Debug, clap::Args)]
@@ -29,22 +23,31 @@ pub struct Args {
 enum Command {
     /// Keep the newest checkpoint of a stopped pipeline under a name, until it is deleted.
     Create {
-        /// The data directory.
-        data_dir: PathBuf,
+        /// The data directory; or, if there is no such directory, a pipeline of a service.
+        #[arg(value_name = "DATA_DIR|PIPELINE")]
+        of: PathBuf,
         /// 1 to 64 lower-case letters, digits, `-` or `_`, the first a letter or digit.
         name: String,
+        #[command(flatten)]
+        common: Common,
     },
     /// Show the savepoints. Never writes; works beside a running pipeline.
     List {
-        /// The data directory.
-        data_dir: PathBuf,
+        /// The data directory; or, if there is no such directory, a pipeline of a service.
+        #[arg(value_name = "DATA_DIR|PIPELINE")]
+        of: PathBuf,
+        #[command(flatten)]
+        common: Common,
     },
     /// Delete a savepoint of a stopped pipeline, and the files that nothing else needs.
     Delete {
-        /// The data directory.
-        data_dir: PathBuf,
+        /// The data directory; or, if there is no such directory, a pipeline of a service.
+        #[arg(value_name = "DATA_DIR|PIPELINE")]
+        of: PathBuf,
         /// The savepoint.
         name: String,
+        #[command(flatten)]
+        common: Common,
     },
     /// Make a directory in which `backstay run` goes on from a savepoint. Works beside a running pipeline.
     #[command(after_help = "\
@@ -64,75 +67,76 @@ is there already is refused, whoever wrote it. Files below ${DATA_DIR} are apart
 /// Runs the command.
 pub(super) fn savepoint(args: Args) -> Result<(), Failure> {
     match args.command {
-        Command::Create { data_dir, name } => create(&data_dir, &name),
-        Command::List { data_dir } => list(&data_dir),
-        Command::Delete { data_dir, name } => delete(&data_dir, &name),
+        Command::Create { of, name, common } => at(&of, &common, |place| create(place, &name, &common)),
+        Command::List { of, common } => at(&of, &common, |place| list(place, &of, &common)),
+        Command::Delete { of, name, common } => at(&of, &common, |place| delete(place, &name, &common)),
         Command::Copy { data_dir, name, to_dir } => copy(&data_dir, &name, &to_dir),
     }
 }
 
-fn create(dir: &Path, name: &str) -> Result<(), Failure> {
-    check_savepoint_name(name).map_err(told)?;
-    let report = report(dir)?;
-    if is_there(&report, name) {
-        return Err(Failure::usage(format!(
-            "there is a savepoint {name:?} in {} already; delete it, or take another name",
-            dir.display()
-        )));
-    }
-    if report.checkpoints.is_empty() && report.is_sound() {
-        return Err(Failure::usage(format!(
-            "{} has no checkpoint yet that a savepoint could keep: run the pipeline",
-            dir.display()
-        )));
-    }
-    let store = open(dir)?;
-    if let Some(damage) = store.recovered().and_then(|recovered| recovered.passed_over.first()) {
-        return Err(Failure::new(
-            3,
-            format!(
-                "{damage}; run the pipeline, which goes on from the older one to a sound one, and create the savepoint then"
-            ),
-        ));
-    }
-    let saved = store.savepoint(name).map_err(told)?;
-    let state = PipelineState::decode(&saved.blob)?;
-    println!(
-        "savepoint {name:?} keeps checkpoint {}: pipeline {} after step {}, {}",
-        saved.number,
-        state.name,
-        state.step,
-        size(saved.bytes)
-    );
-    match store.log().next_seq().saturating_sub(saved.log_from) {
-        0 => {}
-        1 => println!("one logged step after it is not part of it: a copy reads its input anew"),
-        behind => println!("{behind} logged steps after it are not part of it: a copy reads their input anew"),
-    }
+/// Where savepoints are.
+enum Place<'a> {
+    Directory(&'a Path),
+    /// With the path of its savepoints.
+    Pipeline(Client, String),
+}
+
+fn at(of: &Path, common: &Common, work: impl FnOnce(&Place<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
+    let Some(name) = is_pipeline(of) else { return work(&Place::Directory(of)) };
+    let place = Place::Pipeline(common.client()?, format!("{}/savepoints", client::of(name)));
+    work(&place).map_err(|failure| no_directory(name, failure))
+}
+
+fn of_json<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, Failure> {
+    serde_json::from_value(answer).map_err(|e| Failure::new(1, format!("the service answers something else: {e}")))
+}
+
+fn to_json(value: &impl serde::Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+fn create(place: &Place<'_>, name: &str, common: &Common) -> Result<(), Failure> {
+    let Made { savepoint, steps_behind } = match place {
+        Place::Directory(dir) => savepoint::create(dir, name)?,
+        Place::Pipeline(client, path) => of_json(client.json("POST", path, Some(&json!({ "name": name })))?)?,
+    };
+    common.show(&to_json(&savepoint), |_| {
+        let what = format!(
+            "savepoint {name:?} keeps checkpoint {}: pipeline {} after step {}, {}",
+            savepoint.checkpoint,
+            savepoint.pipeline,
+            savepoint.step.unwrap_or_default(),
+            size(savepoint.bytes)
+        );
+        match steps_behind {
+            0 => what,
+            1 => format!("{what}\none logged step after it is not part of it: a copy reads its input anew"),
+            behind => {
+                format!("{what}\n{behind} logged steps after it are not part of it: a copy reads their input anew")
+            }
+        }
+    });
     Ok(())
 }
 
-fn list(dir: &Path) -> Result<(), Failure> {
-    let report = report(dir)?;
-    let damage: Vec<_> = report.damaged_savepoints().map(|(_, damage)| damage).collect();
-    if report.savepoints.is_empty() && damage.is_empty() {
-        println!("no savepoints in {}", dir.display());
+fn list(place: &Place<'_>, of: &Path, common: &Common) -> Result<(), Failure> {
+    let (all, damage): (Vec<Savepoint>, Vec<Damage>) = match place {
+        Place::Directory(dir) => {
+            let report = savepoint::report(dir)?;
+            (savepoint::all(&report), report.damaged_savepoints().map(|(_, damage)| damage.clone()).collect())
+        }
+        Place::Pipeline(client, path) => (of_json(client.json("GET", path, None)?)?, Vec::new()),
+    };
+    if common.json {
+        println!("{:#}", to_json(&all));
+    } else if all.is_empty() && damage.is_empty() {
+        println!("no savepoints in {}", of.display());
         return Ok(());
+    } else {
+        show(&all);
     }
-    let width = report.savepoints.iter().map(|s| s.name.len()).max().unwrap_or(0);
-    for savepoint in &report.savepoints {
-        let SavepointReport { name, manifest, whole, .. } = savepoint;
-        let runs: u64 = manifest.spines.iter().flat_map(|s| &s.runs).map(|r| r.len).sum();
-        let bytes = manifest.extras.iter().map(|e| e.len).sum::<u64>() + runs;
-        let what = match PipelineState::decode(&manifest.blob) {
-            Ok(state) => format!("pipeline {} after step {}", state.name, state.step),
-            Err(e) => e.to_string(),
-        };
-        let whole = if *whole { "" } else { "; NOT WHOLE" };
-        println!("{name:width$}  checkpoint {}, {what}, {}{whole}", manifest.number, size(bytes));
-    }
-    damage.iter().for_each(|damage| tell_damage(damage));
-    match damage.len() + report.savepoints.iter().filter(|s| !s.whole).count() {
+    damage.iter().for_each(tell_damage);
+    match damage.len() + all.iter().filter(|s| !s.whole).count() {
         0 => Ok(()),
         bad => Err(Failure::new(
             3,
@@ -141,19 +145,33 @@ fn list(dir: &Path) -> Result<(), Failure> {
     }
 }
 
-fn delete(dir: &Path, name: &str) -> Result<(), Failure> {
-    let report = report(dir)?;
-    require(&report, name)?;
-    let store = open(dir)?;
-    store.remove_savepoint(name).map_err(told)?;
-    println!("savepoint {name:?} is deleted");
+fn show(all: &[Savepoint]) {
+    let width = all.iter().map(|s| s.name.len()).max().unwrap_or(0);
+    for Savepoint { name, pipeline, checkpoint, step, error, bytes, whole } in all {
+        let what = match (step, error) {
+            (Some(step), _) => format!("pipeline {pipeline} after step {step}"),
+            (None, error) => error.clone().unwrap_or_default(),
+        };
+        let whole = if *whole { "" } else { "; NOT WHOLE" };
+        println!("{name:width$}  checkpoint {checkpoint}, {what}, {}{whole}", size(*bytes));
+    }
+}
+
+fn delete(place: &Place<'_>, name: &str, common: &Common) -> Result<(), Failure> {
+    match place {
+        Place::Directory(dir) => savepoint::delete(dir, name)?,
+        Place::Pipeline(client, path) => {
+            client.text("DELETE", &format!("{path}/{}", client::escaped(name)), None)?;
+        }
+    }
+    common.show(&json!({ "name": name }), |_| format!("savepoint {name:?} is deleted"));
     Ok(())
 }
 
 fn copy(dir: &Path, name: &str, to: &Path) -> Result<(), Failure> {
-    let report = report(dir)?;
-    require(&report, name)?;
-    let copied = copy_savepoint(&disk::system(), dir, name, to).map_err(told)?;
+    let report = savepoint::report(dir)?;
+    savepoint::require(&report, name)?;
+    let copied = copy_savepoint(&disk::system(), dir, name, to).map_err(SavepointError::from)?;
     println!("savepoint {name:?} is copied to {}: {} files, {}", to.display(), copied.files, size(copied.bytes));
     let manifest = report.savepoints.iter().find(|s| s.name == name).map(|s| &s.manifest);
     let Some(state) = manifest.map(|m| PipelineState::decode(&m.blob)).transpose()? else { return Ok(()) };
@@ -172,37 +190,14 @@ fn copy(dir: &Path, name: &str, to: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is in the directory, which is a pipeline's. Nothing is made where none is.
-pub(super) fn report(dir: &Path) -> Result<Report, Failure> {
-    let report = look(&disk::system(), dir, false).map_err(Failure::usage)?;
-    refuse_strangers(&report)?;
-    Ok(report)
-}
-
-/// Whether a savepoint's file is there, damaged or not.
-fn is_there(report: &Report, name: &str) -> bool {
-    report.savepoints.iter().any(|s| s.name == name) || report.damaged_savepoints().any(|(damaged, _)| damaged == name)
-}
-
-fn require(report: &Report, name: &str) -> Result<(), Failure> {
-    if is_there(report, name) {
-        return Ok(());
-    }
-    let known = report.savepoints.iter().map(|s| s.name.as_str());
-    Err(Failure::usage(format!("there is no savepoint {name:?} in {}{}", report.dir.display(), hint(name, known))))
-}
-
-/// Opens the store of a stopped pipeline for a moment: nothing is appended or inserted.
-pub(super) fn open(dir: &Path) -> Result<Store, Failure> {
-    let log = LogOptions { segment_bytes: 64 << 10, buffer_bytes: 64 << 10, ..LogOptions::default() };
-    let options = StoreOptions { log, memory_bytes: 16 << 20, merge_threads: 0, ..StoreOptions::default() };
-    Store::open(disk::system(), dir, options).map_err(told)
-}
-
-fn told(error: Error) -> Failure {
-    match error {
-        Error::Invalid(said) => Failure::usage(said),
-        Error::Locked { .. } => Failure::new(4, format!("{error}: is its pipeline running? Stop it first")),
-        other => PipelineError::from(other).into(),
+impl From<SavepointError> for Failure {
+    fn from(error: SavepointError) -> Self {
+        let code = match &error {
+            SavepointError::Refused(_) | SavepointError::Unknown(_) | SavepointError::Taken(_) => 2,
+            SavepointError::Damaged(_) => 3,
+            SavepointError::InUse(_) => 4,
+            SavepointError::Failed(error) => error.exit_code(),
+        };
+        Self::new(code, error)
     }
 }

@@ -39,6 +39,7 @@ pub mod record;
 pub mod recovery;
 mod replay;
 pub mod rows;
+pub mod savepoint;
 pub mod schedule;
 pub mod state;
 pub mod status;

@@ -1,6 +1,7 @@
 //! The service: `backstay serve` as a process, its API by HTTP, and kills of every process there is.
 
 mod api;
+mod cli;
 mod clients;
 mod egress;
 mod kills;

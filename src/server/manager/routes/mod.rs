@@ -12,6 +12,7 @@ mod metrics;
 mod openapi;
 mod pipelines;
 mod proxy;
+mod savepoints;
 
 use std::sync::Arc;
 
@@ -64,6 +65,8 @@ pub(super) fn router(manager: Arc<Manager>) -> Router {
         .routes(routes!(lifecycle::stop))
         .routes(routes!(lifecycle::clear))
         .routes(routes!(lifecycle::dismiss_error))
+        .routes(routes!(savepoints::list, savepoints::create))
+        .routes(routes!(savepoints::delete))
         .routes(routes!(logs::logs))
         .routes(routes!(metrics::of_pipeline))
         .routes(routes!(live::stats))

@@ -1,0 +1,100 @@
+//! What a running pipeline is asked: figures, rows, what it says.
+
+use std::io::{BufRead as _, Write as _};
+
+use serde_json::{Value, json};
+
+use super::client::{Client, escaped, of};
+use super::{Common, word};
+use crate::cli::Failure;
+use crate::pipeline::answer::Format;
+
+pub(super) fn stats(name: &str, common: &Common) -> Result<(), Failure> {
+    let stats = common.client()?.json("GET", &format!("{}/stats", of(name)), None)?;
+    common.show(&stats, |stats| {
+        let number = |path: &str| stats.pointer(path).and_then(Value::as_u64).unwrap_or_default();
+        let mut text = format!(
+            "{}, step {} ({} delivered), {} rows taken, {} wait\n",
+            stats.pointer("/global_metrics/state").and_then(Value::as_str).unwrap_or("-"),
+            number("/backstay/step"),
+            number("/backstay/delivered_step"),
+            number("/global_metrics/total_processed_records"),
+            number("/global_metrics/buffered_input_records"),
+        );
+        for (kind, key, figure) in [("input", "inputs", "total_records"), ("output", "outputs", "transmitted_records")]
+        {
+            for endpoint in stats.get(key).and_then(Value::as_array).into_iter().flatten() {
+                let rows = endpoint.pointer(&format!("/metrics/{figure}")).and_then(Value::as_u64).unwrap_or_default();
+                text.push_str(&format!(
+                    "{kind} {}: {rows} rows{}\n",
+                    word(endpoint, "endpoint_name"),
+                    trouble(endpoint)
+                ));
+            }
+        }
+        text
+    });
+    Ok(())
+}
+
+fn trouble(endpoint: &Value) -> String {
+    let trouble = endpoint.pointer("/health/description").and_then(Value::as_str);
+    trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default()
+}
+
+pub(super) fn connector(name: &str, relation: &str, connector: &str, common: &Common) -> Result<(), Failure> {
+    let client = common.client()?;
+    let path =
+        |kind: &str| format!("{}/{kind}/{}/connectors/{}/stats", of(name), escaped(relation), escaped(connector));
+    // Whether it is a table's or a view's, the program says.
+    let shown = client.json("GET", &of(name), None)?;
+    let outputs = shown.pointer("/program_info/output_connectors").and_then(Value::as_object);
+    let is_output = outputs.is_some_and(|all| all.contains_key(&format!("{relation}.{connector}")));
+    let stats = client.json("GET", &path(if is_output { "views" } else { "tables" }), None)?;
+    common.show(&stats, |stats| {
+        let metrics = stats.get("metrics").and_then(Value::as_object).into_iter().flatten();
+        let lines = metrics.map(|(key, value)| format!("{key}: {value}"));
+        format!("{}{}\n{}", word(stats, "endpoint_name"), trouble(stats), lines.collect::<Vec<_>>().join("\n"))
+    });
+    Ok(())
+}
+
+pub(super) fn logs(name: &str, watch: bool, common: &Common) -> Result<(), Failure> {
+    let path = format!("{}/logs?follow={watch}", of(name));
+    let mut out = std::io::stdout().lock();
+    for line in common.client()?.stream(&path)?.lines() {
+        let line = line.map_err(|e| Failure::new(1, format!("the log was cut off: {e}")))?;
+        let text = if common.json { json!({ "line": line }).to_string() } else { line };
+        // `logs … | head` is no failure.
+        if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// `backstay query` of a service's pipeline.
+pub(in crate::cli) fn query(client: &Client, name: &str, sql: Option<&str>, format: Format) -> Result<(), Failure> {
+    let Some(sql) = sql else {
+        let shown = client.json("GET", &of(name), None)?;
+        for kind in ["inputs", "outputs"] {
+            let relations = shown.pointer(&format!("/program_info/schema/{kind}")).and_then(Value::as_array);
+            for relation in relations.into_iter().flatten().filter(|r| r.get("materialized") == Some(&json!(true))) {
+                println!("{}", word(relation, "name"));
+            }
+        }
+        return Ok(());
+    };
+    let wanted = match format {
+        Format::Table => "text",
+        Format::Json => "json",
+        Format::Csv => "csv",
+        Format::Arrow => "arrow_ipc",
+    };
+    let mut answer = client.stream(&format!("{}/query?format={wanted}&sql={}", of(name), escaped(sql)))?;
+    let mut out = std::io::stdout().lock();
+    match std::io::copy(&mut answer, &mut out).and_then(|_| out.flush()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|e| Failure::new(1, format!("the answer cannot be read or written: {e}"))),
+    }
+}
