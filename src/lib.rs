@@ -7,6 +7,7 @@
 pub mod circuit;
 pub mod cli;
 pub mod connector;
+pub mod logging;
 pub mod pipeline;
 pub mod sabotage;
 pub mod server;

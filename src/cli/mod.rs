@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 the pipeline failed; 2 wrong usage, configuration or SQL; 3 damage, or a replay that differs; 4 the directory is
 //! in use; 5 no space left; 130 a second signal.
 
+mod api_key;
 mod check;
 mod demo;
 mod explain;
@@ -42,6 +43,8 @@ enum Command {
     Run(run::Args),
     /// Serve many pipelines by a REST API that Feldera's clients know.
     Serve(serve::Args),
+    /// Make a key of the service's API, and keep its hash.
+    ApiKey(api_key::Args),
     /// Show that nothing is lost or doubled: run a pipeline, kill -9 it five times, compare.
     Demo(demo::Args),
     /// Show what a pipeline's data directory holds. Never writes.
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::ApiKey(args) => api_key::run(&args),
         Command::Demo(args) => demo::demo(args),
         Command::Inspect(args) => inspect::inspect(args),
         Command::Query(args) => query::query(args),
@@ -111,9 +115,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Compiler messages bring their own place and prefix.
-            let prefix = if failure.message.contains("error: ") { "" } else { "error: " };
-            eprintln!("{prefix}{}", failure.message);
+            crate::logging::fail(&failure.message);
             ExitCode::from(failure.code)
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::logging::LogFormat;
 use crate::pipeline::status::{Phase, Snapshot};
 use crate::pipeline::{Clock, Control};
 
@@ -18,6 +19,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Progress {
     clock: Arc<dyn Clock>,
+    /// Whether there is a live line.
     terminal: bool,
     bar: Option<(Phase, ProgressBar)>,
     last_plain: Option<Duration>,
@@ -28,11 +30,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>, format: LogFormat) -> Self {
         let now = clock.elapsed();
         Self {
             clock,
-            terminal: std::io::stderr().is_terminal(),
+            terminal: format == LogFormat::Text && std::io::stderr().is_terminal(),
             bar: None,
             last_plain: None,
             phase: None,
@@ -46,7 +48,7 @@ impl Progress {
     pub(super) fn line(&self, text: &str) {
         match &self.bar {
             Some((_, bar)) => bar.println(text),
-            None => eprintln!("{text}"),
+            None => tracing::info!("{text}"),
         }
     }
 

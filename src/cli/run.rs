@@ -12,8 +12,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::progress::Progress;
 use super::{Failure, read_text};
 use crate::circuit::growing_state;
+use crate::connector::confined::resolved;
 use crate::connector::variables::SECRETS_DIR;
 use crate::connector::{Connectors, Level};
+use crate::logging::{self, LogFormat};
 use crate::pipeline::{self, Control, Environment, Options, PipelineConfig, Summary, SystemClock, Threads};
 use crate::server::runtime;
 use crate::sql;
@@ -60,10 +62,17 @@ pub struct Args {
     /// Make no steps until the API is told to resume.
     #[arg(long, requires = "api_socket")]
     paused: bool,
+    /// Keep connectors to files below this folder. May be repeated; without it, files may be anywhere.
+    #[arg(long, value_name = "DIR")]
+    allow_root: Vec<PathBuf>,
+    /// How lines on stderr are written.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
 }
 
 /// Runs the command.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
+    logging::begin(args.log_format);
     let source = args.sql.display().to_string();
     let text = read_text(&args.sql, "SQL file")?;
     let program = Arc::new(sql::compile(&text, &source).map_err(Failure::usage)?);
@@ -79,7 +88,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         Some(path) => Some(serve(path, &program, &control, &env, &options)?),
         None => None,
     };
-    let mut progress = Progress::new(Arc::clone(&env.clock));
+    let mut progress = Progress::new(Arc::clone(&env.clock), args.log_format);
     progress.line(&headline(&program, &options, &args));
     let growing = growing_state(&program.plan).len();
     if growing > 0 {
@@ -204,11 +213,19 @@ fn environment(args: &Args) -> Result<Environment, Failure> {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),
     };
+    let mut connectors = Connectors::default();
+    if !args.allow_root.is_empty() {
+        let roots = args
+            .allow_root
+            .iter()
+            .map(|root| resolved(root).map_err(|e| Failure::usage(format!("--allow-root {}: {e}", root.display()))));
+        connectors = connectors.within(roots.collect::<Result<_, _>>()?);
+    }
     Ok(Environment {
         disk: backstay_storage::disk::system(),
         clock: Arc::new(SystemClock::new()),
         scheduler: Arc::new(Threads),
-        connectors: Connectors::default(),
+        connectors,
         data_dir: args.data_dir.clone(),
         base_dir,
         variables,

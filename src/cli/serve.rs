@@ -7,13 +7,16 @@ use std::sync::Arc;
 use backstay_storage::disk;
 
 use super::{Failure, read_text};
+use crate::logging::{self, LogFormat};
 use crate::pipeline::SystemClock;
-use crate::server::manager::{Options, serve};
+use crate::server::manager::keys::Keys;
+use crate::server::manager::{Options, Tls, serve};
 
 /// What `serve` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Feldera's Python package works with it; see docs/service.md for the routes.
+Feldera's Python package and its command `fda` work with it; see docs/service.md for the routes, and
+docs/security.md for what is promised.
 
 Each pipeline is a process of its own, which is started again after a crash and resumes. SIGTERM or
 Ctrl-C stops them behind a checkpoint, and the next start brings back those that were running.")]
@@ -24,9 +27,27 @@ pub struct Args {
     /// Where to listen. Another address than a loopback one needs a key.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     bind: SocketAddr,
-    /// A file whose first line is the key that requests must bear.
+    /// A file of hashes of keys, one of which requests must bear; `backstay api-key` makes them.
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+    /// A certificate (PEM, with those that vouch for it): speak TLS.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// A folder below which pipelines may read and write files, beside their own and DIR/files. May be repeated.
+    #[arg(long, value_name = "DIR")]
+    allow_root: Vec<PathBuf>,
+    /// Requests a second that one address may make.
+    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    max_request_rate: u32,
+    /// Wrong keys a minute that one address may try before it is answered 429.
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    max_wrong_keys: u32,
+    /// How this process and the pipelines' write what they say.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
     /// Leave the pipelines running when this process is asked to end.
     #[arg(long)]
     leave_running: bool,
@@ -34,22 +55,35 @@ pub struct Args {
 
 /// Runs the command.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let api_key = args.api_key_file.as_ref().map(|path| read_text(path, "API key file")).transpose()?;
-    let api_key = api_key.map(|text| text.lines().next().unwrap_or_default().trim().to_owned());
-    if api_key.as_ref().is_some_and(|key| key.len() < 16) {
-        return Err(Failure::usage("--api-key-file: the key must have at least 16 characters"));
-    }
-    if api_key.is_none() && !args.bind.ip().is_loopback() {
+    logging::begin(args.log_format);
+    let keys = args.api_key_file.as_ref().map(|path| {
+        let text = read_text(path, "API key file")?;
+        Keys::parse(&text).map_err(|e| Failure::usage(format!("--api-key-file {}: {e}", path.display())))
+    });
+    let keys = keys.transpose()?;
+    if keys.is_none() && !args.bind.ip().is_loopback() {
         return Err(Failure::usage(format!(
             "--bind {}: other machines could do everything there; give --api-key-file, or bind to 127.0.0.1",
             args.bind
         )));
     }
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => Some(Tls {
+            certificate: read_text(certificate, "certificate")?.into_bytes(),
+            key: read_text(key, "private key")?.into_bytes(),
+        }),
+        _ => None,
+    };
     let failed = |e: std::io::Error| Failure::new(1, e);
     let options = Options {
         root: args.data_dir,
         bind: args.bind,
-        api_key,
+        tls,
+        keys,
+        request_rate: args.max_request_rate,
+        wrong_keys: args.max_wrong_keys,
+        allow: args.allow_root,
+        log_format: args.log_format,
         leave_running: args.leave_running,
         executable: std::env::current_exe().map_err(failed)?,
         disk: disk::system(),
@@ -62,7 +96,9 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
             let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
             let end = async move {
                 tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-                eprintln!("stopping the pipelines behind a checkpoint each; they are brought back by the next start");
+                tracing::info!(
+                    "stopping the pipelines behind a checkpoint each; they are brought back by the next start"
+                );
                 // Once more: at once.
                 tokio::spawn(async move {
                     tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }

@@ -13,6 +13,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 pub mod config;
+pub mod confined;
 mod error;
 pub(crate) mod format;
 mod http;

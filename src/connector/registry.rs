@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::config::ConnectorConfig;
+use super::confined::Confined;
 use super::input::kafka::KafkaInput;
 use super::input::postgres::PostgresInput;
 use super::input::{datagen, file, nexmark, objects, url};
@@ -15,6 +17,7 @@ use super::output::null::NullOutput;
 use super::output::objects::ObjectsOutput;
 use super::output::postgres::PostgresOutput;
 use super::output::stdout::StdoutOutput;
+use super::secrets::Secrets;
 use super::variables::resolve;
 use super::{ConnectorError, Context, Input, Output, Result};
 
@@ -43,6 +46,8 @@ type Make<T> = Arc<dyn Fn(&ConnectorConfig, Context) -> Result<Box<T>> + Send + 
 pub struct Connectors {
     inputs: BTreeMap<String, Make<dyn Input>>,
     outputs: BTreeMap<String, Make<dyn Output>>,
+    /// The folders below which files may be read and written; `None`: anywhere.
+    roots: Option<Arc<[PathBuf]>>,
 }
 
 impl Connectors {
@@ -68,9 +73,32 @@ impl Connectors {
         self
     }
 
+    /// Keeps connectors to files below these folders, which are resolved paths ([`resolved`](super::confined::resolved)).
+    #[must_use]
+    pub fn within(mut self, roots: Vec<PathBuf>) -> Self {
+        self.roots = Some(roots.into());
+        self
+    }
+
+    /// The configuration with its references resolved, and the files that the connector may use.
+    fn resolved(&self, config: &ConnectorConfig, mut ctx: Context) -> Result<(ConnectorConfig, Context, Secrets)> {
+        // The directory of secrets is whose service it is: nothing but a reference to one of them reaches it.
+        let secrets_disk = Arc::clone(&ctx.disk);
+        let confined =
+            self.roots.as_ref().map(|roots| Arc::new(Confined::new(Arc::clone(&ctx.disk), Arc::clone(roots))));
+        if let Some(disk) = &confined {
+            ctx.disk = Arc::clone(disk) as _;
+        }
+        let (config, secrets) = resolve(config, &ctx, &secrets_disk)?;
+        if let Some(disk) = confined {
+            disk.check(&ctx.name, &config).map_err(|e| secrets.hide(e))?;
+        }
+        Ok((config, ctx, secrets))
+    }
+
     /// Makes the input connector that `config` describes: as [`input()`], but for the added ones.
     pub(crate) fn input(&self, config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Input>> {
-        let (config, secrets) = resolve(config, &ctx)?;
+        let (config, ctx, secrets) = self.resolved(config, ctx)?;
         let made = match self.inputs.get(&config.transport.name) {
             Some(make) => make(&config, ctx),
             None => make_input(&config, &ctx),
@@ -80,7 +108,7 @@ impl Connectors {
 
     /// Makes the output connector that `config` describes: as [`output()`], but for the added ones.
     pub(crate) fn output(&self, config: &ConnectorConfig, ctx: Context) -> Result<Box<dyn Output>> {
-        let (config, secrets) = resolve(config, &ctx)?;
+        let (config, ctx, secrets) = self.resolved(config, ctx)?;
         let made = match self.outputs.get(&config.transport.name) {
             Some(make) => make(&config, ctx),
             None => make_output(&config, &ctx),

@@ -12,8 +12,9 @@
 //! 2. What is said of a connector with secrets has their references in their places ([`Secrets::hide`]).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use backstay_storage::disk::OpenOptions;
+use backstay_storage::disk::{Disk, OpenOptions};
 use serde_json::Value;
 
 use super::config::ConnectorConfig;
@@ -25,12 +26,16 @@ pub const SECRETS_DIR: &str = "SECRETS_DIR";
 /// The largest secret.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// A configuration with its references resolved, and the secrets among them.
+/// A configuration with its references resolved, and the secrets among them. The directory of secrets is on `secrets_disk`, other files on the context's.
 ///
 /// # Errors
 /// A variable or secret that is not there, or a `${` without its `}`.
-pub fn resolve(config: &ConnectorConfig, context: &Context) -> Result<(ConnectorConfig, Secrets)> {
-    let mut resolver = Resolver { context, secrets: Secrets::default() };
+pub fn resolve(
+    config: &ConnectorConfig,
+    context: &Context,
+    secrets_disk: &Arc<dyn Disk>,
+) -> Result<(ConnectorConfig, Secrets)> {
+    let mut resolver = Resolver { context, secrets_disk, secrets: Secrets::default() };
     let mut config = config.clone();
     resolver.value(&mut config.transport.config)?;
     if let Some(format) = &mut config.format {
@@ -41,6 +46,7 @@ pub fn resolve(config: &ConnectorConfig, context: &Context) -> Result<(Connector
 
 struct Resolver<'a> {
     context: &'a Context,
+    secrets_disk: &'a Arc<dyn Disk>,
     secrets: Secrets,
 }
 
@@ -112,7 +118,7 @@ impl Resolver<'_> {
     }
 
     fn file(&self, path: &str) -> Result<String, String> {
-        let mut text = self.read(&self.context.base_dir.join(path))?;
+        let mut text = self.read(&self.context.disk, &self.context.base_dir.join(path))?;
         if text.ends_with('\n') {
             text.pop();
             if text.ends_with('\r') {
@@ -134,13 +140,13 @@ impl Resolver<'_> {
         let Some(dir) = self.context.variables.get(SECRETS_DIR) else {
             return Err("there is no directory of secrets here".to_owned());
         };
-        self.read(&PathBuf::from(dir).join("kubernetes").join(name).join(key))
+        self.read(self.secrets_disk, &PathBuf::from(dir).join("kubernetes").join(name).join(key))
     }
 
     /// The text of a small file. What is told of it is no part of it.
-    fn read(&self, path: &Path) -> Result<String, String> {
+    fn read(&self, disk: &Arc<dyn Disk>, path: &Path) -> Result<String, String> {
         let fail = |e: backstay_storage::Error| format!("the secret cannot be read: {e}");
-        let file = self.context.disk.open(path, OpenOptions::READ).map_err(fail)?;
+        let file = disk.open(path, OpenOptions::READ).map_err(fail)?;
         let len = file.len().map_err(fail)?;
         if len > MOST_BYTES {
             return Err(format!("{} has {len} bytes; a secret has at most {MOST_BYTES}", path.display()));
@@ -155,7 +161,6 @@ impl Resolver<'_> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Arc;
 
     use arrow::datatypes::Schema;
 
@@ -169,7 +174,7 @@ mod tests {
     }
 
     fn text(text: &str, context: &Context) -> Result<String, String> {
-        let mut resolver = Resolver { context, secrets: Secrets::default() };
+        let mut resolver = Resolver { context, secrets_disk: &context.disk, secrets: Secrets::default() };
         resolver.text(text).map_err(|e| e.message)
     }
 
@@ -184,7 +189,7 @@ mod tests {
         assert!(text("${DATA_DIR").unwrap_err().contains("without its"));
         let config = r#"[{"transport": {"name": "a", "config": {"paths": ["${DATA_DIR}/b"]}}}]"#;
         let config = ConnectorConfig::parse_list("t", config).unwrap().remove(0);
-        assert_eq!(resolve(&config, &context).unwrap().0.transport.config["paths"][0], "/d/b");
+        assert_eq!(resolve(&config, &context, &context.disk).unwrap().0.transport.config["paths"][0], "/d/b");
     }
 
     #[test]

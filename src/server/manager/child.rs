@@ -25,6 +25,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::record::{Desired, Record};
+use crate::logging::{LogFormat, last_failure};
 use crate::server::runtime::Liveness;
 
 /// A log file that is larger is put aside at the next start.
@@ -33,6 +34,17 @@ const LOG_BYTES: u64 = 10 << 20;
 const REASON_BYTES: u64 = 16 << 10;
 /// How long a process may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What all processes are started with.
+#[derive(Clone, Debug)]
+pub struct Starter {
+    /// The program.
+    pub executable: PathBuf,
+    /// Folders that their files may be in, beside their own.
+    pub allow: Vec<PathBuf>,
+    /// How they write what they say.
+    pub log_format: LogFormat,
+}
 
 /// Where a pipeline's files are.
 #[derive(Clone, Debug)]
@@ -83,7 +95,7 @@ impl Place {
     }
 
     /// Starts a process over the record's program.
-    pub async fn start(&self, executable: &Path, record: &Record, config: &serde_json::Value) -> io::Result<Child> {
+    pub async fn start(&self, with: &Starter, record: &Record, config: &serde_json::Value) -> io::Result<Child> {
         tokio::fs::create_dir_all(&self.dir).await?;
         let (sql, json, socket) = (self.dir.join("program.sql"), self.dir.join("config.json"), self.socket());
         tokio::fs::write(&sql, &record.program_code).await?;
@@ -93,9 +105,13 @@ impl Place {
             tokio::fs::rename(&log, self.dir.join("log.1.txt")).await?;
         }
         let out = tokio::fs::OpenOptions::new().create(true).append(true).open(&log).await?.into_std().await;
-        let mut command = Command::new(executable);
+        let mut command = Command::new(&with.executable);
         command.arg("run").arg(&sql).arg("--config").arg(&json).arg("--data-dir").arg(self.data());
         command.arg("--name").arg(record.id.to_string()).arg("--api-socket").arg(&socket);
+        command.arg("--log-format").arg(with.log_format.name());
+        for folder in std::iter::once(&self.dir).chain(&with.allow) {
+            command.arg("--allow-root").arg(folder);
+        }
         if record.desired == Desired::Paused {
             command.arg("--paused");
         }
@@ -134,10 +150,7 @@ impl Place {
 
     /// The last thing that a process said before it failed.
     pub async fn reason(&self) -> Option<String> {
-        let text = tail(&self.log(), REASON_BYTES).await.ok()?;
-        let from = text.rfind("error: ").map(|at| text.get(..at).and_then(|t| t.rfind('\n')).map_or(0, |n| n + 1));
-        let from = from.or_else(|| text.rfind("panicked at"))?;
-        Some(text.get(from..)?.trim().to_owned())
+        last_failure(&tail(&self.log(), REASON_BYTES).await.ok()?)
     }
 }
 

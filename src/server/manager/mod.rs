@@ -8,11 +8,18 @@
 //! 1. A change is durable before it is answered, and before anything is done about it.
 //! 2. One manager a directory (the catalog's lock), one process a pipeline (its store's lock).
 //! 3. Names reach no path: a pipeline's directory is named by its id.
+//!
+//! Who may ask, and how often, is decided in `routes::guard`, by [`keys`] and [`limits`]; what a pipeline's files may be, in
+//! [`crate::connector::confined`], by the folders that [`Options::allow`] names.
 
 pub mod catalog;
 pub mod child;
 pub mod config;
+pub mod keys;
+pub mod limits;
+mod listen;
 pub mod managed;
+pub mod mask;
 pub mod program;
 pub mod record;
 mod routes;
@@ -30,15 +37,21 @@ use backstay_storage::disk::Disk;
 use uuid::Uuid;
 
 use catalog::Catalog;
-use child::Place;
+use child::{Place, Starter};
+use keys::Keys;
+use limits::Limit;
 use managed::Managed;
 use record::Record;
 
+use crate::logging::LogFormat;
 use crate::pipeline::Clock;
 use crate::server::error::{ApiError, Result};
 
 /// The version that clients are told: that of Feldera whose API this is.
 pub const PLATFORM_VERSION: &str = "0.349.0";
+
+/// The folder below the service's for files that pipelines share.
+pub const SHARED: &str = "files";
 
 /// What the kernel allows a Unix socket's path, without the byte that ends it.
 const SOCKET_PATH_BYTES: usize = 107;
@@ -50,8 +63,18 @@ pub struct Options {
     pub root: PathBuf,
     /// Where it listens.
     pub bind: SocketAddr,
-    /// The key that every request must bear; `None`: anybody who reaches it may do everything.
-    pub api_key: Option<String>,
+    /// What it listens with: a certificate and its key, or nothing of the kind.
+    pub tls: Option<Tls>,
+    /// Of the keys one of which every request must bear; `None`: anybody who reaches it may do everything.
+    pub keys: Option<Keys>,
+    /// Requests a second that one address may make.
+    pub request_rate: u32,
+    /// Wrong keys a minute that one address may try.
+    pub wrong_keys: u32,
+    /// Folders below which pipelines may read and write files, beside their own and [`SHARED`].
+    pub allow: Vec<PathBuf>,
+    /// How processes write what they say.
+    pub log_format: LogFormat,
     /// Whether pipelines run on when it is asked to end.
     pub leave_running: bool,
     /// The program that runs a pipeline: this one.
@@ -62,16 +85,35 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
 }
 
+/// A certificate and its private key, PEM.
+#[derive(Clone)]
+pub struct Tls {
+    /// The certificate, and those that vouch for it.
+    pub certificate: Vec<u8>,
+    /// Its key.
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
 /// The manager's state.
 #[derive(Debug)]
 pub struct Manager {
     root: PathBuf,
-    executable: PathBuf,
-    api_key: Option<String>,
+    starter: Starter,
+    keys: Option<Keys>,
+    requests: Limit,
+    wrong_keys: Limit,
     clock: Arc<dyn Clock>,
     catalog: Mutex<Catalog>,
     pipelines: Mutex<BTreeMap<Uuid, Arc<Managed>>>,
     ending: AtomicBool,
+    /// The catalog took the last change.
+    writes: AtomicBool,
 }
 
 /// Serves until `end` is ready; then brings the pipelines to a stop that leaves what is wanted of them as it is.
@@ -87,27 +129,46 @@ pub async fn serve(options: Options, end: impl Future<Output = ()> + Send + 'sta
             root.display(),
             socket.as_os_str().len()
         );
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, message));
+        return Err(wrong(message));
     }
-    tokio::fs::create_dir_all(&root).await?;
+    let tls = listen::certified(options.tls).await?;
+    tokio::fs::create_dir_all(root.join(SHARED)).await?;
+    let mut allow = vec![root.join(SHARED)];
+    for folder in &options.allow {
+        let known = tokio::fs::canonicalize(folder).await;
+        allow.push(known.map_err(|e| wrong(format!("--allow-root {}: {e}", folder.display())))?);
+    }
     let catalog = Catalog::open(Arc::clone(&options.disk), &root.join("catalog"), Uuid::new_v4());
     let manager = Arc::new(Manager {
         catalog: Mutex::new(catalog.map_err(std::io::Error::other)?),
         root,
-        executable: options.executable,
-        api_key: options.api_key,
+        starter: Starter { executable: options.executable, allow, log_format: options.log_format },
+        keys: options.keys,
+        requests: Limit::new(
+            Arc::clone(&options.clock),
+            f64::from(options.request_rate),
+            f64::from(options.request_rate),
+        ),
+        wrong_keys: Limit::new(
+            Arc::clone(&options.clock),
+            f64::from(options.wrong_keys) / 60.0,
+            f64::from(options.wrong_keys),
+        ),
         clock: options.clock,
         pipelines: Mutex::default(),
         ending: AtomicBool::new(false),
+        writes: AtomicBool::new(true),
     });
     let records: Vec<Record> = manager.catalog().records().cloned().collect();
     for record in records {
         manager.manage(record);
     }
-    let listener = tokio::net::TcpListener::bind(options.bind).await?;
-    eprintln!("serving at http://{}, data in {}", listener.local_addr()?, manager.root.display());
+    let listener = std::net::TcpListener::bind(options.bind)?;
+    listener.set_nonblocking(true)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    tracing::info!("serving at {scheme}://{}, data in {}", listener.local_addr()?, manager.root.display());
     let router = routes::router(Arc::clone(&manager));
-    let served = tokio::spawn(async move { axum::serve(listener, router).await });
+    let served = tokio::spawn(listen::serve(listener, tls, router));
     tokio::select! {
         () = end => {}
         ended = served => return ended.map_err(std::io::Error::other)?,
@@ -116,6 +177,11 @@ pub async fn serve(options: Options, end: impl Future<Output = ()> + Send + 'sta
         manager.stop_all().await;
     }
     Ok(())
+}
+
+/// What the command line says cannot be.
+fn wrong(message: String) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidInput, message)
 }
 
 /// An RFC 3339 time.
@@ -130,6 +196,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Manager {
     fn catalog(&self) -> MutexGuard<'_, Catalog> {
         lock(&self.catalog)
+    }
+
+    /// Whether a key is needed to ask anything.
+    fn needs_key(&self) -> bool {
+        self.keys.is_some()
+    }
+
+    /// Whether these bytes are a key. Takes a time that tells nothing of the keys.
+    fn is_key(&self, given: &[u8]) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.has(given))
+    }
+
+    /// Whether changes can be kept, and pipelines started.
+    fn is_ready(&self) -> bool {
+        self.writes.load(Ordering::Acquire) && !self.is_ending()
+    }
+
+    /// Runs a durable write where it may block.
+    fn durably(&self, write: impl FnOnce() -> backstay_storage::Result<()>) -> Result<()> {
+        let written = tokio::task::block_in_place(write);
+        self.writes.store(written.is_ok(), Ordering::Release);
+        written.map_err(|e| ApiError::internal(format!("the catalog cannot be written: {e}")))
     }
 
     /// Whether pipelines are being brought to a stop because the manager ends.
@@ -166,7 +254,7 @@ impl Manager {
         if catalog.named(&record.name).is_some() {
             return Err(taken(&record.name));
         }
-        durably(|| catalog.put(&record))?;
+        self.durably(|| catalog.put(&record))?;
         Ok(self.manage(record))
     }
 
@@ -189,7 +277,7 @@ impl Manager {
             return Err(taken(&record.name));
         }
         if record != old {
-            durably(|| catalog.put(&record))?;
+            self.durably(|| catalog.put(&record))?;
             managed.replace(record.clone());
         }
         Ok(record)
@@ -199,7 +287,7 @@ impl Manager {
     fn forget(&self, managed: &Managed) -> Result<()> {
         let id = managed.record().id;
         let mut catalog = self.catalog();
-        durably(|| catalog.remove(id))?;
+        self.durably(|| catalog.remove(id))?;
         lock(&self.pipelines).remove(&id);
         managed.delete();
         Ok(())
@@ -221,11 +309,6 @@ impl Manager {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-}
-
-/// Runs a durable write where it may block.
-fn durably(write: impl FnOnce() -> backstay_storage::Result<()>) -> Result<()> {
-    tokio::task::block_in_place(write).map_err(|e| ApiError::internal(format!("the catalog cannot be written: {e}")))
 }
 
 fn taken(name: &str) -> ApiError {

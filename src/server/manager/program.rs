@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, IntervalUnit, SchemaRef};
 use serde_json::{Map, Value, json};
 
+use super::mask::mask;
 use crate::connector::config::ConnectorConfig;
 use crate::sql::{self, Program, SqlErrors};
 
@@ -177,6 +178,7 @@ fn connectors(relation: &str, configs: &[ConnectorConfig], all: &mut Map<String,
             object.remove("name");
             object.insert("stream".into(), json!(relation));
         }
+        mask(&mut value);
         all.insert(format!("{relation}.{}", config.name), value);
     }
 }

@@ -71,7 +71,7 @@ impl Supervisor {
         let record = self.managed.record();
         self.managed.show("Provisioning", "Provisioning");
         let started = match super::config::for_process(&record.runtime_config) {
-            Ok(config) => self.managed.place.start(&self.manager.executable, &record, &config).await,
+            Ok(config) => self.managed.place.start(&self.manager.starter, &record, &config).await,
             Err(message) => Err(std::io::Error::other(message)),
         };
         match started {
@@ -145,15 +145,12 @@ impl Supervisor {
         let wait = FIRST_WAIT * 2_u32.pow(self.failures - 1);
         self.start_at = self.manager.clock.elapsed() + wait;
         self.managed.show("Unavailable", "Provisioning");
-        eprintln!(
-            "pipeline {}: its process ended ({}); again in {wait:?}: {message}",
-            self.managed.name(),
-            ending.words
-        );
+        let (name, words) = (self.managed.name(), &ending.words);
+        tracing::warn!(pipeline = name, "its process ended ({words}); again in {wait:?}: {message}");
     }
 
     fn give_up(&mut self, error: DeploymentError) {
-        eprintln!("pipeline {}: stopped: {}", self.managed.name(), error.message);
+        tracing::error!(pipeline = self.managed.name(), "given up: {}", error.message);
         self.failures = 0;
         self.start_at = Duration::ZERO;
         self.managed.show("Stopped", "Stopped");
@@ -164,7 +161,7 @@ impl Supervisor {
             record.error = Some(error);
         });
         if let Err(error) = change {
-            eprintln!("pipeline {}: its failure cannot be kept: {error}", self.managed.name());
+            tracing::error!(pipeline = self.managed.name(), "its failure cannot be kept: {error}");
         }
     }
 }

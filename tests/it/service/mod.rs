@@ -7,4 +7,5 @@ mod egress;
 mod kills;
 mod openapi;
 mod push;
+mod security;
 pub mod server;

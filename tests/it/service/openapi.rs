@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::security::key_file;
 use super::server::{Answer, Service};
 use crate::process::repository;
 
@@ -18,6 +19,7 @@ struct Operation {
     /// The schema of a JSON body.
     body: Option<Value>,
     has_body: bool,
+    is_open: bool,
 }
 
 fn operations(document: &Value) -> Vec<Operation> {
@@ -35,6 +37,7 @@ fn operations(document: &Value) -> Vec<Operation> {
                 parameters: operation["parameters"].as_array().cloned().unwrap_or_default(),
                 body,
                 has_body: operation["requestBody"].is_object(),
+                is_open: operation["security"] == json!([{}]),
             });
         }
     }
@@ -130,6 +133,10 @@ fn the_document_and_the_routes_are_the_same() {
     for word in table.flat_map(|line| line.split(" | ").next().unwrap().split('`')) {
         let path = word.trim_start_matches(|c: char| c.is_ascii_uppercase() && !word.starts_with("P/") || c == ' ');
         let path = path.split(['?', ' ']).next().unwrap();
+        if path == "/openapi.json" {
+            // The document itself.
+            continue;
+        }
         if let Some(rest) = path.strip_prefix('/').filter(|rest| rest.contains(|c: char| c.is_ascii_alphabetic())) {
             let ends = |known: &str| {
                 known
@@ -210,4 +217,33 @@ fn bad_requests_of_every_kind_are_refused_by_every_route() {
     assert!(names > 200 && types >= 10 && bodies > 30, "{names} names, {types} parameters, {bodies} bodies");
     assert_eq!(service.value("p", "SELECT c FROM v"), Some(json!(10)), "the pipeline goes on");
     service.turn("p", "stop?force=true", "Stopped");
+}
+
+#[test]
+fn every_route_asks_for_the_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("keys");
+    key_file(&file);
+    let more = ["--api-key-file", file.to_str().unwrap(), "--max-wrong-keys", "100000"];
+    let service = Service::start_with(&dir.path().join("d"), &more);
+    let document = service.get("/openapi.json").json();
+    let mut open = Vec::new();
+    for operation in operations(&document) {
+        let case = format!("{} {}", operation.method, operation.path);
+        if operation.is_open {
+            assert_eq!(service.send(&operation.method, &operation.good(), &[], "").status, 200, "{case}");
+            open.push(case);
+            continue;
+        }
+        for key in ["", "Bearer ", "Bearer wrong", "Basic YTpi", "a-key-of-sixteen-letters"] {
+            let headers = [("authorization", key)];
+            let headers = if key.is_empty() { &headers[..0] } else { &headers[..] };
+            refused(
+                &service.send(&operation.method, &operation.good(), headers, ""),
+                &[401],
+                &format!("{case} {key:?}"),
+            );
+        }
+    }
+    assert_eq!(open, ["GET /healthz", "GET /readyz"]);
 }

@@ -47,7 +47,12 @@ impl Service {
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         lines.read_line(&mut line).unwrap();
-        let address = line.strip_prefix("serving at http://").and_then(|rest| rest.split(',').next());
+        // As text, or within JSON.
+        let at = line
+            .find("serving at ")
+            .and_then(|at| line[at..].strip_prefix("serving at "))
+            .and_then(|rest| rest.split_once("://"));
+        let address = at.and_then(|(_, rest)| rest.split(',').next());
         let address = address.unwrap_or_else(|| panic!("it did not start: {line}")).to_owned();
         // What it says later must not fill the pipe.
         std::thread::spawn(move || lines.lines().for_each(drop));
@@ -57,6 +62,11 @@ impl Service {
     /// Where it listens.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The manager's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// One request over a connection of its own.

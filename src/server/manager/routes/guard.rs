@@ -1,15 +1,19 @@
 //! Who may ask.
 //!
-//! - With a key, every request of the API bears it: `Authorization: Bearer <key>`. Compared in constant time.
+//! - No address makes more requests than the configured rate ([`limits`](super::super::limits)); 429 tells when to come again.
+//! - With keys, every request of the API bears one: `Authorization: Bearer <key>`. An address that tries too many wrong ones is answered 429, whatever it
+//!   sends, until some time has passed.
 //! - Without one, the service listens at loopback only (the command line sees to it), and every local user may do everything. Web
 //!   pages of other sites must not: a request whose `Origin` is not the service itself is refused, and so is one
 //!   whose `Host` is a name that is not local (a page may have its own name resolve to 127.0.0.1).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{
+    AUTHORIZATION, HOST, HeaderName, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -17,25 +21,52 @@ use axum::response::{IntoResponse, Response};
 use super::super::Manager;
 use crate::server::error::ApiError;
 
-pub(super) async fn authorize(State(manager): State<Arc<Manager>>, request: Request, next: Next) -> Response {
-    if let Some(key) = &manager.api_key {
-        let given = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok());
-        let given = given.and_then(|v| v.strip_prefix("Bearer ").or_else(|| v.strip_prefix("bearer ")));
-        if !given.is_some_and(|given| is_same(given.trim().as_bytes(), key.as_bytes())) {
-            let message = "a key is needed here: send \"Authorization: Bearer <key>\"";
-            return ApiError::new(StatusCode::UNAUTHORIZED, "Unauthorized", message).into_response();
-        }
+/// Lets a request pass if its address has not made too many.
+pub(super) async fn limit(State(manager): State<Arc<Manager>>, request: Request, next: Next) -> Response {
+    match manager.requests.take(address(&request)) {
+        true => next.run(request).await,
+        false => too_many("RequestRateExceeded", "this address makes too many requests", 1),
     }
-    next.run(request).await
 }
 
-/// Whether two keys are the same, in a time that tells nothing but their lengths.
-fn is_same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+/// Lets a request pass if it bears a key, or none is needed.
+pub(super) async fn authorize(State(manager): State<Arc<Manager>>, request: Request, next: Next) -> Response {
+    if !manager.needs_key() {
+        return next.run(request).await;
+    }
+    let from = address(&request);
+    // Before the key is looked at: who has tried too many must not go on trying.
+    if !manager.wrong_keys.has(from) {
+        return too_many("TooManyWrongKeys", "too many wrong keys have come from this address", 60);
+    }
+    let given = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let key = given.and_then(|v| v.strip_prefix("Bearer ").or_else(|| v.strip_prefix("bearer ")));
+    if key.is_some_and(|key| manager.is_key(key.trim().as_bytes())) {
+        return next.run(request).await;
+    }
+    // A page's first request has none; that is no attempt.
+    if given.is_some() {
+        manager.wrong_keys.take(from);
+        tracing::warn!(address = %from, "a wrong key was given");
+    }
+    let message = "a key is needed here: send \"Authorization: Bearer <key>\"";
+    let error = ApiError::new(StatusCode::UNAUTHORIZED, "Unauthorized", message);
+    ([(WWW_AUTHENTICATE, "Bearer")], error).into_response()
+}
+
+/// Where a request comes from.
+fn address(request: &Request) -> IpAddr {
+    let from = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    from.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(from)| from.ip())
+}
+
+fn too_many(code: &'static str, message: &str, seconds: u32) -> Response {
+    let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, code, format!("{message}: wait and try again"));
+    ([(RETRY_AFTER, seconds.to_string())], error).into_response()
 }
 
 pub(super) async fn same_origin(State(manager): State<Arc<Manager>>, request: Request, next: Next) -> Response {
-    if !is_welcome(request.headers(), manager.api_key.is_some()) {
+    if !is_welcome(request.headers(), manager.needs_key()) {
         let message = "requests of other sites' pages are refused; without an API key the service is asked by a local address only";
         return ApiError::new(StatusCode::FORBIDDEN, "ForeignOrigin", message).into_response();
     }
@@ -89,11 +120,5 @@ mod tests {
         assert!(!is_welcome(&headers(&[("host", "localhost:8080"), ("origin", "null")]), true));
         assert!(!is_welcome(&headers(&[("host", "box.lan:8080")]), false));
         assert!(is_welcome(&headers(&[("host", "box.lan:8080")]), true));
-    }
-
-    #[test]
-    fn keys() {
-        assert!(is_same(b"abc", b"abc"));
-        assert!(!is_same(b"abc", b"abd") && !is_same(b"abc", b"ab"));
     }
 }

@@ -185,7 +185,7 @@ pub(super) async fn clear(
     if managed.set_clearing(true) {
         tokio::spawn(async move {
             if let Err(error) = managed.place.clear().await {
-                eprintln!("pipeline {}: its storage cannot be cleared: {error}", managed.name());
+                tracing::error!(pipeline = managed.name(), "its storage cannot be cleared: {error}");
             }
             managed.set_clearing(false);
         });

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::super::program::Compiled;
 use super::super::{Manager, PLATFORM_VERSION, timestamp};
 use super::Json;
-use crate::server::error::ApiError;
+use crate::server::error::{ApiError, Result};
 
 /// What clients ask first
 // The edition is the one of Feldera's whose features these are; clients refuse them in the other.
@@ -67,6 +67,15 @@ pub(super) async fn demos() -> Body<Value> {
 )]
 pub(super) async fn authentication() -> Body<Value> {
     Body(json!("NoAuth"))
+}
+
+/// Whether changes can be kept and pipelines started
+#[utoipa::path(get, path = "/readyz", tag = "service", security(()), responses((status = 200, body = Object)))]
+pub(super) async fn readyz(State(manager): State<Arc<Manager>>) -> Result<Body<Value>> {
+    match manager.is_ready() {
+        true => Ok(Body(json!({ "status": "ready" }))),
+        false => Err(ApiError::unavailable("NotReady", "the service is ending, or its catalog cannot be written")),
+    }
 }
 
 /// Whether the service is there

@@ -83,7 +83,7 @@ pub(super) fn router(manager: Arc<Manager>) -> Router {
         .routes(routes!(live::turn_output))
         .layer(middleware::from_fn_with_state(Arc::clone(&manager), guard::authorize));
     // Who asks for these needs no key.
-    let open = OpenApiRouter::new().routes(routes!(meta::healthz));
+    let open = OpenApiRouter::new().routes(routes!(meta::healthz)).routes(routes!(meta::readyz));
     let (router, document) = api.merge(open).split_for_parts();
     let document = Body(openapi::complete(document));
     router
@@ -91,6 +91,7 @@ pub(super) fn router(manager: Arc<Manager>) -> Router {
         .fallback(meta::unknown_route)
         .method_not_allowed_fallback(meta::wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&manager), guard::same_origin))
+        .layer(middleware::from_fn_with_state(Arc::clone(&manager), guard::limit))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(manager)
 }

@@ -110,3 +110,18 @@ pub(super) async fn endpoint_stats(manager: &Manager, of: &Connector, is_input: 
         None => Err(ApiError::unavailable("PipelineInteractionNotReady", "the pipeline has no figures yet: try again")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_key_is_not_passed_on() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer key"));
+        headers.insert(header::COOKIE, HeaderValue::from_static("a=b"));
+        headers.insert("idempotency-key", HeaderValue::from_static("7"));
+        let passed = passable(headers);
+        assert_eq!(passed.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["idempotency-key"]);
+    }
+}
