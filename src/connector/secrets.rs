@@ -91,6 +91,10 @@ impl Input for Guarded<dyn Input> {
     fn replay(&self, descriptor: &Descriptor) -> Result<Vec<Chunk>> {
         self.said(self.inner.replay(descriptor))
     }
+
+    fn kept(&self, position: &Position) {
+        self.inner.kept(position);
+    }
 }
 
 impl InputReader for Guarded<dyn InputReader> {

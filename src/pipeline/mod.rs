@@ -44,6 +44,7 @@ pub mod schedule;
 pub mod state;
 pub mod status;
 pub mod taken;
+pub mod timed;
 
 pub use clock::{Clock, SystemClock};
 pub use config::PipelineConfig;

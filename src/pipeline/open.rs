@@ -37,6 +37,7 @@ use crate::pipeline::push::{CONNECTOR, Pushes};
 use crate::pipeline::replay::last_step as last_logged_step;
 use crate::pipeline::state::{OutputState, PipelineState, RelationState, Semantics, spine_name};
 use crate::pipeline::status::{Control, Phase};
+use crate::pipeline::timed::Timed;
 use crate::sabotage::{Check, checked};
 use crate::sql::Program;
 pub(super) use connectors::check_places;
@@ -66,7 +67,7 @@ impl Pipeline {
         let config = &options.config;
         let name = options.name.as_ref().unwrap_or(&options.default_name);
         let inputs = make_inputs(program, name, env)?;
-        let outputs = make_outputs(program, name, env)?;
+        let outputs = timed(make_outputs(program, name, env)?, env, control);
         check_levels(config.fault_tolerance.model, &inputs)?;
         check_bounds(config, &inputs)?;
         let after = predecessors(&program.inputs()).map_err(misconfigured)?;
@@ -252,6 +253,15 @@ fn stands_at(name: &str, sink: &SinkPosition, replayed: bool, step: u64, last_st
         )));
     }
     Ok(sink.clone())
+}
+
+/// Lets the control tell how long sinks take.
+fn timed(outputs: Vec<MadeOutput>, env: &Environment, control: &Control) -> Vec<MadeOutput> {
+    let timed = |made: MadeOutput| MadeOutput {
+        output: Timed::over(made.output, Arc::clone(&env.clock), control.time_sink(&made.name)),
+        ..made
+    };
+    outputs.into_iter().map(timed).collect()
 }
 
 fn open_store(options: &Options, env: &Environment) -> Result<Option<Arc<Store>>> {

@@ -11,6 +11,7 @@ use crate::pipeline::feed::Feed;
 use crate::pipeline::histogram::Histogram;
 use crate::pipeline::push::Pushes;
 use crate::pipeline::query::Asked;
+use crate::pipeline::timed::{self, SinkTimes};
 
 /// What a pipeline is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,9 +148,24 @@ pub struct Control {
     has_listeners: AtomicBool,
     feed: Mutex<Option<Arc<Feed>>>,
     failure: Mutex<Option<(u8, String)>>,
+    sinks: Mutex<Vec<(Arc<str>, timed::Shared)>>,
 }
 
 impl Control {
+    /// How long each sink took so far, by its output's name.
+    pub fn sink_times(&self) -> Vec<(Arc<str>, SinkTimes)> {
+        let sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = |times: &timed::Shared| *times.lock().unwrap_or_else(PoisonError::into_inner);
+        sinks.iter().map(|(name, shared)| (Arc::clone(name), times(shared))).collect()
+    }
+
+    /// Where the times of an output's sink are to be counted.
+    pub(crate) fn time_sink(&self, name: &str) -> timed::Shared {
+        let shared = timed::Shared::default();
+        self.sinks.lock().unwrap_or_else(PoisonError::into_inner).push((name.into(), Arc::clone(&shared)));
+        shared
+    }
+
     /// Where rows can be pushed, once the pipeline is running.
     pub fn pushes(&self) -> Option<Arc<Pushes>> {
         self.pushes.lock().unwrap_or_else(PoisonError::into_inner).clone()

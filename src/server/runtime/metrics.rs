@@ -60,24 +60,40 @@ impl Text {
     fn each<'a>(&mut self, name: &str, kind: &str, help: &str, values: impl Iterator<Item = (&'a str, u64)>) {
         self.family(name, kind, help);
         for (endpoint, value) in values {
-            let relation = stream(endpoint);
-            let connector = endpoint.get(relation.len() + 1..).unwrap_or_default();
-            self.sample(name, &[("relation", relation), ("connector", connector)], value);
+            self.sample(name, &labels(endpoint), value);
         }
     }
 
     fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         self.family(name, "histogram", help);
+        self.buckets(name, &[], histogram);
+    }
+
+    /// A family with a histogram for each endpoint.
+    fn histograms<'a>(&mut self, name: &str, help: &str, of: impl Iterator<Item = (&'a str, &'a Histogram)>) {
+        self.family(name, "histogram", help);
+        for (endpoint, histogram) in of {
+            self.buckets(name, &labels(endpoint), histogram);
+        }
+    }
+
+    fn buckets(&mut self, name: &str, labels: &[(&str, &str)], histogram: &Histogram) {
         let bucket = format!("{name}_bucket");
         let mut sum = 0;
         for (bound, count) in BOUNDS_US.iter().zip(&histogram.buckets) {
             sum += count;
-            self.sample(&bucket, &[("le", &seconds(*bound))], sum);
+            self.sample(&bucket, &[labels, &[("le", &seconds(*bound))]].concat(), sum);
         }
-        self.sample(&bucket, &[("le", "+Inf")], histogram.count());
-        self.sample(&format!("{name}_sum"), &[], seconds(histogram.sum_us));
-        self.sample(&format!("{name}_count"), &[], histogram.count());
+        self.sample(&bucket, &[labels, &[("le", "+Inf")]].concat(), histogram.count());
+        self.sample(&format!("{name}_sum"), labels, seconds(histogram.sum_us));
+        self.sample(&format!("{name}_count"), labels, histogram.count());
     }
+}
+
+/// The labels of an endpoint.
+fn labels(endpoint: &str) -> [(&str, &str); 2] {
+    let relation = stream(endpoint);
+    [("relation", relation), ("connector", endpoint.get(relation.len() + 1..).unwrap_or_default())]
 }
 
 fn seconds(us: u64) -> String {
@@ -155,6 +171,17 @@ fn render(served: &Served, pipeline: String, now: &Snapshot) -> String {
         "commit_wait_seconds",
         "Time that a step then waited for its record to be durable.",
         &now.commit_time,
+    );
+    let sinks = served.control.sink_times();
+    text.histograms(
+        "output_delivery_seconds",
+        "Time that the sink took for a step's changes, in this process.",
+        sinks.iter().map(|(name, times)| (&**name, &times.delivery)),
+    );
+    text.histograms(
+        "output_sync_seconds",
+        "Time that the sink took to make durable what it has, in this process.",
+        sinks.iter().map(|(name, times)| (&**name, &times.sync)),
     );
     text.histogram(
         "checkpoint_duration_seconds",
