@@ -53,6 +53,15 @@ pub struct Args {
     leave_running: bool,
 }
 
+/// Lets the process have as many files and connections open as the system allows it at all: each request that is passed on takes two.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!("the number of open files stays limited to {:?}: {e}", limit.current);
+    }
+}
+
 /// Runs the command.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     logging::begin(args.log_format);
@@ -89,6 +98,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         disk: disk::system(),
         clock: Arc::new(SystemClock::new()),
     };
+    allow_many_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     runtime
         .block_on(async {

@@ -5,6 +5,7 @@ mod cli;
 mod clients;
 mod egress;
 mod kills;
+mod load;
 mod metrics;
 mod openapi;
 mod push;
