@@ -1,4 +1,4 @@
-//! The command line: one file a command; those that ask a service are in [`remote`].
+//! The command line: one file a command; those that ask a service are in `remote`.
 //!
 //! Exit codes: 0 done; 1 the pipeline failed; 2 wrong usage, configuration or SQL; 3 damage, or a replay that differs; 4 the directory is
 //! in use; 5 no space left; 130 a second signal.

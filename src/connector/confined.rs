@@ -3,7 +3,7 @@
 //! Invariant: every path that a connector gives to its disk is resolved first, symbolic links and `..` included, and refused where it does not end
 //! up below a root. What is opened is the resolved path.
 //!
-//! Limits: settings that name files for a library of another's are known by their keys ([`names_a_file`]). A store of objects at a `file:` URL is checked at its
+//! Limits: settings that name files for a library of another's are known by their keys (`names_a_file`). A store of objects at a `file:` URL is checked at its
 //! folder: links below that are followed. Whoever may change links below a root may change them between the check and the opening.
 
 use std::ffi::OsStr;

@@ -2,7 +2,7 @@
 //!
 //! Each address has a bucket that fills at a steady rate up to a bound, and from which every request takes one.
 //!
-//! Invariant: memory is bounded. Beyond [`ADDRESSES`] known addresses those that have been quiet are forgotten, and if there are none, all are.
+//! Invariant: memory is bounded. Beyond `ADDRESSES` known addresses those that have been quiet are forgotten, and if there are none, all are.
 //! Limits: clients behind one proxy or network address share a bucket; one that has many addresses has many.
 
 use std::collections::BTreeMap;
