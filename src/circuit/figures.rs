@@ -56,7 +56,7 @@ impl NodeFigures {
     pub(super) fn add_state(&mut self, spines: &[&mut Spine]) {
         for spine in spines {
             let stats = spine.stats();
-            self.state_rows += stats.memtable_rows + stats.run_rows;
+            self.state_rows += stats.memtable_rows + stats.frozen_rows + stats.run_rows;
             self.state_bytes += stats.memtable_bytes + stats.frozen_bytes + stats.run_bytes;
         }
     }

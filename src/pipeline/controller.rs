@@ -142,6 +142,8 @@ pub(crate) struct Pipeline {
     pub(super) waiting_since: Option<Duration>,
     /// When this process made a new step last.
     pub(super) last_step_at: Option<Duration>,
+    /// When the state's size was looked at last.
+    pub(super) measured_at: Option<Duration>,
 }
 
 /// Runs a pipeline until it is asked to stop, fails, or (with `until_end`) has nothing more to do.
@@ -267,6 +269,7 @@ impl Pipeline {
             self.poll_checkpoint()?;
             self.pump()?;
             self.answer_queries()?;
+            self.measure()?;
             // What is pushed while nothing else happens is written; and a store that has failed under it ends the pipeline (invariant 6).
             if let Some(store) = &self.store {
                 store.log().submit()?;
@@ -554,7 +557,7 @@ impl Pipeline {
     }
 
     /// What the operators have done since the pipeline began. `state` has what they had done when it was opened.
-    fn operators(&mut self) -> Result<Vec<OperatorState>> {
+    pub(super) fn operators(&mut self) -> Result<Vec<OperatorState>> {
         let figures = self.runtime.figures()?;
         Ok(OperatorState::of(&self.program.plan, &figures, &self.state.operators))
     }

@@ -16,6 +16,7 @@ use crate::connector::{ConnectorError, Input, Position};
 use crate::pipeline::batch::{self, Batch, Buffer, replayed};
 use crate::pipeline::error::{PipelineError, Result};
 use crate::pipeline::hash::RowHasher;
+use crate::pipeline::measure::InputPlace;
 use crate::pipeline::push::Pushes;
 use crate::pipeline::record::InputBatch;
 use crate::pipeline::schedule::Scheduler;
@@ -325,6 +326,13 @@ impl InputEndpoint {
             transport_errors: read.errors,
             trouble: self.trouble(),
         }
+    }
+
+    /// Its name and how far it has been taken, with at most `partitions` of its partitions.
+    pub fn place(&self, partitions: usize) -> (Arc<str>, InputPlace) {
+        let all = &self.state.position.partitions;
+        let last = all.iter().skip(all.len().saturating_sub(partitions)).cloned().collect();
+        (Arc::clone(&self.label), InputPlace { partitions: all.len(), last })
     }
 
     fn advance(&mut self, descriptor: &crate::connector::Descriptor, rows: u64, errors: u64, step: u64) {

@@ -29,6 +29,7 @@ pub mod feed;
 mod hash;
 pub mod histogram;
 pub mod input;
+pub mod measure;
 mod open;
 mod orchestration;
 pub mod output;

@@ -227,6 +227,7 @@ impl Pipeline {
             semantics_outdated,
             waiting_since: None,
             last_step_at: None,
+            measured_at: None,
         };
         if (new_sinks || fresh || copy) && pipeline.store.is_some() {
             pipeline.checkpoint_now(log_from)?;

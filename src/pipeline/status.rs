@@ -9,6 +9,7 @@ use crossbeam::channel::{self, Receiver, Sender};
 use crate::pipeline::error::PipelineError;
 use crate::pipeline::feed::Feed;
 use crate::pipeline::histogram::Histogram;
+use crate::pipeline::measure::Measured;
 use crate::pipeline::push::Pushes;
 use crate::pipeline::query::Asked;
 use crate::pipeline::timed::{self, SinkTimes};
@@ -74,6 +75,8 @@ pub struct Snapshot {
     pub commit_time: Histogram,
     /// How long checkpoints took, from the freeze to the commit.
     pub checkpoint_time: Histogram,
+    /// What is looked at now and then only; none before the first look, which comes when it is running.
+    pub measured: Option<Arc<Measured>>,
     /// The inputs, in the program's order.
     pub inputs: Vec<InputFigures>,
     /// The outputs, in the program's order.
@@ -142,6 +145,7 @@ pub struct Control {
     checkpoints_asked: AtomicU64,
     connector_requests: Mutex<Vec<(String, bool)>>,
     asking: Mutex<Vec<Sender<Asked>>>,
+    looking: Mutex<Vec<Sender<Arc<Measured>>>>,
     snapshot: Mutex<Snapshot>,
     notices: Mutex<Vec<Notice>>,
     pushes: Mutex<Option<Arc<Pushes>>>,
@@ -264,6 +268,18 @@ impl Control {
     /// Those that wait for the state.
     pub(crate) fn take_asking(&self) -> Vec<Sender<Asked>> {
         std::mem::take(&mut self.asking.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks for the operators' figures of now. They come as the state for queries does, but nothing is frozen for them.
+    pub fn look(&self) -> Receiver<Arc<Measured>> {
+        let (sender, answer) = channel::bounded(1);
+        self.looking.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        answer
+    }
+
+    /// Those that wait for figures.
+    pub(crate) fn take_looking(&self) -> Vec<Sender<Arc<Measured>>> {
+        std::mem::take(&mut self.looking.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn take_checkpoint_request(&self) -> bool {

@@ -11,6 +11,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_
 use axum::extract::{FromRequestParts, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use crossbeam::channel::Receiver;
 use serde_json::{Value, json};
 
 use super::wire::{Query as Asked, QueryFormat as Wanted};
@@ -123,19 +124,23 @@ async fn run(served: Arc<Served>, asked: Asked) -> Result<Rendered> {
     work.await.map_err(|e| ApiError::internal(format!("the query's thread failed: {e}")))?
 }
 
-/// The state after the step that is under way.
-pub(super) fn ask(served: &Served) -> Result<LiveState> {
-    served.control.ask().recv_timeout(ASK_PATIENCE).map_err(|_| {
+/// What the controller answers between two steps.
+fn wait<T>(answer: &Receiver<T>) -> Result<T> {
+    answer.recv_timeout(ASK_PATIENCE).map_err(|_| {
         ApiError::unavailable("PipelineInteractionNotReady", "the pipeline is not ready to be asked yet: try again")
     })
 }
 
+/// The state after the step that is under way.
+pub(super) fn ask(served: &Served) -> Result<LiveState> {
+    wait(&served.control.ask())
+}
+
 /// `GET /circuit`: the operators, with what they have done and keep.
 pub(super) async fn circuit(State(served): State<Arc<Served>>) -> Result<Json<Value>> {
-    let work = tokio::task::spawn_blocking(move || ask(&served));
-    let asked = work.await.map_err(|e| ApiError::internal(format!("the thread that asks failed: {e}")))??;
-    let state = asked.state();
-    Ok(Json(json!({ "step": state.step, "operators": state.operators })))
+    let work = tokio::task::spawn_blocking(move || wait(&served.control.look()));
+    let now = work.await.map_err(|e| ApiError::internal(format!("the thread that asks failed: {e}")))??;
+    Ok(Json(json!({ "step": now.step, "operators": now.operators })))
 }
 
 fn answer(served: &Served, sql: &str, format: Format) -> Result<Rendered> {

@@ -29,6 +29,7 @@ fn shape(served: &Served, now: &Snapshot) -> Value {
         let age = served.clock.elapsed().saturating_sub(at);
         json!({ "step": step, "age_msecs": millis(age), "checkpoints": now.checkpoints })
     });
+    let measured = now.measured.as_ref();
     json!({
         "global_metrics": {
             "state": state,
@@ -65,7 +66,7 @@ fn shape(served: &Served, now: &Snapshot) -> Value {
             "pipeline_complete": complete,
         },
         "suspend_error": null,
-        "inputs": now.inputs.iter().map(input).collect::<Vec<_>>(),
+        "inputs": now.inputs.iter().map(|i| input(i, now)).collect::<Vec<_>>(),
         "outputs": now.outputs.iter().map(|o| output(o, now)).collect::<Vec<_>>(),
         "backstay": {
             "pid": std::process::id(),
@@ -75,6 +76,8 @@ fn shape(served: &Served, now: &Snapshot) -> Value {
             "late_records": now.late_rows,
             "evaluation_errors": now.evaluation_errors,
             "log_bytes": now.log_bytes,
+            "state_bytes": measured.map(|m| m.state_bytes),
+            "state_records": measured.map(|m| m.state_rows),
             "pending_output_bytes": now.pending_bytes,
             "replayed_records": now.replayed_rows,
             "replay": now.replay.map(|(from, to)| json!({ "from": from, "to": to })),
@@ -96,7 +99,7 @@ fn health(trouble: &Option<String>) -> Value {
     }
 }
 
-fn input(figures: &InputFigures) -> Value {
+fn input(figures: &InputFigures, now: &Snapshot) -> Value {
     json!({
         "endpoint_name": &*figures.name,
         "config": { "stream": stream(&figures.name) },
@@ -114,6 +117,7 @@ fn input(figures: &InputFigures) -> Value {
         "paused": figures.paused,
         "barrier": false,
         "completed_frontier": null,
+        "backstay": { "position": now.measured.as_ref().and_then(|m| m.place(&figures.name)) },
     })
 }
 

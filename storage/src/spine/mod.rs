@@ -128,6 +128,8 @@ pub struct SpineStats {
     pub memtable_bytes: u64,
     /// Frozen memtables that are not on disk yet.
     pub frozen_tables: usize,
+    /// Their rows, counted as those of the active one.
+    pub frozen_rows: u64,
     /// Their memory, in bytes.
     pub frozen_bytes: u64,
     /// Runs on disk.
@@ -428,6 +430,7 @@ impl Spine {
             memtable_rows: self.active.rows() as u64,
             memtable_bytes: self.active.bytes() as u64,
             frozen_tables: version.tables.len(),
+            frozen_rows: version.tables.iter().map(|frozen| frozen.table.rows() as u64).sum(),
             frozen_bytes: version.tables.iter().map(|frozen| frozen.table.bytes() as u64).sum(),
             runs: version.runs.len(),
             run_rows: runs().map(|run| run.meta.rows).sum(),

@@ -129,7 +129,9 @@ fn a_second_flush_waits_for_the_first() {
     writer.finish().unwrap();
     flushed.install();
     assert_eq!(all(&spine).unwrap().weight(0), 2);
-    assert_eq!((spine.stats().frozen_tables, spine.stats().runs), (1, 1));
+    let stats = spine.stats();
+    assert_eq!((stats.frozen_tables, stats.runs), (1, 1));
+    assert_eq!((stats.memtable_rows, stats.frozen_rows, stats.run_rows), (0, 1, 1));
     let mut writer = RunFileWriter::new(&context);
     writer.flush(&second).unwrap().install();
     assert_eq!((spine.stats().frozen_tables, spine.stats().runs), (0, 2));
