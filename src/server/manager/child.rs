@@ -182,15 +182,15 @@ pub async fn tail(path: &Path, bytes: u64) -> io::Result<String> {
 pub enum Process {
     /// One that this manager started.
     Own(Child),
-    /// One that an earlier manager started.
-    Found(Liveness),
+    /// One that an earlier manager started, by its id.
+    Found(u32),
 }
 
 impl Process {
     fn pid(&self) -> Option<Pid> {
         let pid = match self {
             Self::Own(child) => child.id()?,
-            Self::Found(liveness) => liveness.pid,
+            Self::Found(pid) => *pid,
         };
         Pid::from_raw(i32::try_from(pid).ok()?)
     }
@@ -220,9 +220,9 @@ impl Process {
                 Ok(Some(status)) => Some(Ending::of(status)),
                 Err(e) => Some(Ending { code: None, words: format!("it cannot be waited for: {e}") }),
             },
-            Self::Found(liveness) => {
+            Self::Found(pid) => {
                 let is_there = is_listening
-                    || i32::try_from(liveness.pid)
+                    || i32::try_from(*pid)
                         .ok()
                         .and_then(Pid::from_raw)
                         .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok());

@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::child::Place;
+use super::history::History;
 use super::program::Compiled;
 use super::record::{DeploymentError, Desired, Record};
 use super::shown::Shown;
@@ -17,6 +18,8 @@ use crate::pipeline::Clock;
 pub struct Managed {
     /// Where its files are.
     pub place: Place,
+    /// What it did lately.
+    pub history: History,
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
     wake: Notify,
@@ -73,7 +76,7 @@ impl Managed {
             force: false,
             deleted: false,
         };
-        Self { place, clock, inner: Mutex::new(inner), wake: Notify::new() }
+        Self { place, history: History::default(), clock, inner: Mutex::new(inner), wake: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -201,6 +204,7 @@ impl Managed {
             },
             deployment_resources_desired_status_since: timestamp(record.desired_ms),
             deployment_error: record.error.as_ref().map(DeploymentError::body),
+            backstay: self.history.now(),
             program_code: all.then(|| record.program_code.clone()),
             udf_rust: all.then_some(""),
             udf_toml: all.then_some(""),

@@ -1,6 +1,6 @@
 //! The manager: many pipelines, each a process of its own, behind one REST API.
 //!
-//! - [`catalog`] keeps what is wanted, durably; [`managed`] is a pipeline in memory;
+//! - [`catalog`] keeps what is wanted, durably; [`managed`] is a pipeline in memory, [`history`] what it did lately;
 //! - `supervisor` brings a pipeline's process ([`child`]) into line with it;
 //! - `routes` is the API: it changes what is wanted, shows what is, and passes the rest on to the pipelines' processes.
 //!
@@ -15,6 +15,7 @@
 pub mod catalog;
 pub mod child;
 pub mod config;
+pub mod history;
 pub mod keys;
 pub mod limits;
 mod listen;
@@ -299,7 +300,7 @@ impl Manager {
         let mut ending = Vec::new();
         for managed in self.all() {
             if let Some(liveness) = managed.place.liveness().await {
-                let process = child::Process::Found(liveness);
+                let process = child::Process::Found(liveness.pid);
                 process.ask_to_stop();
                 ending.push(process);
             }

@@ -53,6 +53,9 @@ pub struct Shown {
     pub deployment_resources_desired_status_since: String,
     /// Why it is stopped although that was not asked for.
     pub deployment_error: Option<ErrorBody>,
+    /// Its newest figures: process, step, rows, rate and lag; null while there is no process.
+    #[schema(value_type = Option<Object>)]
+    pub backstay: Value,
     /// The SQL text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub program_code: Option<String>,

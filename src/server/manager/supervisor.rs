@@ -13,6 +13,7 @@ use hyper::Method;
 
 use super::Manager;
 use super::child::{Ending, Process};
+use super::history::Happened;
 use super::managed::{Managed, Wish};
 use super::record::{DeploymentError, Desired};
 
@@ -42,7 +43,11 @@ struct Supervisor {
 
 /// Runs until the pipeline is deleted.
 pub async fn supervise(manager: Arc<Manager>, managed: Arc<Managed>) {
-    let process = managed.place.liveness().await.map(Process::Found);
+    let found = managed.place.liveness().await;
+    if let Some(found) = &found {
+        managed.history.note(manager.clock.wall_ms(), Happened::Found { pid: found.pid });
+    }
+    let process = found.map(|found| Process::Found(found.pid));
     let start_at = Duration::ZERO;
     let mut supervisor = Supervisor { manager, managed, process, failures: 0, steps: None, start_at, stopping: None };
     loop {
@@ -56,6 +61,10 @@ pub async fn supervise(manager: Arc<Manager>, managed: Arc<Managed>) {
 }
 
 impl Supervisor {
+    fn note(&self, what: Happened) {
+        self.managed.history.note(self.manager.clock.wall_ms(), what);
+    }
+
     async fn turn(&mut self) {
         let wish = self.managed.wish();
         if self.process.is_some() {
@@ -78,6 +87,7 @@ impl Supervisor {
             Ok(child) => {
                 self.process = Some(Process::Own(child));
                 self.steps = None;
+                self.note(Happened::Start);
                 self.managed.show("Initializing", "Provisioning");
             }
             Err(e) => self.give_up(DeploymentError {
@@ -96,6 +106,7 @@ impl Supervisor {
             return self.ended(wish, &ending).await;
         }
         if let Some(now) = &liveness {
+            self.managed.history.see(self.manager.clock.wall_ms(), now);
             let (first, _) = self.steps.unwrap_or((now.step, now.step));
             self.steps = Some((first, now.step));
             if now.step > first && matches!(now.status.as_str(), "Running" | "Paused") {
@@ -132,7 +143,9 @@ impl Supervisor {
     }
 
     async fn ended(&mut self, wish: Wish, ending: &Ending) {
+        let last_step = self.managed.history.gone();
         if wish.desired == Desired::Stopped || self.manager.is_ending() {
+            self.note(Happened::Stop { exit: ending.words.clone() });
             self.managed.show("Stopped", "Stopped");
             return;
         }
@@ -144,6 +157,8 @@ impl Supervisor {
         }
         let wait = FIRST_WAIT * 2_u32.pow(self.failures - 1);
         self.start_at = self.manager.clock.elapsed() + wait;
+        let (step, exit) = (last_step.unwrap_or(0), ending.words.clone());
+        self.note(Happened::Crash { step, exit, message: message.clone() });
         self.managed.show("Unavailable", "Provisioning");
         let (name, words) = (self.managed.name(), &ending.words);
         tracing::warn!(pipeline = name, "its process ended ({words}); again in {wait:?}: {message}");
@@ -153,6 +168,7 @@ impl Supervisor {
         tracing::error!(pipeline = self.managed.name(), "given up: {}", error.message);
         self.failures = 0;
         self.start_at = Duration::ZERO;
+        self.note(Happened::GiveUp { exit: error.exit.clone(), message: error.message.clone() });
         self.managed.show("Stopped", "Stopped");
         let now = self.manager.clock.wall_ms();
         let change = self.manager.change(&self.managed, |record| {

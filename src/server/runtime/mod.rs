@@ -5,11 +5,13 @@
 mod connectors;
 mod egress;
 mod ingress;
+mod liveness;
 mod metrics;
 mod query;
 mod stats;
 pub(super) mod wire;
 
+pub use liveness::{Figures, Liveness};
 pub(super) use metrics::CONTENT_TYPE as METRICS_TYPE;
 
 use std::path::Path;
@@ -20,13 +22,11 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::UnixListener;
 
 use super::error::{ApiError, Result};
 use super::extract::{BODY_BYTES, Query};
-use crate::pipeline::status::Phase;
 use crate::pipeline::{Clock, Control};
 use crate::sql::Program;
 
@@ -47,19 +47,6 @@ pub struct Served {
     pub begun_ms: i64,
     /// Whether it has storage.
     pub stored: bool,
-}
-
-/// What the manager asks a pipeline for, again and again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Liveness {
-    /// The process.
-    pub pid: u32,
-    /// As [`Served::process`].
-    pub process: uuid::Uuid,
-    /// What it is doing, as a deployment status: `Initializing`, `Replaying`, `Paused`, `Running`, `Stopping`.
-    pub status: String,
-    /// The last step.
-    pub step: u64,
 }
 
 /// A socket that listens, ready to be served.
@@ -86,7 +73,7 @@ pub async fn serve(listener: UnixListener, served: Arc<Served>) -> std::io::Resu
 
 fn router(served: Arc<Served>) -> Router {
     Router::new()
-        .route("/status", get(status))
+        .route("/status", get(liveness::status))
         .route("/stats", get(stats::stats))
         .route("/pause", post(pause))
         .route("/resume", post(resume))
@@ -125,23 +112,6 @@ fn place_of<'a>(names: impl Iterator<Item = &'a str>, name: &str, what: &str, co
 /// What is asked for comes to be when the pipeline runs.
 fn not_running() -> ApiError {
     ApiError::unavailable("PipelineInteractionNotReady", "the pipeline is not running yet: try again")
-}
-
-/// The deployment status that a phase is shown as.
-pub(super) fn status_of(phase: Phase, paused: bool) -> &'static str {
-    match phase {
-        Phase::Opening => "Initializing",
-        Phase::Replaying => "Replaying",
-        Phase::Running | Phase::Finished if paused => "Paused",
-        Phase::Running | Phase::Finished => "Running",
-        Phase::Stopping => "Stopping",
-    }
-}
-
-async fn status(State(served): State<Arc<Served>>) -> Json<Liveness> {
-    let snapshot = served.control.snapshot();
-    let status = status_of(snapshot.phase, served.control.paused()).to_owned();
-    Json(Liveness { pid: std::process::id(), process: served.process, status, step: snapshot.step })
 }
 
 async fn pause(State(served): State<Arc<Served>>) -> StatusCode {

@@ -4,6 +4,7 @@ mod api;
 mod cli;
 mod clients;
 mod egress;
+mod history;
 mod kills;
 mod load;
 mod metrics;

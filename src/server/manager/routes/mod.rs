@@ -4,6 +4,7 @@
 //! from that.
 
 mod guard;
+mod history;
 mod lifecycle;
 mod live;
 mod logs;
@@ -68,6 +69,7 @@ pub(super) fn router(manager: Arc<Manager>) -> Router {
         .routes(routes!(savepoints::list, savepoints::create))
         .routes(routes!(savepoints::delete))
         .routes(routes!(logs::logs))
+        .routes(routes!(history::history))
         .routes(routes!(metrics::of_pipeline))
         .routes(routes!(live::stats))
         .routes(routes!(live::circuit))
