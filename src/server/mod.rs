@@ -1,4 +1,5 @@
-//! The service: a pipeline's own API on a Unix socket ([`runtime`]), and the manager in front of many ([`manager`]).
+//! The service: a pipeline's own API on a Unix socket ([`runtime`]), and the manager in front of many ([`manager`]),
+//! with a console in the browser.
 //!
 //! ```text
 //! client ──HTTP──▶ backstay serve (manager) ──HTTP over a Unix socket──▶ backstay run (one process a pipeline)
@@ -12,6 +13,7 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod console;
 pub mod error;
 mod extract;
 pub mod manager;

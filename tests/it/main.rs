@@ -10,6 +10,7 @@ mod cli;
 mod commit_cost;
 #[path = "../connectors/mod.rs"]
 mod connectors;
+mod console;
 mod damage;
 mod demo;
 mod differential;

@@ -26,6 +26,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Manager;
+use crate::server::console;
 use crate::server::extract::{BODY_BYTES, Json, Path, Query};
 
 /// The pipeline that a path is about, whatever else it names.
@@ -89,6 +90,7 @@ pub(super) fn router(manager: Arc<Manager>) -> Router {
     let (router, document) = api.merge(open).split_for_parts();
     let document = Body(openapi::complete(document));
     router
+        .merge(console::router())
         .route("/openapi.json", get(|| async move { document }))
         .fallback(meta::unknown_route)
         .method_not_allowed_fallback(meta::wrong_method)
