@@ -7,7 +7,10 @@ fn main() -> ExitCode {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         report(info);
-        std::process::abort();
+        // A connection of PostgreSQL's protocol holds nothing that others wait for: what its client sent ends it alone.
+        if std::thread::current().name() != Some(backstay::server::manager::PGWIRE_THREAD) {
+            std::process::abort();
+        }
     }));
     backstay::cli::main()
 }

@@ -27,6 +27,9 @@ pub struct Args {
     /// Where to listen. Another address than a loopback one needs a key.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     bind: SocketAddr,
+    /// Where to listen for clients of PostgreSQL's protocol, which read the views. Another address than a loopback one needs a key.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    bind_postgres: Option<SocketAddr>,
     /// A file of hashes of keys, one of which requests must bear; `backstay api-key` makes them.
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
@@ -70,10 +73,12 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         Keys::parse(&text).map_err(|e| Failure::usage(format!("--api-key-file {}: {e}", path.display())))
     });
     let keys = keys.transpose()?;
-    if keys.is_none() && !args.bind.ip().is_loopback() {
+    let all = [("--bind", Some(args.bind)), ("--bind-postgres", args.bind_postgres)];
+    if let (None, Some((flag, Some(address)))) =
+        (&keys, all.iter().find(|(_, address)| address.is_some_and(|a| !a.ip().is_loopback())))
+    {
         return Err(Failure::usage(format!(
-            "--bind {}: other machines could do everything there; give --api-key-file, or bind to 127.0.0.1",
-            args.bind
+            "{flag} {address}: other machines could do everything there; give --api-key-file, or bind to 127.0.0.1"
         )));
     }
     let tls = match (&args.tls_cert, &args.tls_key) {
@@ -87,6 +92,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let options = Options {
         root: args.data_dir,
         bind: args.bind,
+        bind_postgres: args.bind_postgres,
         tls,
         keys,
         request_rate: args.max_request_rate,

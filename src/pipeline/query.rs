@@ -131,49 +131,84 @@ impl Asked {
         Ok(self.run(query)?)
     }
 
-    fn run(&self, Query { plan, order }: Query) -> Result<Answer> {
-        let plan = Arc::new(plan);
-        let view = plan.views.first().map(|v| v.node).ok_or_else(|| internal("a query without a view"))?;
-        let schema = Arc::clone(&plan.nodes.get(view).ok_or_else(|| internal("a view without a node"))?.schema);
-        let read: Vec<usize> = plan.nodes.iter().flat_map(|n| n.inputs.iter().copied()).chain([view]).collect();
-        let mut open = |_: usize, _: &str, discipline| Ok(Spine::ephemeral(discipline));
-        let mut circuit =
-            Runtime::start_inline(Arc::clone(&plan), RuntimeOptions::default(), &mut open, Box::new(|_| 0))?;
-        let mut result = Collected::new(&schema)?;
-        // One step without rows, for what is there without any.
-        let mut step = 1;
-        let mut feed = |table: usize, rows: Option<Delta>| -> Result<()> {
-            let mut tables = vec![Vec::new(); plan.tables.len()];
-            if let Some(chunks) = tables.get_mut(table) {
-                chunks.extend(rows);
-            }
-            circuit.submit(StepInput { step, clock_ms: self.state.clock_ms, tables, ..StepInput::default() })?;
-            step += 1;
-            circuit.complete()?.views.into_iter().try_for_each(|delta| result.add(&delta))
-        };
-        feed(0, None)?;
-        for (index, table) in plan.tables.iter().enumerate().filter(|(_, t)| read.contains(&t.node)) {
-            let relation = self.state.relations.get(&table.name).and_then(|r| r.kept.as_ref());
-            let (Some(kept), Some(schema)) = (relation, self.schemas.get(&table.name)) else {
+    /// The columns that [`Self::answer`] would give.
+    ///
+    /// # Errors
+    /// A wrong query.
+    pub fn columns(&self, sql: &str) -> Result<SchemaRef, QueryError> {
+        let query = compile_query(sql, &self.schemas, &self.unkept)?;
+        Ok(query.schema().cloned().ok_or_else(|| internal("a query without a view"))?)
+    }
+
+    fn run(&self, query: Query) -> Result<Answer> {
+        evaluate(query, self.state.clock_ms, &mut |table, feed| {
+            let relation = self.state.relations.get(table).and_then(|r| r.kept.as_ref());
+            let (Some(kept), Some(schema)) = (relation, self.schemas.get(table)) else {
                 return Err(internal("a table that is not kept"));
             };
             for worker in 0..self.state.workers {
                 let name = spine_name(&kept.spine, worker, self.state.workers);
                 let spine = self.spines.get(&name).ok_or_else(|| match self.spines {
-                    Spines::Stored(_) => PipelineError::State(format!(
-                        "the checkpoint lacks the spine {name} of relation {}",
-                        table.name
-                    )),
+                    Spines::Stored(_) => {
+                        PipelineError::State(format!("the checkpoint lacks the spine {name} of relation {table}"))
+                    }
                     Spines::Live(_) => PipelineError::Config(format!(
-                        "relation {} cannot be asked: the pipeline runs without storage; configure \"storage\": true",
-                        table.name
+                        "relation {table} cannot be asked: the pipeline runs without storage; configure \"storage\": true"
                     )),
                 })?;
-                Scan::new(spine, kept, schema)?.each(|rows| feed(index, Some(rows)))?;
+                Scan::new(spine, kept, schema)?.each(&mut *feed)?;
             }
-        }
-        result.finish(&order)
+            Ok(())
+        })
     }
+}
+
+/// Answers a query over rows in memory, by relation.
+///
+/// # Errors
+/// A wrong query, or one that fails on a row.
+pub fn answer_over(sql: &str, relations: &BTreeMap<String, RecordBatch>) -> Result<Answer, QueryError> {
+    let schemas = relations.iter().map(|(name, rows)| (name.clone(), rows.schema())).collect();
+    let answer = evaluate(compile_query(sql, &schemas, &[])?, 0, &mut |table, feed| {
+        let rows = relations.get(table).ok_or_else(|| internal("a table without rows"))?;
+        let delta = Delta::new(&rows.schema(), rows.columns().to_vec(), vec![1; rows.num_rows()]);
+        feed(delta.map_err(CircuitError::arrow("query"))?)
+    });
+    Ok(answer?)
+}
+
+/// Takes some rows of a table into a query's circuit.
+type Feed<'a> = dyn FnMut(Delta) -> Result<()> + 'a;
+
+/// Runs a query's circuit over the rows that `scan` gives of each table that it reads.
+fn evaluate(
+    Query { plan, order }: Query,
+    clock_ms: i64,
+    scan: &mut dyn FnMut(&str, &mut Feed<'_>) -> Result<()>,
+) -> Result<Answer> {
+    let plan = Arc::new(plan);
+    let view = plan.views.first().map(|v| v.node).ok_or_else(|| internal("a query without a view"))?;
+    let schema = Arc::clone(&plan.nodes.get(view).ok_or_else(|| internal("a view without a node"))?.schema);
+    let read: Vec<usize> = plan.nodes.iter().flat_map(|n| n.inputs.iter().copied()).chain([view]).collect();
+    let mut open = |_: usize, _: &str, discipline| Ok(Spine::ephemeral(discipline));
+    let mut circuit = Runtime::start_inline(Arc::clone(&plan), RuntimeOptions::default(), &mut open, Box::new(|_| 0))?;
+    let mut result = Collected::new(&schema)?;
+    // One step without rows, for what is there without any.
+    let mut step = 1;
+    let mut feed = |table: usize, rows: Option<Delta>| -> Result<()> {
+        let mut tables = vec![Vec::new(); plan.tables.len()];
+        if let Some(chunks) = tables.get_mut(table) {
+            chunks.extend(rows);
+        }
+        circuit.submit(StepInput { step, clock_ms, tables, ..StepInput::default() })?;
+        step += 1;
+        circuit.complete()?.views.into_iter().try_for_each(|delta| result.add(&delta))
+    };
+    feed(0, None)?;
+    for (index, table) in plan.tables.iter().enumerate().filter(|(_, t)| read.contains(&t.node)) {
+        scan(&table.name, &mut |rows| feed(index, Some(rows)))?;
+    }
+    result.finish(&order)
 }
 
 fn internal(what: &str) -> PipelineError {
@@ -198,7 +233,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Gives all rows, some at a time.
-    fn each(mut self, mut give: impl FnMut(Delta) -> Result<()>) -> Result<()> {
+    fn each(mut self, give: &mut Feed<'_>) -> Result<()> {
         while self.cursor.valid() {
             let (mut bytes, mut ends, mut weights) = (Vec::new(), vec![0], Vec::new());
             while self.cursor.valid() && weights.len() < STEP_ROWS {

@@ -33,6 +33,16 @@ pub struct Query {
     pub order: Order,
 }
 
+impl Query {
+    /// The columns of the result; there is always one view, and so they are there.
+    pub fn schema(&self) -> Option<&SchemaRef> {
+        match &self.order.project {
+            Some((_, schema)) => Some(schema),
+            None => self.plan.views.first().and_then(|view| self.plan.nodes.get(view.node)).map(|node| &node.schema),
+        }
+    }
+}
+
 /// ORDER BY of the whole query, and the columns that are left after it.
 #[derive(Debug, Default)]
 pub struct Order {

@@ -2,6 +2,7 @@
 //!
 //! - [`catalog`] keeps what is wanted, durably; [`managed`] is a pipeline in memory, [`history`] what it did lately;
 //! - `supervisor` brings a pipeline's process ([`child`]) into line with it;
+//! - `pgwire` reads the views by PostgreSQL's protocol;
 //! - `routes` is the API: it changes what is wanted, shows what is, and passes the rest on to the pipelines' processes.
 //!
 //! Invariants:
@@ -21,6 +22,7 @@ pub mod limits;
 mod listen;
 pub mod managed;
 pub mod mask;
+mod pgwire;
 pub mod program;
 pub mod record;
 mod routes;
@@ -34,6 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum_server::tls_rustls::RustlsConfig;
 use backstay_storage::disk::Disk;
 use uuid::Uuid;
 
@@ -42,6 +45,7 @@ use child::{Place, Starter};
 use keys::Keys;
 use limits::Limit;
 use managed::Managed;
+pub use pgwire::THREAD as PGWIRE_THREAD;
 use record::Record;
 
 use crate::logging::LogFormat;
@@ -76,6 +80,8 @@ pub struct Options {
     pub allow: Vec<PathBuf>,
     /// How processes write what they say.
     pub log_format: LogFormat,
+    /// Where it listens for clients of PostgreSQL's protocol.
+    pub bind_postgres: Option<SocketAddr>,
     /// Whether pipelines run on when it is asked to end.
     pub leave_running: bool,
     /// The program that runs a pipeline: this one.
@@ -168,6 +174,14 @@ pub async fn serve(options: Options, end: impl Future<Output = ()> + Send + 'sta
     listener.set_nonblocking(true)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     tracing::info!("serving at {scheme}://{}, data in {}", listener.local_addr()?, manager.root.display());
+    let postgres = match options.bind_postgres {
+        Some(address) => {
+            let listener = std::net::TcpListener::bind(address)?;
+            tracing::info!("serving PostgreSQL's protocol at {}", listener.local_addr()?);
+            Some(pgwire::serve(Arc::clone(&manager), listener, tls.as_ref().map(RustlsConfig::get_inner))?)
+        }
+        None => None,
+    };
     let router = routes::router(Arc::clone(&manager));
     let served = tokio::spawn(listen::serve(listener, tls, router));
     tokio::select! {
@@ -176,6 +190,9 @@ pub async fn serve(options: Options, end: impl Future<Output = ()> + Send + 'sta
     }
     if !options.leave_running {
         manager.stop_all().await;
+    }
+    if let Some(threads) = postgres {
+        threads.shutdown_background();
     }
     Ok(())
 }

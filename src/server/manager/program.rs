@@ -26,6 +26,11 @@ impl Compiled {
         self.0.is_ok()
     }
 
+    /// The program, if it compiles.
+    pub fn program(&self) -> Option<&Program> {
+        self.0.as_deref().ok()
+    }
+
     /// `Success` or `SqlError`.
     pub fn status(&self) -> &'static str {
         if self.is_runnable() { "Success" } else { "SqlError" }

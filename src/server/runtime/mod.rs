@@ -80,7 +80,7 @@ fn router(served: Arc<Served>) -> Router {
         .route("/stop", post(stop))
         .route("/checkpoint", post(checkpoint))
         .route("/checkpoint_status", get(checkpoint_status))
-        .route("/query", get(query::query))
+        .route("/query", get(query::query).post(query::asked))
         .route("/metrics", get(metrics::metrics))
         .route("/circuit", get(query::circuit))
         .route("/ingress/{table}", post(ingress::push))

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
@@ -45,10 +46,13 @@ pub(super) async fn query(State(served): State<Arc<Served>>, request: Request) -
             Err(rejected) => rejected.into_response(),
         };
     }
-    match run(served, asked).await {
-        Ok(answer) => ([(header::CONTENT_TYPE, answer.content_type)], Body::from(answer.bytes)).into_response(),
-        Err(error) => error.into_response(),
-    }
+    self::asked(State(served), Json(asked)).await.into_response()
+}
+
+/// A query in the body, which may be longer than a path: for the manager.
+pub(super) async fn asked(State(served): State<Arc<Served>>, Json(asked): Json<Asked>) -> Result<Response> {
+    let answer = run(served, asked).await?;
+    Ok(([(header::CONTENT_TYPE, answer.content_type)], Body::from(answer.bytes)).into_response())
 }
 
 /// Answers one query over a WebSocket.
@@ -120,7 +124,7 @@ async fn run(served: Arc<Served>, asked: Asked) -> Result<Rendered> {
         }
     };
     // Waiting for the controller and running the circuit both block.
-    let work = tokio::task::spawn_blocking(move || answer(&served, &asked.sql, format));
+    let work = tokio::task::spawn_blocking(move || answer(&served, &asked, format));
     work.await.map_err(|e| ApiError::internal(format!("the query's thread failed: {e}")))?
 }
 
@@ -143,15 +147,19 @@ pub(super) async fn circuit(State(served): State<Arc<Served>>) -> Result<Json<Va
     Ok(Json(json!({ "step": now.step, "operators": now.operators })))
 }
 
-fn answer(served: &Served, sql: &str, format: Format) -> Result<Rendered> {
+fn answer(served: &Served, asked: &Asked, format: Format) -> Result<Rendered> {
     let state = ask(served)?;
-    let answer = state.answer(sql).map_err(|error| match error {
+    let rows = match asked.only_columns {
+        true => state.columns(&asked.sql).map(RecordBatch::new_empty),
+        false => state.answer(&asked.sql).map(|answer| answer.rows),
+    };
+    let rows = rows.map_err(|error| match error {
         QueryError::Sql(errors) => ApiError::new(StatusCode::BAD_REQUEST, "InvalidQuery", errors.to_string()),
         QueryError::Pipeline(error @ PipelineError::Config(_)) => ApiError::bad_request(error.to_string()),
         QueryError::Pipeline(error) => ApiError::new(StatusCode::BAD_REQUEST, "QueryFailed", error.to_string()),
     })?;
     let mut bytes = Vec::new();
-    answer::write(&answer.rows, format, &mut bytes)
+    answer::write(&rows, format, &mut bytes)
         .map_err(|e| ApiError::bad_request(format!("the result cannot be written in this format: {e}")))?;
     let (content_type, is_text) = match format {
         Format::Table => ("text/plain; charset=utf-8", true),

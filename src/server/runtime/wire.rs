@@ -89,6 +89,9 @@ pub struct Query {
     #[serde(default)]
     #[param(inline)]
     pub format: QueryFormat,
+    /// Whether the answer has the columns only, and no rows.
+    #[serde(default)]
+    pub only_columns: bool,
 }
 
 /// The formats that clients name.

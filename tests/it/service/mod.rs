@@ -9,6 +9,7 @@ mod kills;
 mod load;
 mod metrics;
 mod openapi;
+mod pgwire;
 mod push;
 mod security;
 pub mod server;

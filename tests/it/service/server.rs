@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Service {
     child: Child,
     address: String,
+    /// Where it listens for clients of PostgreSQL's protocol, if it was asked to.
+    postgres: Option<String>,
     root: PathBuf,
 }
 
@@ -54,9 +56,15 @@ impl Service {
             .and_then(|rest| rest.split_once("://"));
         let address = at.and_then(|(_, rest)| rest.split(',').next());
         let address = address.unwrap_or_else(|| panic!("it did not start: {line}")).to_owned();
+        let postgres = more.contains(&"--bind-postgres").then(|| {
+            let mut line = String::new();
+            lines.read_line(&mut line).unwrap();
+            let address = line.trim().strip_prefix("serving PostgreSQL's protocol at ");
+            address.unwrap_or_else(|| panic!("it does not speak PostgreSQL's protocol: {line}")).to_owned()
+        });
         // What it says later must not fill the pipe.
         std::thread::spawn(move || lines.lines().for_each(drop));
-        Self { child, address, root: root.to_owned() }
+        Self { child, address, postgres, root: root.to_owned() }
     }
 
     /// Where it listens.
@@ -67,6 +75,11 @@ impl Service {
     /// The manager's process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where it listens for clients of PostgreSQL's protocol.
+    pub fn postgres(&self) -> &str {
+        self.postgres.as_deref().unwrap()
     }
 
     /// One request over a connection of its own.

@@ -1,0 +1,134 @@
+//! PostgreSQL's wire protocol: `psql`, psycopg and Grafana read the views of a pipeline, which is the database that they connect to.
+//!
+//! - `startup`: who may connect, to which pipeline; `statement`: a text cut into statements, and what each asks for;
+//! - `session`: simple and extended queries; `parameters`: `$1` made a literal; `ask`: the question to the pipeline's process;
+//! - `rows`: Arrow to PostgreSQL's types; `catalog` and `dialect`: what clients ask of `pg_catalog` and `information_schema`.
+//!
+//! Invariants:
+//! 1. Nothing is changed by it: it reads. Each SELECT sees the state after the step that was under way when it came, also within BEGIN and COMMIT.
+//! 2. A panic on bytes that a client sent ends that connection alone: all of it runs on threads of its own, which the binary's
+//!    panic hook knows by [`THREAD`]; nothing that it shares with the manager is left half done (the manager's locks are for reading here).
+//!
+//! Known limits: an answer is in memory as a whole. A cancelled query is given up here, while the pipeline's process still finishes it.
+//! No cursors, no COPY.
+
+mod ask;
+mod catalog;
+mod dialect;
+mod parameters;
+mod rows;
+mod session;
+mod startup;
+mod statement;
+
+use std::sync::Arc;
+
+use pgwire::api::auth::StartupHandler;
+use pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
+use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
+use pgwire::api::{ConnectionManager, PgWireServerHandlers};
+use pgwire::error::{ErrorInfo, PgWireError};
+use pgwire::tokio::TlsAcceptor;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::Manager;
+use session::Session;
+use startup::Startup;
+
+/// The name of the threads that it runs on.
+pub const THREAD: &str = "pgwire";
+/// Connections at a time; more wait to be accepted.
+const CONNECTIONS: usize = 100;
+/// Threads; what takes time is the pipelines' own work.
+const THREADS: usize = 2;
+
+/// Accepts connections until the returned runtime is dropped.
+///
+/// # Errors
+/// The system gives no threads, or the listener cannot be moved to them.
+pub(super) fn serve(
+    manager: Arc<Manager>,
+    listener: std::net::TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> std::io::Result<tokio::runtime::Runtime> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).thread_name(THREAD).enable_all().build()?;
+    listener.set_nonblocking(true)?;
+    let guard = runtime.enter();
+    let listener = TcpListener::from_std(listener)?;
+    drop(guard);
+    runtime.spawn(accept(Server::new(manager), listener, tls.map(acceptor)));
+    Ok(runtime)
+}
+
+/// TLS with the service's certificate, under the name that clients of this protocol know.
+fn acceptor(of_http: Arc<rustls::ServerConfig>) -> TlsAcceptor {
+    let mut config = rustls::ServerConfig::clone(&of_http);
+    config.alpn_protocols = vec![b"postgresql".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn accept(server: Arc<Server>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    // The semaphore is never closed.
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let Ok((socket, _)) = listener.accept().await else {
+            // Out of descriptors, most likely: others may give some back.
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            continue;
+        };
+        let (server, tls) = (Arc::clone(&server), tls.clone());
+        tokio::spawn(async move {
+            // A connection that breaks is the client's business.
+            let _ = pgwire::tokio::process_socket(socket, tls, server).await;
+            drop(place);
+        });
+    }
+}
+
+/// What a connection is served by.
+struct Server {
+    session: Arc<Session>,
+    startup: Arc<Startup>,
+    cancel: Arc<DefaultCancelHandler>,
+}
+
+impl Server {
+    fn new(manager: Arc<Manager>) -> Arc<Self> {
+        let connections = Arc::new(ConnectionManager::new());
+        Arc::new(Self {
+            session: Arc::new(Session::new(Arc::clone(&manager))),
+            startup: Arc::new(Startup::new(manager, Arc::clone(&connections))),
+            cancel: Arc::new(DefaultCancelHandler::new(connections)),
+        })
+    }
+}
+
+impl PgWireServerHandlers for Server {
+    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
+        Arc::clone(&self.session)
+    }
+
+    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
+        Arc::clone(&self.session)
+    }
+
+    fn startup_handler(&self) -> Arc<impl StartupHandler> {
+        Arc::clone(&self.startup)
+    }
+
+    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
+        Arc::clone(&self.cancel)
+    }
+}
+
+/// An error with its SQLSTATE.
+fn error(state: &str, message: impl Into<String>) -> PgWireError {
+    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), state.to_owned(), message.into())))
+}
+
+/// An error that ends the connection.
+fn fatal(state: &str, message: impl Into<String>) -> PgWireError {
+    PgWireError::UserError(Box::new(ErrorInfo::new("FATAL".to_owned(), state.to_owned(), message.into())))
+}
