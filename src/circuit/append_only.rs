@@ -32,6 +32,7 @@ fn of(node: &Node, is_append_only: bool, inputs: bool) -> bool {
         | NodeKind::Materialize
         | NodeKind::TopK(_)
         | NodeKind::Window(_)
-        | NodeKind::Session(_) => false,
+        | NodeKind::Session(_)
+        | NodeKind::AsOf(_) => false,
     }
 }

@@ -71,6 +71,13 @@ impl fmt::Display for Node {
             NodeKind::Materialize | NodeKind::Union | NodeKind::Clock | NodeKind::SingleRow => {}
             NodeKind::TopK(top) => write!(f, " {top}")?,
             NodeKind::Window(window) => write!(f, " {window}")?,
+            NodeKind::AsOf(plan) => {
+                write!(f, " on {:?} = {:?}", plan.left_keys, plan.right_keys)?;
+                write!(f, " match {} {} {}", plan.left_time, plan.comparison(), plan.right_time)?;
+                if plan.keeps_unmatched {
+                    f.write_str(" or nothing")?;
+                }
+            }
             NodeKind::Session(Session { partition, time, gap_us }) => {
                 write!(f, " by {partition:?} time {time} gap {gap_us} us")?;
             }
@@ -257,6 +264,7 @@ impl NodeKind {
             Self::TopK(_) => "top",
             Self::Window(_) => "window",
             Self::Session(_) => "session",
+            Self::AsOf(_) => "asof",
         }
     }
 }

@@ -24,7 +24,7 @@ use datafusion_physical_expr::expressions::{BinaryExpr, CastExpr, Column, Litera
 use datafusion_physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 use super::error::Result;
-use super::plan::{CircuitPlan, Node, NodeId, NodeKind, SemiOutput, Session, Stage, TopK, Window};
+use super::plan::{AsOf, CircuitPlan, Node, NodeId, NodeKind, SemiOutput, Session, Stage, TimeSide, TopK, Window};
 use super::row::RowCodec;
 
 /// What a column of a node is never below.
@@ -219,6 +219,17 @@ fn bounded(plan: &CircuitPlan, id: NodeId, node: &Node, inputs: &[&Vec<Option<Bo
             }
             columns
         }
+        // Rows come with the left row, or change when a right row does that is before it.
+        NodeKind::AsOf(AsOf { left_keys, right_keys, left_time, right_time, side, .. }) => {
+            let mut columns = vec![None; width];
+            let time = (*side == TimeSide::Before).then_some((left_time, right_time));
+            for (&left, &right) in left_keys.iter().zip(right_keys).chain(time) {
+                if let Some(column) = columns.get_mut(left) {
+                    *column = both(inputs, left, right);
+                }
+            }
+            columns
+        }
         // A partition changes where a row of it does.
         NodeKind::TopK(TopK { partition, .. }) | NodeKind::Window(Window { partition, .. }) => only(partition),
         // A changed row changes rows of any time in its session, but before and after that session ends behind it.
@@ -362,7 +373,7 @@ fn keyed(plan: &CircuitPlan, id: NodeId, node: &Node, inputs: &[&Vec<Option<Boun
     let (left, right) = (|key: &[usize]| of(0, key), |key: &[usize]| of(1, key));
     // Keys of both sides have the same types: those of the first input are named, but for a join's right side.
     let mut rule = |spine: Option<usize>, key: &[usize], bounds: &[Option<Bound>]| {
-        let port = usize::from(matches!((&node.kind, spine), (NodeKind::Join { .. }, Some(1))));
+        let port = usize::from(matches!((&node.kind, spine), (NodeKind::Join { .. } | NodeKind::AsOf(_), Some(1))));
         let Some(schema) = types(port) else { return };
         // The vnode.
         let mut skip = 1;
@@ -389,6 +400,14 @@ fn keyed(plan: &CircuitPlan, id: NodeId, node: &Node, inputs: &[&Vec<Option<Boun
         // What one side keeps is looked for by the other side's keys.
         NodeKind::Join { left_keys, right_keys, .. } => {
             rule(Some(0), left_keys, &right(right_keys));
+            rule(Some(1), right_keys, &left(left_keys));
+        }
+        // Left rows are looked for by right rows of their key that are before them. Right rows are what later left rows match, however old.
+        NodeKind::AsOf(AsOf { left_keys, right_keys, left_time, right_time, side, .. }) => {
+            let time = (*side == TimeSide::Before).then_some((*left_time, *right_time));
+            let key: Vec<usize> = left_keys.iter().copied().chain(time.map(|(left, _)| left)).collect();
+            let by: Vec<usize> = right_keys.iter().copied().chain(time.map(|(_, right)| right)).collect();
+            rule(Some(0), &key, &right(&by));
             rule(Some(1), right_keys, &left(left_keys));
         }
         // How many matches there are, which is what the right side keeps, is asked by changes of either side.

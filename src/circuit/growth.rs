@@ -44,7 +44,7 @@ fn relation_grows(node: &Node, inputs: &[bool]) -> bool {
         NodeKind::Aggregate { group, .. } => any && !group.is_empty(),
         NodeKind::TopK(TopK { partition, fetch, .. }) => any && !(partition.is_empty() && fetch.is_some()),
         NodeKind::Temporal { bounds } => any && !bounds.iter().any(|b| b.edge == Edge::Leave),
-        NodeKind::Semi { .. } => inputs.first().copied().unwrap_or(false),
+        NodeKind::Semi { .. } | NodeKind::AsOf(_) => inputs.first().copied().unwrap_or(false),
         NodeKind::SingleRow | NodeKind::Clock | NodeKind::Constant(_) => false,
         _ => any,
     }
@@ -54,7 +54,7 @@ fn relation_grows(node: &Node, inputs: &[bool]) -> bool {
 fn kept(node: &Node, inputs: &[bool], append_only: bool, is_freed: impl Fn(usize) -> bool) -> Option<&'static str> {
     let grows = |port: usize| inputs.get(port).copied().unwrap_or(false);
     match &node.kind {
-        NodeKind::Join { .. } => match (grows(0) && !is_freed(0), grows(1) && !is_freed(1)) {
+        NodeKind::Join { .. } | NodeKind::AsOf(_) => match (grows(0) && !is_freed(0), grows(1) && !is_freed(1)) {
             (true, true) => Some("all rows of both sides"),
             (true, false) => Some("all rows of its left side"),
             (false, true) => Some("all rows of its right side"),

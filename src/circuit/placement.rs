@@ -12,7 +12,7 @@ use std::sync::Arc;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column;
 
-use super::plan::{CircuitPlan, Node, NodeId, NodeKind, Session, Stage, TimeBound, TopK, Window};
+use super::plan::{AsOf, CircuitPlan, Node, NodeId, NodeKind, Session, Stage, TimeBound, TopK, Window};
 
 /// What one input of a node needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,9 @@ pub fn place(plan: &CircuitPlan, workers: usize) -> Vec<Place> {
 /// The key by which a port's rows must lie together.
 fn required(node: &Node, port: usize) -> Option<Vec<usize>> {
     match &node.kind {
-        NodeKind::Join { left_keys, right_keys, .. } | NodeKind::Semi { left_keys, right_keys, .. } => {
+        NodeKind::Join { left_keys, right_keys, .. }
+        | NodeKind::Semi { left_keys, right_keys, .. }
+        | NodeKind::AsOf(AsOf { left_keys, right_keys, .. }) => {
             Some(if port == 0 { left_keys } else { right_keys }.clone())
         }
         NodeKind::Aggregate { group, .. } => Some(group.clone()),
@@ -88,7 +90,7 @@ fn distribution(plan: &CircuitPlan, node: &Node, of: &[Vec<Vec<usize>>]) -> Vec<
             let width = node.inputs.first().map_or(0, |&left| plan.nodes[left].schema.fields().len());
             vec![left_keys.clone(), right_keys.iter().map(|i| i + width).collect()]
         }
-        NodeKind::Semi { left_keys, .. } => vec![left_keys.clone()],
+        NodeKind::Semi { left_keys, .. } | NodeKind::AsOf(AsOf { left_keys, .. }) => vec![left_keys.clone()],
         NodeKind::SingleRow | NodeKind::Constant(_) => vec![Vec::new()],
         NodeKind::Aggregate { group, .. } => vec![(0..group.len()).collect()],
         NodeKind::TopK(TopK { partition, .. })

@@ -16,8 +16,10 @@ use datafusion_physical_expr::PhysicalExpr;
 
 use super::watermark::Lateness;
 
+mod as_of;
 mod ordered;
 
+pub use as_of::{AsOf, TimeSide};
 pub use ordered::{
     Distance, Frame, FrameBound, FrameUnits, Ranking, Session, TopK, Window, WindowFunction, WindowKind,
 };
@@ -164,6 +166,8 @@ pub enum NodeKind {
     Window(Window),
     /// Start and end of the session that each row is in.
     Session(Session),
+    /// Each left row with the nearest right row.
+    AsOf(AsOf),
 }
 
 /// A comparison of the clock with a column.

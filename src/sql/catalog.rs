@@ -19,6 +19,7 @@ use datafusion_functions_aggregate::planner::AggregateFunctionPlanner;
 use datafusion_functions_nested::planner::{FieldAccessPlanner, NestedFunctionPlanner};
 use datafusion_functions_window::planner::WindowFunctionPlanner;
 
+use super::as_of;
 use super::clock;
 use super::json::{self, JsonOperators};
 use super::table_functions::WindowFunctions;
@@ -61,10 +62,15 @@ impl Functions {
                 functions.scalar.insert(name, Arc::clone(&f));
             }
         }
-        for f in clock::functions().into_iter().chain(json::functions()).map(Arc::new) {
+        let own = clock::functions().into_iter().chain(json::functions()).chain([as_of::function()]);
+        for f in own.map(Arc::new) {
             for name in names(f.name(), f.aliases()) {
                 functions.scalar.insert(name, Arc::clone(&f));
             }
+        }
+        // The standard's name.
+        if let Some(sign) = functions.scalar.get("signum").cloned() {
+            functions.scalar.insert("sign".to_owned(), sign);
         }
         for f in datafusion_functions_nested::all_default_higher_order_functions() {
             for name in names(f.name(), f.aliases()) {
@@ -87,7 +93,13 @@ impl Functions {
     /// Every name that a query may call, aggregates that are not supported included.
     pub fn names(&self) -> Vec<String> {
         let higher = self.higher_order.keys();
-        self.scalar.keys().chain(higher).chain(self.aggregate.keys()).cloned().collect()
+        self.scalar
+            .keys()
+            .filter(|name| *name != as_of::MATCH)
+            .chain(higher)
+            .chain(self.aggregate.keys())
+            .cloned()
+            .collect()
     }
 }
 

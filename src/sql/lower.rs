@@ -18,6 +18,7 @@ use datafusion_expr::logical_plan::{self, Distinct, LogicalPlan};
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
+use super::as_of::AsOfJoin;
 use super::catalog::Catalog;
 use super::clock::{self, uses_now};
 use super::extension::{Operated, Operation};
@@ -196,6 +197,9 @@ impl Lowering<'_> {
             let fields: Vec<Field> = stream.schema.fields().iter().chain(added).map(|f| field(f)).collect();
             let kind = NodeKind::Session(window.circuit()?);
             return Ok(self.push(kind, vec![stream], Arc::new(Schema::new(fields)), "session"));
+        }
+        if let Some(join) = extension.node.as_any().downcast_ref::<AsOfJoin>() {
+            return self.as_of_join(join);
         }
         let Some(Operated { operation, input, .. }) = extension.node.as_any().downcast_ref() else {
             return Err(Refusal::new(format!("{} is not supported yet", extension.node.name())));

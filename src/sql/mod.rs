@@ -13,6 +13,7 @@
 //! 4. A view reads tables and views that were created above it.
 //! 5. What expressions give is what DataFusion says: integers divide to integers, `avg` of integers is a DOUBLE.
 
+mod as_of;
 mod catalog;
 mod clock;
 mod compile;

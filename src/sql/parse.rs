@@ -8,6 +8,7 @@ use datafusion_sql::sqlparser::dialect::GenericDialect;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer, Word};
 
+use super::as_of::without_left;
 use super::error::{Mistake, Source};
 use super::lateness::{self, Clause};
 use super::table_functions::without_table;
@@ -86,7 +87,8 @@ fn defined_name(tokens: &[TokenWithSpan]) -> Option<String> {
 /// The mistake has an empty span where the statement ended too early.
 fn parse_one(tokens: &[TokenWithSpan]) -> Result<(Statement, Vec<Clause>), Mistake> {
     let (tokens, lateness) = lateness::cut(tokens)?;
-    let mut parser = Parser::new(&GenericDialect).with_tokens_with_locations(known_types(without_table(&tokens)));
+    let mut parser =
+        Parser::new(&GenericDialect).with_tokens_with_locations(known_types(without_left(without_table(&tokens))));
     let statement = parser.parse_statement().map_err(|e| syntax_error(e, &tokens))?;
     let next = parser.peek_token();
     match next.token {

@@ -29,10 +29,12 @@ use datafusion_optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion_optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
 use datafusion_sql::sqlparser::ast::{
-    Expr, Query, Spanned, Statement, TableFactor, Visit, Visitor, visit_expressions, visit_relations,
+    Expr, JoinOperator, Query, Select, Spanned, Statement, TableFactor, Visit, Visitor, visit_expressions,
+    visit_relations,
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 
+use super::as_of::{self, NOT_AN_ASOF_JOIN};
 use super::catalog::Catalog;
 use super::clock::plan_uses_now;
 use super::ddl::normalized;
@@ -73,6 +75,7 @@ fn optimized(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, DataFusion
     let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(rewrite::standard(query))))?;
     let plan = plan.transform_up_with_subqueries(rewrite::distinct_on).data()?;
     let plan = plan.transform_up_with_subqueries(lateral::beside_unnest).data()?;
+    let plan = plan.transform_up_with_subqueries(as_of::normalise).data()?;
     let plan = subquery::normalise(set_operation::normalise(plan)?)?;
     let plan = Analyzer::new().execute_and_check(plan, &catalog.options, |_, _| {})?;
     // Fresh names for each view (their generator is the context's), and no clock.
@@ -141,6 +144,8 @@ fn mistake(error: &DataFusionError, query: &Query, catalog: &Catalog) -> Mistake
                 mistake
             } else if text == NOT_A_JOIN {
                 Mistake::new(subquery_span(query), text).help("join with the sub-query in FROM instead")
+            } else if text == NOT_AN_ASOF_JOIN {
+                Mistake::new(match_span(query), text)
             } else if text == UNNEST_ON {
                 Mistake::new(unnest_span(query), text).help("put the condition into WHERE, or unnest in a sub-query")
             } else if text == AGGREGATE_OF_NOTHING {
@@ -256,6 +261,27 @@ fn unnest_span(query: &Query) -> Span {
             if let TableFactor::UNNEST { array_exprs, .. } = factor {
                 self.0 = array_exprs.first().map_or(Span::empty(), Spanned::span);
                 return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut finder = Finder(Span::empty());
+    let _ = query.visit(&mut finder);
+    finder.0
+}
+
+/// The place of the first condition of an ASOF join.
+fn match_span(query: &Query) -> Span {
+    struct Finder(Span);
+    impl Visitor for Finder {
+        type Break = ();
+
+        fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+            for join in select.from.iter().flat_map(|from| &from.joins) {
+                if let JoinOperator::AsOf { match_condition, .. } = &join.join_operator {
+                    self.0 = match_condition.span();
+                    return ControlFlow::Break(());
+                }
             }
             ControlFlow::Continue(())
         }

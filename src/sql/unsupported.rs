@@ -13,6 +13,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 
+use super::as_of;
 use super::catalog::Catalog;
 use super::clock::is_clock;
 use super::error::Mistake;
@@ -302,7 +303,11 @@ impl Walk<'_> {
                 }
                 _ => return,
             },
-            Op::AsOf { .. } => (span(&["ASOF"]), "ASOF JOIN", None),
+            Op::AsOf { constraint: JoinConstraint::On(_) | JoinConstraint::None, .. } => return,
+            Op::AsOf { .. } => {
+                let help = "write ON left.column = right.column";
+                (span(&["ASOF"]), "ASOF JOIN with USING or NATURAL", Some(help))
+            }
             Op::CrossApply | Op::OuterApply => (span(&["APPLY"]), "APPLY", None),
             Op::StraightJoin(_) => (span(&["STRAIGHT_JOIN"]), "STRAIGHT_JOIN", Some("write JOIN")),
             Op::ArrayJoin | Op::LeftArrayJoin | Op::InnerArrayJoin => (span(&["ARRAY"]), "ARRAY JOIN", None),
@@ -352,9 +357,10 @@ impl Walk<'_> {
     fn function_name(&mut self, object: &ObjectName, name: &str) {
         let span = object.span();
         let upper = name.to_uppercase();
-        if name == "unnest" {
-            // The planner's own: it is in no catalog.
-        } else if let Some(scalar) = self.catalog.get_function_meta(name) {
+        let of_users = |name: &str| name != as_of::MATCH;
+        if name == "unnest" || name == as_of::KEEPS_UNMATCHED {
+            // The planner's own and our parser's: they are in no catalog.
+        } else if let Some(scalar) = self.catalog.get_function_meta(name).filter(|f| of_users(f.name())) {
             match scalar.signature().volatility {
                 Volatility::Immutable => {}
                 Volatility::Stable if is_clock(&scalar) => {}

@@ -8,6 +8,7 @@
 
 mod accumulator;
 pub mod aggregate;
+pub mod as_of;
 pub mod clock;
 pub mod constant;
 mod extrema;
@@ -148,6 +149,7 @@ pub fn build(
         NodeKind::Window(window) => Some(Box::new(window::WindowOperator::new(node, &input(0), window, open)?)),
         NodeKind::Session(session) => Some(Box::new(session::SessionOperator::new(node, &input(0), session, open)?)),
         NodeKind::Semi { .. } => Some(Box::new(semi::Semi::new(node, &input(0), &input(1), open)?)),
+        NodeKind::AsOf(plan) => Some(Box::new(as_of::AsOfJoin::new(node, &input(0), &input(1), plan, open)?)),
         NodeKind::Constant(rows) => Some(Box::new(constant::Constant::new(node, rows, owns_global, open)?)),
         NodeKind::SingleRow => Some(Box::new(single_row::SingleRow::new(node, owns_global, open)?)),
         NodeKind::Aggregate { group, aggregates } => {

@@ -14,7 +14,8 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{Column, Literal};
 
 use super::{Computed, Lowering, Refusal, Result, Stream, column, nullable, project};
-use crate::circuit::plan::{NodeKind, SemiOutput};
+use crate::circuit::plan::{AsOf, NodeKind, SemiOutput};
+use crate::sql::as_of::AsOfJoin;
 use crate::sql::clock::uses_now;
 use crate::sql::extension::{Operated, Operation};
 
@@ -162,6 +163,43 @@ impl Lowering<'_> {
         let alone = project(alone, columns)?;
         let schema = nullable(&found.schema);
         Ok(self.push(NodeKind::Union, vec![found, alone], schema, "without match"))
+    }
+
+    /// An ASOF join, whose times are columns of their sides as the keys are.
+    pub(super) fn as_of_join(&mut self, join: &AsOfJoin) -> Result<Stream> {
+        let sorted = join.sorted()?;
+        let (left, right) = (self.plan(&join.left)?, self.plan(&join.right)?);
+        let mut left = self.side(left, &sorted.left, join.left.schema())?;
+        let mut right = self.side(right, &sorted.right, join.right.schema())?;
+        for (l, r) in left.keys.iter().zip(&right.keys) {
+            let (l, r) = (left.stream.schema.field(*l), right.stream.schema.field(*r));
+            if l.data_type() != r.data_type() {
+                let (lt, rt) = (l.data_type(), r.data_type());
+                return Err(Refusal::new(format!(
+                    "an ASOF JOIN compares `{}` ({lt}) with `{}` ({rt}); add a cast",
+                    l.name(),
+                    r.name()
+                )));
+            }
+        }
+        let (Some(left_time), Some(right_time)) = (left.keys.pop(), right.keys.pop()) else {
+            return Err(Refusal::new("an ASOF JOIN without a comparison"));
+        };
+        let fields = left.stream.schema.fields().iter().chain(right.stream.schema.fields());
+        let fields: Vec<Field> = fields.map(|f| Field::new(f.name(), f.data_type().clone(), true)).collect();
+        let kind = NodeKind::AsOf(AsOf {
+            left_keys: left.keys.clone(),
+            right_keys: right.keys.clone(),
+            left_time,
+            right_time,
+            side: sorted.side,
+            takes_equal: sorted.takes_equal,
+            keeps_unmatched: join.keeps_unmatched,
+        });
+        let kept = (0..left.width).chain((0..right.width).map(|i| left.columns() + i)).collect::<Vec<_>>();
+        let joined = self.push(kind, vec![left.stream, right.stream], Arc::new(Schema::new(fields)), "asof join");
+        let kept = kept.into_iter().map(|i| column(&joined.schema, i)).collect();
+        project(joined, kept)
     }
 
     /// Lowers both inputs; `filter` is what of the join's condition is not in its equalities.

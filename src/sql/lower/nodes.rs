@@ -58,6 +58,7 @@ fn same_kind(a: &NodeKind, b: &NodeKind) -> bool {
         (NodeKind::TopK(a), NodeKind::TopK(b)) => a == b,
         (NodeKind::Window(a), NodeKind::Window(b)) => a == b,
         (NodeKind::Session(a), NodeKind::Session(b)) => a == b,
+        (NodeKind::AsOf(a), NodeKind::AsOf(b)) => a == b,
         (NodeKind::Temporal { bounds: a }, NodeKind::Temporal { bounds: b }) => a == b,
         (NodeKind::Constant(a), NodeKind::Constant(b)) => a.columns() == b.columns() && a.num_rows() == b.num_rows(),
         (NodeKind::Union, NodeKind::Union)

@@ -10,8 +10,11 @@ use datafusion_expr::{Expr, ExprFunctionExt, lit};
 use datafusion_functions_window::row_number::row_number;
 use datafusion_sql::sqlparser::ast::{
     CastKind, DataType, Expr as Ast, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    Ident, LimitClause, ObjectName, Query, TableAlias, TableAliasColumnDef, TableFactor, Value, VisitMut, VisitorMut,
+    Ident, LimitClause, ObjectName, Query, Select, TableAlias, TableAliasColumnDef, TableFactor, Value, VisitMut,
+    VisitorMut,
 };
+
+use crate::sql::as_of;
 
 /// The query with LIMIT in the place of FETCH and without WITH ORDINALITY, here and in its sub-queries.
 pub(super) fn standard(query: &Query) -> Query {
@@ -38,7 +41,15 @@ impl VisitorMut for Standard {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
+        select.from.iter_mut().flat_map(|from| &mut from.joins).for_each(|join| as_of::standard(join, call));
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+        if let TableFactor::NestedJoin { table_with_joins, .. } = factor {
+            table_with_joins.joins.iter_mut().for_each(|join| as_of::standard(join, call));
+        }
         if let TableFactor::UNNEST { alias, array_exprs, with_ordinality, .. } = factor {
             named_elements(alias, array_exprs.len(), *with_ordinality);
             if std::mem::take(with_ordinality) {
@@ -65,22 +76,24 @@ fn named_elements(alias: &mut Option<TableAlias>, arrays: usize, with_ordinality
     alias.columns.extend(names.into_iter().skip(given).map(TableAliasColumnDef::from_name));
 }
 
+/// A call of a function.
+fn call(name: &str, args: Vec<Ast>) -> Ast {
+    let args = args.into_iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e))).collect();
+    let list = FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() };
+    Ast::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(list),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
 /// The numbers from 1 to the length of the longest of these arrays.
 fn numbers_of(arrays: &[Ast]) -> Ast {
-    let call = |name: &str, args: Vec<Ast>| {
-        let args = args.into_iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e))).collect();
-        let list = FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() };
-        Ast::Function(Function {
-            name: ObjectName::from(vec![Ident::new(name)]),
-            uses_odbc_syntax: false,
-            parameters: FunctionArguments::None,
-            args: FunctionArguments::List(list),
-            filter: None,
-            null_treatment: None,
-            over: None,
-            within_group: Vec::new(),
-        })
-    };
     let number = |n: &str| Ast::Value(Value::Number(n.to_owned(), false).with_empty_span());
     let lengths = arrays.iter().map(|array| call("array_length", vec![array.clone()])).collect();
     let length = call("coalesce", vec![call("greatest", lengths), number("0")]);

@@ -121,6 +121,36 @@ fn joins() {
 }
 
 #[test]
+fn asof_joins() {
+    let message = "ASOF JOIN takes MATCH_CONDITION (left.time >= right.time), also with >, <= or <, and equalities of both sides in ON";
+    for (join, place) in [
+        ("MATCH_CONDITION (t.a = u.a)", "t.a = u.a"),
+        ("MATCH_CONDITION (t.a >= t.a) ON t.a = u.a", "t.a >= t.a"),
+        ("MATCH_CONDITION (t.a >= 5)", "t.a >= 5"),
+        ("MATCH_CONDITION (t.a >= u.a AND t.b > u.x)", "t.a >= u.a AND t.b > u.x"),
+        ("MATCH_CONDITION (t.a >= u.a) ON t.b < u.x", "t.a >= u.a"),
+        ("MATCH_CONDITION (t.a >= u.a) ON t.b = 'x'", "t.a >= u.a"),
+    ] {
+        for kind in ["ASOF JOIN", "LEFT ASOF JOIN"] {
+            let sql = format!("SELECT t.a FROM t {kind} u {join}");
+            let column = sql.find(place).unwrap() + 18;
+            let got = view(&sql);
+            assert!(got.starts_with(&format!("p.sql:2:{column}: error: {message}\n")), "{sql}\n{got}");
+            assert!(got.ends_with(&format!(" {}", "^".repeat(place.len()))), "{sql}\n{got}");
+        }
+    }
+    assert_eq!(
+        view("SELECT t.a FROM t ASOF JOIN u MATCH_CONDITION (t.a >= u.a) USING (a)"),
+        r"p.sql:2:36: error: ASOF JOIN with USING or NATURAL is not supported yet
+  CREATE VIEW v AS SELECT t.a FROM t ASOF JOIN u MATCH_CONDITION (t.a >= u.a) USING (a)
+                                     ^^^^
+  help: write ON left.column = right.column"
+    );
+    assert!(view("SELECT a FROM t WHERE asof_match(a > 1)").contains("there is no function `asof_match`"));
+    assert!(view("SELECT a FROM t ASOF JOIN u ON t.a = u.a").contains("expected MATCH_CONDITION"));
+}
+
+#[test]
 fn sub_queries() {
     assert_eq!(
         view("SELECT a FROM t WHERE EXISTS (SELECT max(u.a) FROM u WHERE u.x = t.b)"),

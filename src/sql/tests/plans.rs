@@ -24,6 +24,21 @@ view v = 2"
 }
 
 #[test]
+fn asof_joins() {
+    assert_eq!(
+        view("SELECT t.c, u.x FROM t LEFT ASOF JOIN u MATCH_CONDITION (t.a >= u.a) ON t.b = u.x WHERE t.c > 1"),
+        r"2 = linear(0) project [a@0, b@1, c@2, CAST(a@0 AS Int64)] -> (a Int32, b Utf8, c Float64, t.a Int64)  -- v: project
+3 = asof(2, 1) on [1] = [1] match 3 >= 0 or nothing -> (a Int32, b Utf8, c Float64, t.a Int64, a Int64, x Utf8)  -- v: asof join
+4 = linear(3) project [c@2, x@5] filter c@0 > 1 -> (c Float64, x Utf8)  -- v: filter and project
+view v = 4"
+    );
+    // No filter of the right side's columns before the join.
+    let plan = view("SELECT l.c, r.x FROM t l ASOF JOIN u r MATCH_CONDITION (r.a > l.a + 1) WHERE r.x = 'k'");
+    let asof = plan.lines().find(|line| line.contains("= asof(")).unwrap();
+    assert!(asof.starts_with("3 = asof(2, 1) on [] = [] match 2 < 0 -> "), "{plan}");
+}
+
+#[test]
 fn aggregates() {
     assert_eq!(
         view("SELECT count(*), count(a), sum(a), avg(a), avg(d), sum(d), min(b), max(ts), sum(c) FROM t"),

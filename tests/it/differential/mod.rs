@@ -7,7 +7,7 @@
 //! - `unnest`: lists and structs, in columns and unnested;
 //! - `time`: windows of time, and the clock, which goes on between steps;
 //! - `programs`: programs that somebody wrote down, one line a construct: **add yours there**; `aggregates`: those about aggregates;
-//! - `joins`: outer, semi, anti and cross joins, and sub-queries in expressions; `tpch`: the 22 queries of TPC-H.
+//! - `as_of`: ASOF joins; `joins`: outer, semi, anti and cross joins, and sub-queries in expressions; `tpch`: the 22 queries of TPC-H.
 //!
 //! `BACKSTAY_SQL_PROGRAMS` is how many random programs are run (default 100), `BACKSTAY_SQL_SEED=<n>` (or `<n>..<m>`) runs one of them (or some), whose
 //! number a failure gives together with the whole program.
@@ -23,6 +23,7 @@
 //! 3. Tables may have negative weights within a phase, between two comparisons, and never at a comparison.
 
 mod aggregates;
+mod as_of;
 mod changes;
 mod circuit;
 mod expressions;

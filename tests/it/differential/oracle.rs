@@ -91,7 +91,8 @@ fn alike(theirs: &DataType, ours: &DataType) -> bool {
         // What its optimizer makes of a CASE may be narrower.
         || theirs.is_integer() && (ours.is_integer() || matches!(ours, Decimal128(_, 0)))
         || theirs.is_floating() && ours.is_floating()
-        || matches!((theirs, ours), (Decimal128(_, s), Decimal128(_, t)) if s == t)
+        // Its optimizer rewrites `n / 1` to `n`, whose scale its own plan had raised; the values are compared in ours.
+        || matches!((theirs, ours), (Decimal128(..), Decimal128(..)))
         || matches!((theirs, ours), (Utf8View | LargeUtf8, Utf8) | (BinaryView, Binary) | (Timestamp(..), Timestamp(..)))
 }
 
