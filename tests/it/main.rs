@@ -33,5 +33,6 @@ mod savepoint;
 mod secrets;
 mod service;
 mod simulation;
+mod sqllogic;
 mod types;
 mod url;
