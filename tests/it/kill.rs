@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::process::{Victim, files, integrate, repository, succeed};
+use crate::process::{Running, Victim, files, integrate, repository, succeed};
 use crate::rng::{Rng, number_from};
 
 /// Kills in each of the scenarios.
@@ -93,4 +93,84 @@ fn with_free_cuts_the_contents_are_the_same_and_each_step_stands_there_once() {
             }
         }
     }
+}
+
+/// The complete lines of a file.
+fn lines(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    text[..whole].lines().map(str::to_owned).collect()
+}
+
+/// What a step says stays said: a replay that saw another clock would give other rows for it, or let others go.
+#[test]
+fn a_steps_clock_is_the_same_after_a_kill() {
+    let (mut random, seed) = Rng::from_env(20_140_101);
+    let temp = tempfile::tempdir().unwrap();
+    let (sql, input, data) = (temp.path().join("p.sql"), temp.path().join("t.csv"), temp.path().join("data"));
+    let sink = |file: &str| {
+        format!(
+            r#"WITH ('connectors' = '[{{"transport": {{"name": "file_output", "config": {{"path": "${{DATA_DIR}}/{file}.ndjson"}}}},
+            "format": {{"name": "json", "config": {{"include_step": true}}}}}}]')"#
+        )
+    };
+    let program = format!(
+        r#"CREATE TABLE t (id BIGINT NOT NULL, ts TIMESTAMP NOT NULL) WITH ('connectors' = '[{{"transport": {{"name": "file_input",
+           "config": {{"path": "t.csv", "follow": true}}}}, "format": {{"name": "csv", "config": {{"headers": false}}}}}}]');
+           CREATE VIEW seen {} AS SELECT n, NOW() AS seen FROM (SELECT count(*) AS n FROM t);
+           CREATE VIEW recent {} AS SELECT id FROM t WHERE ts > NOW() - INTERVAL '200 milliseconds';"#,
+        sink("seen"),
+        sink("recent")
+    );
+    std::fs::write(&sql, program).unwrap();
+    let config =
+        r#"{"storage": true, "fault_tolerance": {"checkpoint_interval_secs": 2}, "clock_resolution_usecs": 20000}"#;
+    std::fs::write(temp.path().join("p.config.json"), config).unwrap();
+    std::fs::write(&input, "").unwrap();
+    let outputs = ["seen", "recent"].map(|name| data.join(format!("{name}.ndjson")));
+    let mut next = 0;
+    let mut append = |rows: u64| {
+        use std::io::Write;
+        let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();
+        let text: String = (next..next + rows).map(|id| format!("{id},{now}\n")).collect();
+        next += rows;
+        std::fs::OpenOptions::new().append(true).open(&input).unwrap().write_all(text.as_bytes()).unwrap();
+        next
+    };
+    let mut said: [Vec<String>; 2] = Default::default();
+    let mut grown = 0;
+    for _ in 0..kills() {
+        let mut running = Running::start(&sql, &data, &["--workers", "2"]);
+        let more = said[0].len() + 5 + random.below(20) as usize;
+        append(1 + random.below(3));
+        running.wait_until("output", Duration::from_secs(60), || lines(&outputs[0]).len() > more);
+        append(1);
+        std::thread::sleep(Duration::from_millis(random.below(60)));
+        for (said, path) in said.iter_mut().zip(&outputs) {
+            let now = lines(path);
+            assert!(now.starts_with(said), "seed {seed}: {} takes back what it had said", path.display());
+            grown += now.len() - said.len();
+            *said = now;
+        }
+        running.kill();
+    }
+    let all = append(1);
+    let mut running = Running::start(&sql, &data, &["--workers", "1"]);
+    running.wait_until("all rows", Duration::from_secs(60), || {
+        lines(&outputs[0]).last().is_some_and(|line| line.contains(&format!("\"n\":{all},")))
+            && integrate("recent.ndjson", &std::fs::read(&outputs[1]).unwrap()).is_empty()
+    });
+    running.stop();
+    println!("seed {seed}: {} kills, {grown} lines were there before one", kills());
+    for (said, path) in said.iter().zip(&outputs) {
+        assert!(lines(path).starts_with(said), "seed {seed}: {} takes back what it had said", path.display());
+    }
+    // Each step's clock is taken back by the next, and never goes back.
+    let rows = integrate("seen.ndjson", &std::fs::read(&outputs[0]).unwrap());
+    assert_eq!(rows.values().copied().collect::<Vec<_>>(), [1], "seed {seed}: {rows:?}");
+    let (came, went): (Vec<String>, Vec<String>) =
+        lines(&outputs[1]).into_iter().partition(|l| l.contains("\"insert\""));
+    // A row that stood in the file for longer, while nothing ran, was never there.
+    assert!(!came.is_empty() && came.len() as u64 <= all, "seed {seed}: {} of {all} rows came", came.len());
+    assert_eq!(came.len(), went.len(), "seed {seed}: each row comes and goes once");
 }
