@@ -68,6 +68,31 @@ const PROGRAMS: &[(&[Table], &[View])] = &[
             ("greatest", "SELECT k.id, k.g FROM k JOIN extremes e ON k.g = e.g AND k.v = e.most"),
         ],
     ),
+    // Operators that keep rows in an order.
+    (
+        &[
+            ("t", "id BIGINT NOT NULL, g VARCHAR, v BIGINT", Kind::Change, &["a"]),
+            ("u", "id BIGINT NOT NULL, g VARCHAR, v BIGINT", Kind::Change, &["b"]),
+        ],
+        &[
+            (
+                "sessions",
+                "SELECT g, CAST(window_start AS BIGINT) AS s, CAST(window_end AS BIGINT) AS e, count(*) AS n FROM SESSION((SELECT g, \
+                 CAST(to_timestamp_seconds(v) AS TIMESTAMP) AS ts FROM t), DESCRIPTOR(ts), DESCRIPTOR(g), INTERVAL '2 seconds') \
+                 GROUP BY g, window_start, window_end",
+            ),
+            ("nearest", "SELECT t.id, u.id AS other FROM t LEFT ASOF JOIN u MATCH_CONDITION (t.v >= u.v) ON t.g = u.g"),
+            (
+                "first",
+                "SELECT id, g FROM (SELECT *, row_number() OVER (PARTITION BY g ORDER BY v, id) AS n FROM t) WHERE n <= 2",
+            ),
+            (
+                "rolling",
+                "SELECT id, sum(v) OVER (PARTITION BY g ORDER BY v RANGE BETWEEN 2 PRECEDING AND CURRENT ROW) AS s FROM t",
+            ),
+            ("alone", "SELECT id FROM t WHERE NOT EXISTS (SELECT 1 FROM u WHERE u.g = t.g)"),
+        ],
+    ),
 ];
 
 /// What changes when time passes: the rows with the clock, and two temporal filters over times around the beginning of the simulation.
