@@ -9,7 +9,7 @@
 //!
 //! Invariants:
 //! 1. A reference is resolved when its connector is made, and what it stands for goes to the connector alone.
-//! 2. What is said of a connector with secrets has their references in their places ([`Secrets::hide`]).
+//! 2. What is said of a connector with secrets has their references in their places (`Secrets::hide`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! An input connector at work: what its [reading task](reader) has read becomes the batches of steps.
+//! An input connector at work: what its reading task (`reader`) has read becomes the batches of steps.
 //!
 //! Bounds: a queue of 16 chunks, and a buffer on the controller's side that takes no more once a full step's rows are
 //! in it. A connector's chunks are about a MiB, so an input holds some tens of MiB. `max_queued_records` and `max_queued_bytes` bound

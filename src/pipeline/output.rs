@@ -1,4 +1,4 @@
-//! An output connector at work: a [task](work) delivers the steps' deltas in order.
+//! An output connector at work: a task (`work`) delivers the steps' deltas in order.
 //!
 //! A delta is *pending* until the sink holds it durably. The controller keeps pending deltas, so that a checkpoint never waits for
 //! a sink: what a slow or failing sink has not got goes into the checkpoint itself (invariant 9).
