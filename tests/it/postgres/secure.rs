@@ -25,7 +25,7 @@ fn views_are_delivered_by_tls() {
     for (user, host, options) in ways {
         let (place, mut db) = (Place::new(), server.database());
         db.execute(SUMS);
-        let plain = std::mem::replace(&mut db.uri, String::new());
+        let plain = std::mem::take(&mut db.uri);
         db.uri = uri(&plain, user, host, &options);
         place.write("p.sql", &sums(&db, "v", ""));
         place.run();
