@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::json;
 
 use crate::process::repository;
+use crate::service::security::key_file;
 use crate::service::server::Service;
 
 /// One browser at a time: it is heavy, and other tests run beside it.
@@ -42,10 +43,10 @@ fn the_whole_story() {
 #[test]
 fn a_key_is_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let key_file = dir.path().join("key");
-    std::fs::write(&key_file, "a-long-enough-key\n").unwrap();
-    let (_service, address) = serve(&dir.path().join("service"), &["--api-key-file", key_file.to_str().unwrap()]);
-    drive("key.py", &[&address, "a-long-enough-key"]);
+    let keys = dir.path().join("keys");
+    let key = key_file(&keys);
+    let (_service, address) = serve(&dir.path().join("service"), &["--api-key-file", keys.to_str().unwrap()]);
+    drive("key.py", &[&address, &key]);
 }
 
 /// By keyboard; on a phone; light and dark; for assistive technology; and nothing of what users write becomes HTML.

@@ -1,13 +1,14 @@
 //! The console's files as they are served.
 
+use crate::service::security::key_file;
 use crate::service::server::Service;
 
 #[test]
 fn pages_are_guarded_and_need_no_key() {
     let dir = tempfile::tempdir().unwrap();
-    let key_file = dir.path().join("key");
-    std::fs::write(&key_file, "a-long-enough-key\n").unwrap();
-    let service = Service::start_with(dir.path(), &["--api-key-file", key_file.to_str().unwrap()]);
+    let keys = dir.path().join("keys");
+    key_file(&keys);
+    let service = Service::start_with(dir.path(), &["--api-key-file", keys.to_str().unwrap()]);
     assert_eq!(service.get("/v0/pipelines").status, 401);
     for (path, content_type) in [
         ("/", "text/html; charset=utf-8"),

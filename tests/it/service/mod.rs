@@ -11,5 +11,5 @@ mod metrics;
 mod openapi;
 mod pgwire;
 mod push;
-mod security;
+pub mod security;
 pub mod server;
