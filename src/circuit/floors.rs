@@ -408,7 +408,9 @@ fn keyed(plan: &CircuitPlan, id: NodeId, node: &Node, inputs: &[&Vec<Option<Boun
             let key: Vec<usize> = left_keys.iter().copied().chain(time.map(|(left, _)| left)).collect();
             let by: Vec<usize> = right_keys.iter().copied().chain(time.map(|(_, right)| right)).collect();
             rule(Some(0), &key, &right(&by));
-            rule(Some(1), right_keys, &left(left_keys));
+            // Changes of either side look right rows up.
+            let either = left_keys.iter().zip(right_keys).map(|(&l, &r)| both(inputs, l, r));
+            rule(Some(1), right_keys, &either.collect::<Vec<_>>());
         }
         // How many matches there are, which is what the right side keeps, is asked by changes of either side.
         NodeKind::Semi { left_keys, right_keys, .. } => {

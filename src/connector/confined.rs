@@ -51,6 +51,15 @@ impl Confined {
     pub(super) fn check(&self, connector: &str, config: &ConnectorConfig) -> super::Result<()> {
         let Value::Object(settings) = &config.transport.config else { return Ok(()) };
         for (key, value) in settings {
+            if let Value::Object(options) = value {
+                // Those of a store of objects, some of which have a file's content sent as who one is.
+                if let Some(option) = options.keys().find(|option| reads_a_file(option)) {
+                    let message = format!(
+                        "transport.config: \"{key}\": a service's pipelines may not use \"{option}\", which names a file; write the credential itself"
+                    );
+                    return Err(ConnectorError::new(connector, message));
+                }
+            }
             let refused = |why: String| ConnectorError::new(connector, format!("transport.config: \"{key}\": {why}"));
             if runs_code(key) {
                 return Err(refused("a service's pipelines may not have code run; leave it out".to_owned()));
@@ -71,6 +80,16 @@ impl Confined {
 /// Whether a setting of a library's names a file.
 fn names_a_file(key: &str) -> bool {
     key.ends_with(".location") || key.ends_with(".keytab") || key.ends_with("_location") || key.ends_with("_path")
+}
+
+/// Whether an option of a store of objects names a file, or a server that names one.
+fn reads_a_file(option: &str) -> bool {
+    let option = option.to_ascii_lowercase();
+    option.ends_with("_file")
+        || option.ends_with("_path")
+        || option.contains("application_credentials")
+        || option.contains("credentials_full_uri")
+        || matches!(option.as_str(), "google_service_account" | "service_account")
 }
 
 /// Whether a setting of a library's makes it load or run what it names.
@@ -221,6 +240,12 @@ mod tests {
             (serde_json::json!({ "plugin.library.paths": "/allowed/x.so" }), "code"),
             (serde_json::json!({ "sasl.kerberos.kinit.cmd": "rm -rf /" }), "code"),
             (serde_json::json!({ "url": "file:///etc" }), "--allow-root"),
+            (
+                serde_json::json!({ "options": { "azure_federated_token_file": "/etc/shadow" } }),
+                "azure_federated_token_file",
+            ),
+            (serde_json::json!({ "options": { "AWS_Web_Identity_Token_File": "/etc/shadow" } }), "names a file"),
+            (serde_json::json!({ "options": { "google_service_account": "/etc/shadow" } }), "names a file"),
         ] {
             let error = check(bad.clone()).unwrap_err();
             assert!(error.contains(said), "{bad}: {error}");

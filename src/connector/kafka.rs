@@ -183,7 +183,8 @@ pub(super) fn unanswered_by(connector: &str, what: &str, error: &KafkaError, pro
 fn explained(error: ConnectorError, said: &Said) -> ConnectorError {
     let said = said.0.lock().unwrap_or_else(PoisonError::into_inner);
     let Some((code, reason)) = said.as_ref().filter(|_| error.retry) else { return error };
-    let retry = !(is_final(*code) || *code == Code::SSL);
+    // What a broker says of our certificate comes as a connection that broke.
+    let retry = !(is_final(*code) || *code == Code::SSL || reason.contains("SSL alert number"));
     ConnectorError { message: format!("{}: {reason}", error.message), retry, ..error }
 }
 

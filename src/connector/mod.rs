@@ -205,6 +205,11 @@ pub trait Input: Debug + Send + Sync {
     fn selects(&self, _partition: &str) -> bool {
         false
     }
+    /// Whether one that is at least once reads on from where a position of its own stands, so that only rows that no step had taken are read again. Then
+    /// `"replay": "bytes"` makes it exactly once.
+    fn resumes(&self) -> bool {
+        true
+    }
     /// A reader from `position` on; from the beginning if the position is empty. Verifies that the source is still the one
     /// that the position was taken from.
     fn open(&self, position: &Position) -> Result<Box<dyn InputReader>>;

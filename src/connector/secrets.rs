@@ -79,6 +79,10 @@ impl Input for Guarded<dyn Input> {
         self.inner.selects(partition)
     }
 
+    fn resumes(&self) -> bool {
+        self.inner.resumes()
+    }
+
     fn open(&self, position: &Position) -> Result<Box<dyn InputReader>> {
         let inner = self.said(self.inner.open(position))?;
         Ok(Box::new(Guarded { secrets: self.secrets.clone(), inner }))

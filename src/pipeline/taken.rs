@@ -62,7 +62,12 @@ impl Taken {
     /// Takes in a record of the log.
     pub(super) fn recover(&mut self, seq: u64, payload: &[u8], program: &Program) -> Result<()> {
         let (header, rows): (TakenHeader, _) = KIND.decode(seq, payload)?;
-        let table = header.connector.split_once('.').and_then(|(table, _)| program.table(table));
+        // A table's name may have periods, too.
+        let is_of = |name: &str| header.connector.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        let named =
+            |t: &&crate::sql::Table| t.connectors.iter().any(|c| header.connector == format!("{}.{}", t.name, c.name));
+        let tables = || program.tables.iter();
+        let table = tables().find(named).or_else(|| tables().filter(|t| is_of(&t.name)).max_by_key(|t| t.name.len()));
         let Some(table) = table else {
             return Err(PipelineError::State(format!(
                 "log record {seq} holds rows of connector {}, whose table the program does not have: put it back",

@@ -61,7 +61,9 @@ pub(super) fn on_a_large_stack<T: Send>(
 ) -> Result<T, SqlErrors> {
     // The planner recurses over expressions, and a chain of a thousand ORs is as deep as it is long. The stack is reserved, not
     // used, and the thread ends before this returns.
-    let thread = std::thread::Builder::new().name("sql".to_owned()).stack_size(STACK_BYTES);
+    // Under the name of who asks, by which the binary knows whether a panic may end it.
+    let name = std::thread::current().name().unwrap_or("sql").to_owned();
+    let thread = std::thread::Builder::new().name(name).stack_size(STACK_BYTES);
     std::thread::scope(|scope| match thread.spawn_scoped(scope, compile) {
         Ok(handle) => handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
         Err(e) => {

@@ -38,7 +38,8 @@ fn a_secret_is_nowhere_to_be_found() {
     let (dir, secrets) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let file = secrets.path().join("password");
     std::fs::write(&file, format!("{SECRET}\n")).unwrap();
-    let service = Service::start(dir.path());
+    // A reference to a file reaches what pipelines may read.
+    let service = Service::start_with(dir.path(), &["--allow-root", secrets.path().to_str().unwrap()]);
     service.create(
         "p",
         &sql(&format!("${{file:{}}}", file.display())),

@@ -181,7 +181,7 @@ impl MadeInput {
     /// positions, what was read and no step had taken would be lost.
     fn level(&self) -> Level {
         match (self.input.level(), self.config.replay) {
-            (Level::AtLeastOnce, Replay::Bytes) => Level::ExactlyOnce,
+            (Level::AtLeastOnce, Replay::Bytes) if self.input.resumes() => Level::ExactlyOnce,
             (own, _) => own,
         }
     }

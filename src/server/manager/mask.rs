@@ -9,8 +9,20 @@ use serde_json::Value;
 /// What is shown in the place of a secret.
 const MASK: &str = "***";
 /// Parts of the keys of settings that hold secrets.
-const SECRET_KEYS: &[&str] =
-    &["password", "secret", "token", "private_key", "access_key", "account_key", "credential", "sas_key"];
+const SECRET_KEYS: &[&str] = &[
+    "password",
+    "secret",
+    "token",
+    "private_key",
+    "client_key",
+    "key.pem",
+    "access_key",
+    "account_key",
+    "credential",
+    "sas_key",
+    "authorization",
+    "cookie",
+];
 /// Parts of keys that have such a part, and hold none.
 const PLAIN_KEYS: &[&str] = &["access_key_id", "token_endpoint", "token.endpoint"];
 
@@ -20,7 +32,11 @@ pub fn mask(value: &mut Value) {
         Value::Object(settings) => {
             for (key, value) in settings {
                 match value {
-                    Value::String(text) if is_secret(key) && !text.contains("${") => MASK.clone_into(text),
+                    Value::String(text) if is_secret(key) && !is_reference(text) => MASK.clone_into(text),
+                    // Whatever their names: keys come this way.
+                    Value::Object(headers) if key.to_lowercase().contains("headers") => {
+                        headers.values_mut().for_each(|value| *value = MASK.into());
+                    }
                     other => mask(other),
                 }
             }
@@ -40,10 +56,16 @@ fn is_secret(key: &str) -> bool {
     SECRET_KEYS.iter().any(|part| key.contains(part)) && !PLAIN_KEYS.iter().any(|part| key.contains(part))
 }
 
-/// A URL that has a password or a query, without them.
+/// Whether a text is a reference to a secret, and nothing else.
+fn is_reference(text: &str) -> bool {
+    text.starts_with("${") && text.find('}') == Some(text.len() - 1)
+}
+
+/// A URL that has a password or a query, without them; libpq's `password=…` in any text.
 fn without_password(text: &str) -> Option<String> {
     if !text.contains("://") {
-        return None;
+        let (before, _) = text.split_once("password=")?;
+        return Some(format!("{before}password={MASK}"));
     }
     let mut url = url::Url::parse(text).ok()?;
     let (has_password, has_query) = (url.password().is_some(), url.query().is_some());

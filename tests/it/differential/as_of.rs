@@ -1,6 +1,15 @@
 //! ASOF joins, which DataFusion has not: each has a reference that numbers the left rows and ranks their candidates.
 
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+use backstay::circuit::Delta;
+use backstay::sql::compile;
+
 use super::check_as;
+use super::circuit::Circuit;
+use super::oracle::compare;
 use super::programs::TABLES;
 
 /// Runs of each program: the rows of a key come and go at random times, late ones too.
@@ -91,5 +100,40 @@ fn no_filter_goes_before_what_is_nearest() {
                 check_as(&format!("{TABLES}CREATE VIEW v AS {view}"), &[("v", &ranked(inner))], seed);
             }
         }
+    }
+}
+
+/// Right rows that come without LATENESS are matched with left rows however old, and a key's watermark on the left alone frees nothing of the right.
+#[test]
+fn a_watermark_of_the_left_side_hides_no_right_row() {
+    let sql = "CREATE TABLE l (k BIGINT NOT NULL LATENESS 0, ts BIGINT); CREATE TABLE r (k BIGINT NOT NULL, ts BIGINT, v BIGINT);
+        CREATE VIEW w AS SELECT l.k, r.v FROM l LEFT ASOF JOIN r MATCH_CONDITION (l.ts >= r.ts) ON l.k = r.k;";
+    let program = compile(sql, "p.sql").unwrap();
+    let rows = |table: usize, values: &[&[i64]], weight: i64| {
+        let schema = program.tables[table].schema.clone();
+        let columns = (0..schema.fields().len())
+            .map(|i| Arc::new(Int64Array::from_iter_values(values.iter().map(|row| row[i]))) as ArrayRef);
+        vec![Delta {
+            rows: RecordBatch::try_new(schema.clone(), columns.collect()).unwrap(),
+            weights: vec![weight; values.len()],
+        }]
+    };
+    for workers in [1, 2] {
+        let mut circuit = Circuit::start(&program, workers, 7);
+        let mut step = |left: Vec<Delta>, right: Vec<Delta>| circuit.step(0, &vec![left, right]).unwrap();
+        step(rows(0, &[&[1, 10]], 1), rows(1, &[&[1, 3, 5]], 1));
+        step(rows(0, &[&[100, 10]], 1), Vec::new());
+        step(rows(0, &[&[101, 10]], 1), Vec::new());
+        step(Vec::new(), rows(1, &[&[1, 7, 6]], 1));
+        let answer = |values: [(i64, Option<i64>); 3]| {
+            let k = Int64Array::from_iter_values(values.iter().map(|v| v.0));
+            let v = values.iter().map(|v| v.1).collect::<Int64Array>();
+            let fields = ["k", "v"].map(|name| Field::new(name, DataType::Int64, true)).to_vec();
+            RecordBatch::try_new(Arc::new(Schema::new(fields)), vec![Arc::new(k), Arc::new(v)]).unwrap()
+        };
+        let schema = &program.view("w").unwrap().schema;
+        compare(schema, circuit.view("w"), &answer([(1, Some(6)), (100, None), (101, None)])).unwrap();
+        circuit.step(0, &vec![Vec::new(), rows(1, &[&[1, 7, 6]], -1)]).unwrap();
+        compare(schema, circuit.view("w"), &answer([(1, Some(5)), (100, None), (101, None)])).unwrap();
     }
 }

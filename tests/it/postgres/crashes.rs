@@ -152,9 +152,10 @@ fn a_process_that_was_replaced_is_fenced_and_says_so() {
     wait("the other's epoch", &mut || {
         db.query("SELECT count(DISTINCT epoch) > 0 AND min(epoch) > 1 FROM backstay_sinks") == ["t"]
     });
-    let csv = std::fs::read_to_string(place.path("t.csv")).unwrap();
-    // A whole step of them.
-    place.write("t.csv", &(ROWS..ROWS + 50).fold(csv, |csv, id| csv + &format!("{id},1,1\n")));
+    // A whole step of them; appended, since both read the file.
+    let rows = (ROWS..ROWS + 50).fold(String::new(), |csv, id| csv + &format!("{id},1,1\n"));
+    let mut csv = std::fs::OpenOptions::new().append(true).open(place.path("t.csv")).unwrap();
+    std::io::Write::write_all(&mut csv, rows.as_bytes()).unwrap();
     wait("the first's end", &mut || first.try_wait().unwrap().is_some());
     assert!(said("data").contains("fenced"), "{}", said("data"));
     wait("the new row", &mut || count(ROWS + 50));

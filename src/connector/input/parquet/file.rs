@@ -101,7 +101,7 @@ impl File {
                 .with_batch_size(ROWS)
                 .build();
             let reader = reader.map_err(|e| held.failed(&self.connector, &e))?;
-            return Ok(Some(Rows { reader, held }));
+            return Ok(Some(Rows { reader, held, left: behind.min(end) - start }));
         }
         Ok(None)
     }
@@ -163,6 +163,8 @@ fn identity(connector: &str, blob: &Arc<dyn Blob>) -> Result<String> {
 pub(super) struct Rows {
     reader: ParquetRecordBatchReader,
     held: Held,
+    /// Rows that are still to come, as the footer has it.
+    left: u64,
 }
 
 impl fmt::Debug for Rows {
@@ -174,7 +176,14 @@ impl fmt::Debug for Rows {
 impl Rows {
     /// The next of them.
     pub(super) fn next(&mut self, file: &File) -> Result<Option<RecordBatch>> {
-        self.reader.next().transpose().map_err(|e| self.held.failed(&file.connector, &e))
+        let batch = self.reader.next().transpose().map_err(|e| self.held.failed(&file.connector, &e))?;
+        self.left = self.left.saturating_sub(batch.as_ref().map_or(0, |batch| batch.num_rows() as u64));
+        match batch {
+            // To look for them again would find as few.
+            None if self.left > 0 => Err(file
+                .error(format!("a row group has {} rows less than the footer says: the file is damaged", self.left))),
+            batch => Ok(batch),
+        }
     }
 }
 

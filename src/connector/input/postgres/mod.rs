@@ -131,8 +131,13 @@ impl PostgresInput {
 /// A slot's name for a connector.
 fn slot_name(ctx: &Context) -> String {
     let name = format!("backstay_{}_{}", ctx.pipeline, ctx.name).to_ascii_lowercase();
-    let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    name.chars().take(63).collect()
+    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    // The period between table and connector is no difference; what else was replaced or is cut off would be.
+    if plain.len() <= 63 && name.replacen('.', "_", 1) == plain {
+        return plain;
+    }
+    let rest: String = plain.chars().take(46).collect();
+    format!("{rest}_{:016x}", xxhash_rust::xxh3::xxh3_64(name.as_bytes()))
 }
 
 impl Input for PostgresInput {
@@ -142,6 +147,11 @@ impl Input for PostgresInput {
 
     fn is_finite(&self) -> bool {
         false
+    }
+
+    /// A snapshot that was cut off is read again from its beginning.
+    fn resumes(&self) -> bool {
+        !self.shared.wants_snapshot
     }
 
     fn open(&self, position: &Position) -> Result<Box<dyn InputReader>> {

@@ -3,7 +3,7 @@
 //! The relations are made anew for each query, from the pipeline's program, and the query runs over them as any other does, in
 //! a circuit of its own; [`dialect`](super::dialect) makes our SQL of it. What PostgreSQL has and pipelines have not (indexes, policies, …) is there, and empty.
 //!
-//! Known limits: no more columns than psql, psycopg and Grafana were seen to ask for. A query reads the catalog or the pipeline, not both.
+//! Known limits: it runs in the service's own process, and takes the memory that it takes there; no more columns than psql, psycopg and Grafana were seen to ask for. A query reads the catalog or the pipeline, not both.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -33,6 +33,23 @@ const PG_CATALOG: i64 = 11;
 const INFORMATION_SCHEMA: i64 = 13000;
 /// The oid of the first relation.
 const FIRST_RELATION: i64 = 16384;
+
+/// Words and signs of a query of the catalog, and parentheses around one of them: what is made of it is made recursively, before the parser looks.
+const MOST_TOKENS: usize = 5_000;
+const MOST_DEPTH: usize = 100;
+
+fn depth(tokens: &[(Token, Range<usize>)]) -> usize {
+    let (mut now, mut most) = (0_usize, 0);
+    for (token, _) in tokens {
+        match token {
+            Token::LParen => now += 1,
+            Token::RParen => now = now.saturating_sub(1),
+            _ => {}
+        }
+        most = most.max(now);
+    }
+    most
+}
 
 /// What queries are about.
 pub(super) struct About<'a> {
@@ -134,6 +151,9 @@ fn type_of(data_type: &DataType) -> Type {
 pub(super) fn answer(managed: &Managed, sql: &str) -> PgWireResult<RecordBatch> {
     let name = managed.name();
     let statement = Statement::split(sql)?.into_iter().next().ok_or_else(|| error("42601", "there is no query"))?;
+    if statement.tokens.len() > MOST_TOKENS || depth(&statement.tokens) > MOST_DEPTH {
+        return Err(error("54001", "this query of the catalog is too long or too deep"));
+    }
     if statement.tokens.iter().filter_map(|(token, _)| word(token)).any(|w| NOTHING.contains(&w.as_str())) {
         return Ok(RecordBatch::new_empty(Arc::new(Schema::new(vec![Field::new("nothing", DataType::Utf8, true)]))));
     }

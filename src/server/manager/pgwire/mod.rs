@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! 1. Nothing is changed by it: it reads. Each SELECT sees the state after the step that was under way when it came, also within BEGIN and COMMIT.
-//! 2. A panic on bytes that a client sent ends that connection alone: all of it runs on threads of its own, which the binary's
+//! 2. A panic on bytes that a client sent ends that connection alone: all of it runs on threads of one name, which the binary's
 //!    panic hook knows by [`THREAD`]; nothing that it shares with the manager is left half done (the manager's locks are for reading here).
 //!
 //! Known limits: an answer is in memory as a whole. A cancelled query is given up here, while the pipeline's process still finishes it.

@@ -8,6 +8,9 @@ use pgwire::error::PgWireResult;
 
 use super::{catalog, error};
 
+/// The most parameters that the protocol can say.
+const MOST_PARAMETERS: usize = u16::MAX as usize;
+
 /// One statement.
 #[derive(Clone, Debug)]
 pub(super) struct Statement {
@@ -48,7 +51,14 @@ impl Statement {
         let tokens = tokens.map_err(|e| error("42601", format!("{} at {}", e.message, e.location)))?;
         let places = Places::new(text);
         let chunks = tokens.split(|t| t.token == Token::SemiColon);
-        Ok(chunks.filter_map(|chunk| Self::of(text, chunk, &places)).collect())
+        let statements: Vec<Self> = chunks.filter_map(|chunk| Self::of(text, chunk, &places)).collect();
+        match statements.iter().find(|s| s.parameters() > MOST_PARAMETERS) {
+            Some(s) => Err(error(
+                "54000",
+                format!("${}: a statement has at most {MOST_PARAMETERS} parameters", s.parameters()),
+            )),
+            None => Ok(statements),
+        }
     }
 
     fn of(text: &str, chunk: &[TokenWithSpan], places: &Places<'_>) -> Option<Self> {
@@ -174,6 +184,8 @@ mod tests {
         ];
         assert_eq!(kinds(text), expected.map(|(text, kind)| (text.to_owned(), kind)));
         assert!(Statement::split("SELECT 'a").is_err());
+        assert!(Statement::split("SELECT $65535").is_ok() && Statement::split("SELECT $65536").is_err());
+        assert!(Statement::split("SELECT $1000000000000000").is_err());
     }
 
     #[test]
