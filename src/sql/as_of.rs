@@ -26,6 +26,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
+use super::tokens::{closing, is_word};
 use crate::circuit::plan::TimeSide;
 
 /// The function that the comparison is an argument of until the join has a node of its own.
@@ -38,11 +39,7 @@ pub(super) const NOT_AN_ASOF_JOIN: &str = "ASOF JOIN takes MATCH_CONDITION (left
 
 /// The tokens without LEFT before ASOF.
 pub(super) fn without_left(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let word = |token: Option<&TokenWithSpan>, wanted: &str| match token.map(|t| &t.token) {
-        Some(Token::Word(word)) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(wanted),
-        _ => false,
-    };
-    if !tokens.iter().any(|t| word(Some(t), "ASOF")) {
+    if !tokens.iter().any(|t| is_word(Some(t), "ASOF")) {
         return tokens;
     }
     let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
@@ -51,17 +48,17 @@ pub(super) fn without_left(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let mut at = 0;
     while let Some(token) = tokens.get(at) {
         at += 1;
-        if word(Some(token), "LEFT") && word(tokens.get(at), "ASOF") {
+        if is_word(Some(token), "LEFT") && is_word(tokens.get(at), "ASOF") {
             continue;
         }
-        if word(Some(token), "ASOF") {
-            open.push(at >= 2 && word(tokens.get(at - 2), "LEFT"));
+        if is_word(Some(token), "ASOF") {
+            open.push(at >= 2 && is_word(tokens.get(at - 2), "LEFT"));
         }
         out.push(token.clone());
         let opens = tokens.get(at).filter(|t| t.token == Token::LParen);
-        if let (true, Some(paren)) = (word(Some(token), "MATCH_CONDITION"), opens)
+        if let (true, Some(paren)) = (is_word(Some(token), "MATCH_CONDITION"), opens)
             && open.pop() == Some(true)
-            && let Some(close) = closing(&tokens, at)
+            && let Some(close) = closing(&tokens, at, &Token::LParen, &Token::RParen)
         {
             let inner = tokens.get(at + 1..close).unwrap_or_default();
             // At the comparison's places, where mistakes are told.
@@ -75,19 +72,6 @@ pub(super) fn without_left(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         }
     }
     out
-}
-
-/// Where the parenthesis at `open` is closed.
-fn closing(tokens: &[TokenWithSpan], open: usize) -> Option<usize> {
-    let mut depth = 0_usize;
-    (open..tokens.len()).find(|&at| {
-        match tokens[at].token {
-            Token::LParen => depth += 1,
-            Token::RParen => depth -= 1,
-            _ => {}
-        }
-        depth == 0
-    })
 }
 
 /// The comparison of a MATCH_CONDITION, and whether the join keeps left rows without a match.

@@ -34,6 +34,7 @@ mod subquery;
 mod table_functions;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod type_tokens;
 mod types;
 mod unsupported;

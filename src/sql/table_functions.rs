@@ -31,6 +31,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 use datafusion_sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
+use super::tokens::is_word;
 use crate::circuit::plan::Session;
 
 mod session;
@@ -120,10 +121,7 @@ const PARTITION_BY: &str = "partition_by";
 /// The tokens without the TABLE in `TUMBLE(TABLE t, …)` and the like, and with `SESSION(t PARTITION BY k, DESCRIPTOR(ts), …)` as
 /// `SESSION(t, partition_by(k), DESCRIPTOR(ts), …)`.
 pub(super) fn without_table(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
-    let word = |i: usize, wanted: &str| match tokens.get(i).map(|t| &t.token) {
-        Some(Token::Word(word)) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(wanted),
-        _ => false,
-    };
+    let word = |i: usize, wanted: &str| is_word(tokens.get(i), wanted);
     let called = |paren: usize| match paren.checked_sub(1).and_then(|i| tokens.get(i)).map(|t| &t.token) {
         Some(Token::Word(word)) if word.quote_style.is_none() => Kind::named(&word.value),
         _ => None,

@@ -3,6 +3,8 @@
 
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
+use super::tokens::{closing, is_word};
+
 /// The tokens of a statement, with types as the parser knows them if it creates a table.
 pub(super) fn known_types(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let creates_table = is_word(tokens.first(), "CREATE") && is_word(tokens.get(1), "TABLE");
@@ -55,26 +57,6 @@ fn one_by_one(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         }
     }
     out
-}
-
-/// Where the bracket at `start` is closed.
-fn closing(tokens: &[TokenWithSpan], start: usize, open: &Token, close: &Token) -> Option<usize> {
-    let mut depth = 0;
-    for (i, token) in tokens.iter().enumerate().skip(start) {
-        if token.token == *open {
-            depth += 1;
-        } else if token.token == *close {
-            depth -= 1;
-            if depth == 0 {
-                return Some(i);
-            }
-        }
-    }
-    None
-}
-
-fn is_word(token: Option<&TokenWithSpan>, wanted: &str) -> bool {
-    matches!(token.map(|t| &t.token), Some(Token::Word(w)) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(wanted))
 }
 
 /// Whether a type, not the beginning of a column, stands before.

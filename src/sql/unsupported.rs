@@ -11,13 +11,14 @@ use datafusion_sql::sqlparser::ast::{
     JoinOperator, LimitClause, ObjectName, Query, Select, SetExpr, SetQuantifier, Spanned, TableFactor, Value,
     ValueWithSpan, Visit, Visitor,
 };
-use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
+use datafusion_sql::sqlparser::tokenizer::{Location, Span, TokenWithSpan};
 
 use super::as_of;
 use super::catalog::Catalog;
 use super::clock::is_clock;
 use super::error::Mistake;
 use super::table_functions::{Call, expression};
+use super::tokens::is_word;
 use crate::circuit::plan::AggregateFunction;
 use crate::suggest::nearest;
 
@@ -233,22 +234,15 @@ impl Walk<'_> {
 
     /// The place of the last of these words before `end`.
     fn keyword(&self, end: Location, words: &[&str]) -> Span {
-        let is_wanted = |token: &TokenWithSpan| match &token.token {
-            Token::Word(w) => w.quote_style.is_none() && words.iter().any(|word| w.value.eq_ignore_ascii_case(word)),
-            _ => false,
-        };
+        let is_wanted = |token: &TokenWithSpan| words.iter().any(|word| is_word(Some(token), word));
         let before = self.tokens.iter().take_while(|t| t.span.start < end);
         before.filter(|t| is_wanted(t)).last().map_or(Span::empty(), |t| t.span)
     }
 
     /// The first place of this word at or behind `start`.
     fn keyword_behind(&self, start: Location, word: &str) -> Span {
-        let is_wanted = |t: &&TokenWithSpan| match &t.token {
-            Token::Word(w) => w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word),
-            _ => false,
-        };
         let mut behind = self.tokens.iter().skip_while(|t| t.span.start < start);
-        behind.find(is_wanted).map_or(Span::empty(), |t| t.span)
+        behind.find(|t| is_word(Some(t), word)).map_or(Span::empty(), |t| t.span)
     }
 
     fn set_expr(&mut self, body: &SetExpr) {

@@ -144,10 +144,6 @@ fn next_point(cursor: &mut Cursor, prefix: &[u8], key: &[u8]) -> StorageResult<O
     Ok(None)
 }
 
-/// Rows to be put out: left rows with the right columns beside them.
-#[derive(Default)]
-struct Pairs(RowBatch);
-
 impl AsOfJoin {
     /// The operator of an ASOF join over inputs of these schemas.
     ///
@@ -172,26 +168,26 @@ impl AsOfJoin {
         Ok(Self { label: node.label.clone(), schema: node.schema.clone(), left, right, unmatched })
     }
 
-    /// Adds a left row with its match.
+    /// Adds a left row with its match: a left row as the key of `pairs`, with the right columns as its value.
     fn add(
         &self,
-        pairs: &mut Pairs,
+        pairs: &mut RowBatch,
         left: &[u8],
         right: Option<&[u8]>,
         weight: i64,
         out: &mut Vec<Delta>,
     ) -> Result<()> {
         if let Some(right) = right.or(self.unmatched.as_deref()) {
-            pairs.0.push(left, right, weight);
-            if pairs.0.len() == OUTPUT_ROWS {
+            pairs.push(left, right, weight);
+            if pairs.len() == OUTPUT_ROWS {
                 self.emit(pairs, out)?;
             }
         }
         Ok(())
     }
 
-    fn emit(&self, pairs: &mut Pairs, out: &mut Vec<Delta>) -> Result<()> {
-        let rows = &pairs.0;
+    fn emit(&self, pairs: &mut RowBatch, out: &mut Vec<Delta>) -> Result<()> {
+        let rows = &*pairs;
         if rows.is_empty() {
             return Ok(());
         }
@@ -199,7 +195,7 @@ impl AsOfJoin {
         columns.extend(self.right.row_codec.decode((0..rows.len()).map(|i| rows.value(i)))?);
         let weights = (0..rows.len()).map(|i| rows.weight(i)).collect();
         out.push(Delta::new(&self.schema, columns, weights).map_err(CircuitError::arrow(&self.label))?);
-        pairs.0.clear();
+        pairs.clear();
         Ok(())
     }
 
@@ -209,7 +205,7 @@ impl AsOfJoin {
         delta: &RowBatch,
         before: &mut Cursor,
         after: &mut Cursor,
-        pairs: &mut Pairs,
+        pairs: &mut RowBatch,
         out: &mut Vec<Delta>,
     ) -> Result<()> {
         let storage = CircuitError::storage;
@@ -244,7 +240,7 @@ impl AsOfJoin {
     }
 
     /// The left rows of a step with their matches.
-    fn matched(&self, delta: &RowBatch, after: &mut Cursor, pairs: &mut Pairs, out: &mut Vec<Delta>) -> Result<()> {
+    fn matched(&self, delta: &RowBatch, after: &mut Cursor, pairs: &mut RowBatch, out: &mut Vec<Delta>) -> Result<()> {
         for rows in partitions(delta) {
             let key = delta.key(rows.start);
             let (prefix, _) = parts(key, delta.value(rows.start));
@@ -264,7 +260,7 @@ impl Operator for AsOfJoin {
         let chunks = |port: usize| inputs.get(port).map_or(&[][..], Vec::as_slice);
         let (left, without) = self.left.delta(chunks(0))?;
         let (right, _) = self.right.delta(chunks(1))?;
-        let (mut pairs, mut out) = (Pairs::default(), Vec::new());
+        let (mut pairs, mut out) = (RowBatch::new(), Vec::new());
         for i in 0..without.len() {
             self.add(&mut pairs, without.key(i), None, without.weight(i), &mut out)?;
         }
