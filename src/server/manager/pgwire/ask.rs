@@ -8,9 +8,11 @@ use arrow::ipc::reader::StreamReader;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::body::Bytes;
+use pgwire::error::PgWireError;
 use serde_json::{Value, json};
 
 use super::super::managed::Managed;
+use super::error;
 
 /// Why there are no rows.
 #[derive(Debug)]
@@ -32,6 +34,12 @@ impl Unanswered {
 
     fn garbled(what: impl std::fmt::Display) -> Self {
         Self { state: "XX000", message: format!("the pipeline's answer: {what}") }
+    }
+}
+
+impl From<Unanswered> for PgWireError {
+    fn from(unanswered: Unanswered) -> Self {
+        error(unanswered.state, unanswered.message)
     }
 }
 

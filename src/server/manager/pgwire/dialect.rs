@@ -5,7 +5,7 @@
 use datafusion_sql::sqlparser::tokenizer::Token;
 use pgwire::error::PgWireResult;
 
-use super::catalog::{self, About};
+use super::catalog;
 use super::statement::{Statement, replace, word};
 
 /// A query with the schema `public`, in which all relations are, left out.
@@ -28,13 +28,14 @@ pub(super) fn without_public(sql: &str) -> PgWireResult<String> {
 }
 
 /// A catalog's query in our SQL.
-pub(super) fn translate(statement: &Statement, about: &About<'_>) -> String {
-    Translation { statement, about }.part(0, statement.tokens.len())
+pub(super) fn translate(statement: &Statement, database: &str) -> String {
+    Translation { statement, database }.part(0, statement.tokens.len())
 }
 
 struct Translation<'a> {
     statement: &'a Statement,
-    about: &'a About<'a>,
+    /// The pipeline's name.
+    database: &'a str,
 }
 
 /// Schemas whose relations, functions and types are named without them here.
@@ -138,7 +139,7 @@ impl Translation<'_> {
                 return at + 1;
             }
             Some("current_catalog") => {
-                text.push_str(&catalog::quoted(self.about.database));
+                text.push_str(&catalog::quoted(self.database));
                 return at + 1;
             }
             _ => {}
@@ -178,7 +179,7 @@ impl Translation<'_> {
             "pg_get_userbyid" => catalog::quoted(catalog::USER),
             "pg_encoding_to_char" => "'UTF8'".to_owned(),
             "version" => catalog::quoted(&catalog::version()),
-            "current_database" => catalog::quoted(self.about.database),
+            "current_database" => catalog::quoted(self.database),
             "current_schema" => "'public'".to_owned(),
             "pg_backend_pid" => std::process::id().to_string(),
             "current_setting" => match self.token(from) {
@@ -210,7 +211,7 @@ mod tests {
 
     fn translated(sql: &str) -> String {
         let statement = Statement::split(sql).unwrap().remove(0);
-        translate(&statement, &About { database: "it's" })
+        translate(&statement, "it's")
     }
 
     #[test]

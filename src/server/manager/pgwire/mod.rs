@@ -125,10 +125,14 @@ impl PgWireServerHandlers for Server {
 
 /// An error with its SQLSTATE.
 fn error(state: &str, message: impl Into<String>) -> PgWireError {
-    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), state.to_owned(), message.into())))
+    raised("ERROR", state, message.into())
 }
 
 /// An error that ends the connection.
 fn fatal(state: &str, message: impl Into<String>) -> PgWireError {
-    PgWireError::UserError(Box::new(ErrorInfo::new("FATAL".to_owned(), state.to_owned(), message.into())))
+    raised("FATAL", state, message.into())
+}
+
+fn raised(severity: &str, state: &str, message: String) -> PgWireError {
+    PgWireError::UserError(Box::new(ErrorInfo::new(severity.to_owned(), state.to_owned(), message)))
 }

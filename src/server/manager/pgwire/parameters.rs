@@ -2,7 +2,7 @@
 
 use pgwire::api::Type;
 use pgwire::api::portal::Portal;
-use pgwire::error::{PgWireError, PgWireResult};
+use pgwire::error::PgWireResult;
 
 use super::error;
 use super::statement::Statement;
@@ -147,12 +147,6 @@ fn binary(declared: &Type, value: &[u8]) -> Result<String, String> {
 
 fn moment_of(us: Option<i64>) -> Result<jiff::Timestamp, String> {
     us.and_then(|us| jiff::Timestamp::from_microsecond(us).ok()).ok_or_else(|| "out of the range of time".to_owned())
-}
-
-impl From<super::ask::Unanswered> for PgWireError {
-    fn from(unanswered: super::ask::Unanswered) -> Self {
-        error(unanswered.state, unanswered.message)
-    }
 }
 
 #[cfg(test)]

@@ -167,6 +167,12 @@ impl QueryParser for OneStatement {
     }
 }
 
+/// What a portal asks for, with its parameters in the text.
+fn bound(portal: &Portal<Statement>) -> PgWireResult<(&Kind, String)> {
+    let statement = &portal.statement.statement;
+    Ok((&statement.kind, statement.with(&parameters::literals(portal)?)))
+}
+
 #[async_trait]
 impl ExtendedQueryHandler for Session {
     type Statement = Statement;
@@ -183,9 +189,8 @@ impl ExtendedQueryHandler for Session {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let statement = &portal.statement.statement;
-        let sql = statement.with(&parameters::literals(portal)?);
-        self.execute(client, &statement.kind, &sql, &portal.result_column_format).await
+        let (kind, sql) = bound(portal)?;
+        self.execute(client, kind, &sql, &portal.result_column_format).await
     }
 
     async fn do_describe_statement<C>(
@@ -220,9 +225,8 @@ impl ExtendedQueryHandler for Session {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let statement = &portal.statement.statement;
-        let sql = statement.with(&parameters::literals(portal)?);
-        Ok(match self.columns(client, &statement.kind, &sql, &portal.result_column_format).await? {
+        let (kind, sql) = bound(portal)?;
+        Ok(match self.columns(client, kind, &sql, &portal.result_column_format).await? {
             Some(columns) => DescribePortalResponse::new(columns),
             None => DescribePortalResponse::no_data(),
         })
