@@ -158,6 +158,10 @@ impl Disk for Confined {
         self.inner.queue(depth)
     }
 
+    fn probe(&self, dir: &Path) -> Result<()> {
+        self.inner.probe(&self.resolve(dir)?)
+    }
+
     fn map(&self, file: &Arc<dyn File>, len: u64) -> Result<Map> {
         self.inner.map(file, len)
     }
