@@ -163,10 +163,14 @@ impl Control {
         sinks.iter().map(|(name, shared)| (Arc::clone(name), times(shared))).collect()
     }
 
-    /// Where the times of an output's sink are to be counted.
+    /// Where the times of an output's sink are to be counted: at one place, however often the pipeline is opened.
     pub(crate) fn time_sink(&self, name: &str) -> timed::Shared {
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, shared)) = sinks.iter().find(|(known, _)| **known == *name) {
+            return Arc::clone(shared);
+        }
         let shared = timed::Shared::default();
-        self.sinks.lock().unwrap_or_else(PoisonError::into_inner).push((name.into(), Arc::clone(&shared)));
+        sinks.push((name.into(), Arc::clone(&shared)));
         shared
     }
 
