@@ -638,7 +638,7 @@ impl Pipeline {
             s.step = self.state.step;
             s.input_rows = self.inputs.iter().map(|i| i.state.rows).sum();
             s.parse_errors = self.inputs.iter().map(|i| i.state.errors).sum();
-            s.buffered_rows = self.inputs.iter().map(|i| i.figures().buffered_rows).sum();
+            s.buffered_rows = self.inputs.iter().map(InputEndpoint::buffered_rows).sum();
             s.late_rows = self.watermarks.late_rows();
             s.delivered_step = delivered;
             s.pending_bytes = self.pending_bytes();

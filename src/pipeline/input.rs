@@ -162,7 +162,7 @@ impl InputEndpoint {
 
     /// Starts the reading task where the state says, if it has not been started and nothing holds it back. Gives what is lost between there
     /// and where the source can be read from, if that may be.
-    pub fn start(&mut self, scheduler: &dyn Scheduler, wake: Unparker) -> Result<Vec<String>> {
+    pub fn start(&mut self, scheduler: &dyn Scheduler, wake: &Unparker) -> Result<Vec<String>> {
         let Source::Connector(input) = &self.source else { return Ok(Vec::new()) };
         if self.reader.is_some() || !self.is_active() {
             return Ok(Vec::new());
@@ -177,7 +177,7 @@ impl InputEndpoint {
             ConnectorError { message: format!("{}{ways}", e.message), ..e }
         })?;
         let with = (self.hasher.clone(), self.bounds);
-        self.reader = Some(Reader::start(&self.name, reader, with, scheduler, wake)?);
+        self.reader = Some(Reader::start(&self.name, reader, with, scheduler, wake.clone())?);
         Ok(lost)
     }
 
@@ -261,11 +261,6 @@ impl InputEndpoint {
         [self.bounds.batch, self.bounds.rows].into_iter().flatten().fold(rows, u64::min)
     }
 
-    /// Whether bytes bound how much waits.
-    pub fn is_bounded_by_bytes(&self) -> bool {
-        self.bounds.bytes.is_some()
-    }
-
     /// Cuts the batch of a step; of one that is held back, none.
     pub fn cut(&mut self, max_rows: u64, step: u64) -> Batch {
         if !self.is_active() {
@@ -310,6 +305,11 @@ impl InputEndpoint {
         self.reader.as_ref().and_then(Reader::trouble)
     }
 
+    /// Rows that were read and not yet cut.
+    pub fn buffered_rows(&self) -> u64 {
+        self.reader.as_ref().map_or(self.buffer.rows(), |reader| reader.figures().rows)
+    }
+
     /// Its figures of now.
     pub fn figures(&self) -> InputFigures {
         let read = self.reader.as_ref().map(Reader::figures).unwrap_or_default();
@@ -318,7 +318,7 @@ impl InputEndpoint {
             name: Arc::clone(&self.label),
             rows: self.state.rows,
             errors: self.state.errors,
-            buffered_rows: if is_pushed { self.buffer.rows() } else { read.rows },
+            buffered_rows: self.buffered_rows(),
             buffered_bytes: if is_pushed { self.buffer.bytes() } else { read.bytes },
             bytes: read.all_bytes,
             ended: self.is_done(),

@@ -17,9 +17,9 @@ impl Pipeline {
     /// Before the first step: who is paused, by the checkpoint or else the configuration. Nobody could ever start one where there is no
     /// API: a run that is to end refuses to wait for it.
     pub(super) fn begin_orchestration(&mut self, until_end: bool) -> Result<()> {
-        let names: Vec<&str> = self.inputs.iter().map(|i| i.name.as_str()).collect();
-        let names: Vec<&str> = names.into_iter().chain(self.outputs.iter().map(|o| o.name.as_str())).collect();
-        self.state.paused.retain(|name, _| names.contains(&name.as_str()));
+        let names: Vec<&String> =
+            self.inputs.iter().map(|i| &i.name).chain(self.outputs.iter().map(|o| &o.name)).collect();
+        self.state.paused.retain(|name, _| names.contains(&name));
         for input in &mut self.inputs {
             let asked = self.state.paused.get(&input.name).copied();
             input.is_paused = asked.unwrap_or(input.is_paused);
@@ -65,11 +65,15 @@ impl Pipeline {
     /// Starts the inputs whose time has come. After what was read has been taken over and before each cut, so that an input begins with
     /// the step behind the last one of those that it waits for, whatever the threads do.
     pub(super) fn release(&mut self) -> Result<()> {
-        let done: Vec<bool> = self.inputs.iter().map(InputEndpoint::is_done).collect();
+        // Asked only where somebody waits: this is done at every turn.
+        let done: Vec<bool> = match self.inputs.iter().any(|i| i.is_waiting) {
+            true => self.inputs.iter().map(InputEndpoint::is_done).collect(),
+            false => Vec::new(),
+        };
         for input in &mut self.inputs {
             let is_over = |at: &usize| done.get(*at).copied().unwrap_or(true);
             input.is_waiting &= !input.after.iter().all(is_over);
-            for lost in input.start(&*self.env.scheduler, self.parker.unparker().clone())? {
+            for lost in input.start(&*self.env.scheduler, self.parker.unparker())? {
                 self.control.notice(format!("{}: {lost}", input.name));
             }
         }
