@@ -8,7 +8,7 @@ use backstay_storage::log::Dump;
 use backstay_storage::{Damage, disk};
 
 use super::Failure;
-use crate::pipeline::savepoint::is_strange;
+use crate::pipeline::savepoint::refuse_strangers;
 use crate::pipeline::state::PipelineState;
 
 /// What `inspect` takes.
@@ -52,17 +52,6 @@ pub(super) fn inspect(args: Args) -> Result<(), Failure> {
     files(&report);
     list_log(&report.dir, &args.log)?;
     damage(&report, args.verify)
-}
-
-/// Refuses a directory that nothing of a pipeline is in.
-fn refuse_strangers(report: &Report) -> Result<(), Failure> {
-    if is_strange(report) {
-        return Err(Failure::usage(format!(
-            "{} is not a pipeline's data directory: it has no checkpoints and no log",
-            report.dir.display()
-        )));
-    }
-    Ok(())
 }
 
 /// Prints each line as it is found: a log may be longer than memory.

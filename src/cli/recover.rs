@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Failure;
-use crate::pipeline::push::CONNECTOR;
+use crate::pipeline::push::is_pushed;
 use crate::pipeline::recovery::{Choice, Survey};
 use crate::pipeline::savepoint::{open, report};
 
@@ -104,7 +104,6 @@ fn show(survey: &Survey, dir: &str) {
         println!("output {output}: has delivered step {} at least", known.sink.step);
     }
     println!("\nif these steps cannot be run again, or a source cannot be read on, choose:");
-    let is_pushed = |name: &&&str| name.ends_with(&format!(".{CONNECTOR}"));
     for connector in connectors.iter().filter(|c| !is_pushed(c)) {
         println!("  backstay recover {dir} --accept-loss {connector}");
     }

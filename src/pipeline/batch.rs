@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::hash::RowHasher;
@@ -27,9 +28,14 @@ pub struct HashedChunk {
 }
 
 impl HashedChunk {
+    /// What rows and a hash of each take in memory.
+    pub fn size(rows: &RecordBatch) -> u64 {
+        (rows.get_array_memory_size() + 16 * rows.num_rows()) as u64
+    }
+
     /// A chunk with its hashes.
     pub fn new(chunk: Chunk, hashes: Vec<u64>) -> Self {
-        let bytes = (chunk.rows.get_array_memory_size() + 16 * hashes.len()) as u64;
+        let bytes = Self::size(&chunk.rows);
         Self { chunk, hashes, bytes }
     }
 }

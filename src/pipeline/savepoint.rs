@@ -156,18 +156,22 @@ pub fn all(report: &Report) -> Vec<Savepoint> {
 /// It is none, or cannot be read.
 pub fn report(dir: &Path) -> Result<Report> {
     let report = inspect(&disk::system(), dir, false).map_err(|e| SavepointError::Refused(e.to_string()))?;
-    if is_strange(&report) {
-        return Err(SavepointError::Refused(format!(
-            "{} is not a pipeline's data directory: it has no checkpoints and no log",
-            dir.display()
-        )));
-    }
+    refuse_strangers(&report)?;
     Ok(report)
 }
 
-/// Whether nothing of a pipeline is there.
-pub fn is_strange(report: &Report) -> bool {
-    report.store_id.is_none() && report.log.segments.is_empty() && report.is_sound()
+/// Refuses a directory that nothing of a pipeline is in.
+///
+/// # Errors
+/// That.
+pub fn refuse_strangers(report: &Report) -> Result<()> {
+    if report.store_id.is_none() && report.log.segments.is_empty() && report.is_sound() {
+        return Err(SavepointError::Refused(format!(
+            "{} is not a pipeline's data directory: it has no checkpoints and no log",
+            report.dir.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Whether a savepoint's file is there, damaged or not.

@@ -64,10 +64,8 @@ impl Taken {
         let (header, rows): (TakenHeader, _) = KIND.decode(seq, payload)?;
         // A table's name may have periods, too.
         let is_of = |name: &str| header.connector.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
-        let named =
-            |t: &&crate::sql::Table| t.connectors.iter().any(|c| header.connector == format!("{}.{}", t.name, c.name));
-        let tables = || program.tables.iter();
-        let table = tables().find(named).or_else(|| tables().filter(|t| is_of(&t.name)).max_by_key(|t| t.name.len()));
+        let by_name = || program.tables.iter().filter(|t| is_of(&t.name)).max_by_key(|t| t.name.len());
+        let table = program.table_of(&header.connector).or_else(by_name);
         let Some(table) = table else {
             return Err(PipelineError::State(format!(
                 "log record {seq} holds rows of connector {}, whose table the program does not have: put it back",

@@ -48,10 +48,9 @@ fn orchestration(program: &Program) -> Result<(), Mistake> {
             connector.check_output(&format!("{}.{}", view.name, connector.name)).map_err(|e| at(view.place, e))?;
         }
     }
-    predecessors(&program.inputs()).map(|_| ()).map_err(|e| {
-        let table = program.tables.iter().find(|t| e.connector.starts_with(&format!("{}.", t.name)));
-        at(table.map_or(Place { line: 1, column: 1 }, |t| t.place), e)
-    })
+    predecessors(&program.inputs())
+        .map(|_| ())
+        .map_err(|e| at(program.table_of(&e.connector).map_or(Place { line: 1, column: 1 }, |t| t.place), e))
 }
 
 /// Runs a compilation where there is room for it.

@@ -136,8 +136,13 @@ impl Program {
 
     /// The input connectors, `<table>.<name>`, in the order of the text.
     pub fn inputs(&self) -> Vec<(String, &ConnectorConfig)> {
-        let of = |t: &'_ Table| t.connectors.iter().map(|c| format!("{}.{}", t.name, c.name)).collect::<Vec<_>>();
-        self.tables.iter().flat_map(|t| of(t).into_iter().zip(&t.connectors)).collect()
+        let of = |t: &'_ Table, c: &ConnectorConfig| format!("{}.{}", t.name, c.name);
+        self.tables.iter().flat_map(|t| t.connectors.iter().map(move |c| (of(t, c), c))).collect()
+    }
+
+    /// The table that has this input connector, `<table>.<name>`.
+    pub fn table_of(&self, connector: &str) -> Option<&Table> {
+        self.tables.iter().find(|t| t.connectors.iter().any(|c| connector == format!("{}.{}", t.name, c.name)))
     }
 
     /// The table of this name.

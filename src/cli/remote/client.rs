@@ -105,26 +105,28 @@ impl Client {
         Ok(BufReader::new(self.call("GET", path, None)?.into_body().into_reader()))
     }
 
-    /// Looks at a pipeline until `is_so` says yes, or why it never will.
+    /// Asks until `is_so` says yes of the answer, or why it never will.
     pub(in crate::cli) fn wait(
         &self,
-        name: &str,
+        path: &str,
         mut is_so: impl FnMut(&Value) -> Result<bool, Failure>,
-    ) -> Result<Value, Failure> {
+    ) -> Result<(), Failure> {
         let clock = crate::pipeline::SystemClock::new();
-        loop {
-            let shown = self.json("GET", &format!("{}?selector=status", of(name)), None)?;
-            if is_so(&shown)? {
-                return Ok(shown);
-            }
+        while !is_so(&self.json("GET", path, None)?)? {
             crate::pipeline::Clock::sleep(&clock, POLL);
         }
+        Ok(())
     }
 }
 
 /// The path of a pipeline.
 pub(in crate::cli) fn of(name: &str) -> String {
     format!("/v0/pipelines/{}", escaped(name))
+}
+
+/// The path of a pipeline's status.
+pub(in crate::cli) fn status_of(name: &str) -> String {
+    format!("{}?selector=status", of(name))
 }
 
 /// Text as a part of a path or query.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::client::{Client, of};
+use super::client::{Client, of, status_of};
 use super::{Change, word};
 use crate::cli::Failure;
 
@@ -16,7 +16,7 @@ pub(super) fn turn(change: &Change, action: &str, status: &str) -> Result<(), Fa
     let client = change.common.client()?;
     client.text("POST", &format!("{}/{action}", of(&change.name)), None)?;
     if !change.no_wait {
-        client.wait(&change.name, |shown| reached(shown, status))?;
+        client.wait(&status_of(&change.name), |shown| reached(shown, status))?;
     }
     done(change, &client, &format!("is {}", if change.no_wait { "asked to be " } else { "" }.to_owned() + status))
 }
@@ -44,7 +44,7 @@ pub(super) fn clear(change: &Change) -> Result<(), Failure> {
 fn remove_storage(change: &Change, client: &Client) -> Result<(), Failure> {
     client.text("POST", &format!("{}/clear", of(&change.name)), None)?;
     if !change.no_wait {
-        client.wait(&change.name, |shown| Ok(word(shown, "storage_status") == "Cleared"))?;
+        client.wait(&status_of(&change.name), |shown| Ok(word(shown, "storage_status") == "Cleared"))?;
     }
     Ok(())
 }
@@ -67,11 +67,9 @@ pub(super) fn checkpoint(change: &Change) -> Result<(), Failure> {
     let process = word(&asked, "incarnation_uuid");
     let path = format!("{}/checkpoint_status?incarnation_uuid={process}", of(&change.name));
     if !change.no_wait {
-        let clock = crate::pipeline::SystemClock::new();
         // Another process in its place is refused: then it is not known what became of it.
-        while client.json("GET", &path, None)?.get("success").and_then(Value::as_u64).is_none_or(|last| last < number) {
-            crate::pipeline::Clock::sleep(&clock, std::time::Duration::from_millis(50));
-        }
+        let last = |shown: &Value| shown.get("success").and_then(Value::as_u64);
+        client.wait(&path, |shown| Ok(last(shown).is_some_and(|last| last >= number)))?;
     }
     let what = if change.no_wait { "is asked for a checkpoint" } else { "has taken a checkpoint" };
     change.common.show(&asked, |_| format!("pipeline {} {what}", change.name));
@@ -81,7 +79,7 @@ pub(super) fn checkpoint(change: &Change) -> Result<(), Failure> {
 fn done(change: &Change, client: &Client, what: &str) -> Result<(), Failure> {
     let name = &change.name;
     let shown = match change.common.json {
-        true => client.json("GET", &format!("{}?selector=status", of(name)), None)?,
+        true => client.json("GET", &status_of(name), None)?,
         false => Value::Null,
     };
     change.common.show(&shown, |_| format!("pipeline {name} {what}"));

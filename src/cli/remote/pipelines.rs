@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::client::of;
+use super::client::{of, status_of};
 use super::{Common, word};
 use crate::cli::{Failure, read_text};
 
@@ -32,7 +32,7 @@ fn line(shown: &Value) -> String {
 }
 
 pub(super) fn status(name: &str, common: &Common) -> Result<(), Failure> {
-    let shown = common.client()?.json("GET", &format!("{}?selector=status", of(name)), None)?;
+    let shown = common.client()?.json("GET", &status_of(name), None)?;
     common.show(&shown, |shown| {
         let mut text = line(shown);
         if let Some(error) = shown.pointer("/deployment_error/message").and_then(Value::as_str) {

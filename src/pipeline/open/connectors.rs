@@ -12,7 +12,7 @@ use crate::pipeline::config::PipelineConfig;
 use crate::pipeline::controller::Environment;
 use crate::pipeline::error::{PipelineError, Result};
 use crate::pipeline::output::RETRY;
-use crate::pipeline::push::CONNECTOR;
+use crate::pipeline::push::{CONNECTOR, is_pushed};
 use crate::pipeline::state::InputState;
 use crate::pipeline::status::Control;
 use crate::sql::Program;
@@ -127,7 +127,6 @@ pub(crate) fn check_places(inputs: &[(&str, &dyn Input)], known: &BTreeMap<Strin
     for (name, input) in inputs {
         let own = known.get(*name).map(|s| s.position.partitions.as_slice()).unwrap_or_default();
         // What was pushed stands in the log, which no connector reads.
-        let is_pushed = |other: &str| other.ends_with(&format!(".{CONNECTOR}"));
         let others = known.iter().filter(|(other, _)| *other != name && table(other) == table(name));
         for (other, state) in others.filter(|(other, _)| !is_pushed(other)) {
             let other_now = inputs.iter().find(|(n, _)| n == other).map(|(_, input)| *input);

@@ -34,9 +34,14 @@ use keys::Keys;
 use record::{PushHeader, PushKey};
 
 /// The most bytes of rows that wait for steps.
-pub const MOST_BYTES: usize = 64 << 20;
+pub const MOST_BYTES: u64 = 64 << 20;
 /// The name of a table's input, behind the table's: no connector may be called so.
 pub const CONNECTOR: &str = "ingress";
+
+/// Whether a connector is a table's input of what is pushed.
+pub fn is_pushed(connector: &str) -> bool {
+    connector.strip_suffix(CONNECTOR).is_some_and(|table| table.ends_with('.'))
+}
 /// The partition of its descriptors.
 const PARTITION: &str = "log";
 /// Bits of an offset that are the row.
@@ -93,7 +98,7 @@ struct State {
     tables: Vec<Table>,
     keys: Keys,
     /// Of all rows that wait.
-    bytes: usize,
+    bytes: u64,
     wake: Option<Unparker>,
 }
 
@@ -118,19 +123,19 @@ struct Table {
 struct Untaken {
     end: u64,
     seq: Seq,
-    bytes: usize,
+    bytes: u64,
 }
 
 impl State {
-    fn is_full(&self, bytes: usize) -> bool {
+    fn is_full(&self, bytes: u64) -> bool {
         self.bytes > 0 && self.bytes.saturating_add(bytes) > MOST_BYTES
     }
 
     /// Adds the last push of a table to those that wait.
-    fn enqueue(&mut self, table: usize, seq: Seq, chunk: HashedChunk, bytes: usize) {
+    fn enqueue(&mut self, table: usize, seq: Seq, chunk: HashedChunk) {
         if let Some(of) = self.tables.get_mut(table) {
-            self.bytes += bytes;
-            of.untaken.push_back(Untaken { end: chunk.chunk.end, seq, bytes });
+            self.bytes += chunk.bytes;
+            of.untaken.push_back(Untaken { end: chunk.chunk.end, seq, bytes: chunk.bytes });
             of.waiting.push_back(chunk);
         }
     }
@@ -191,7 +196,7 @@ impl Pushes {
         key: Option<PushKey>,
     ) -> Result<Pushed, PushError> {
         let hasher = self.hashers.get(table).ok_or(PushError::Closed)?;
-        let bytes = size(&rows);
+        let bytes = HashedChunk::size(&rows);
         {
             // Before the work is done for nothing.
             let state = self.lock();
@@ -235,7 +240,7 @@ impl Pushes {
         }
         of.next += 1;
         let chunk = chunk(&self.partition, number, 0, rows, weights);
-        state.enqueue(table, seq.unwrap_or(Seq::MAX), HashedChunk::new(chunk, hashes), bytes);
+        state.enqueue(table, seq.unwrap_or(Seq::MAX), HashedChunk::new(chunk, hashes));
         if let Some(key) = &key {
             state.keys.add(place, number, key);
         }
@@ -312,9 +317,8 @@ impl Pushes {
         let weights = weights.map(|w| w.get(first..).unwrap_or_default().to_vec());
         let rows = rows.slice(first, rows.num_rows() - first);
         let hashes = hasher.hash(&rows, weights.as_deref())?;
-        let bytes = size(&rows);
         let chunk = chunk(&self.partition, header.number, first as u64, rows, weights);
-        state.enqueue(table, seq, HashedChunk::new(chunk, hashes), bytes);
+        state.enqueue(table, seq, HashedChunk::new(chunk, hashes));
         Ok(())
     }
 
@@ -374,11 +378,6 @@ impl Pushes {
             None => Ok(None),
         }
     }
-}
-
-/// What rows that wait count for: they, and what is kept of each.
-fn size(rows: &RecordBatch) -> usize {
-    rows.get_array_memory_size() + 16 * rows.num_rows()
 }
 
 /// The offset of a push's first row.

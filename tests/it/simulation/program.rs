@@ -206,8 +206,7 @@ impl Subject {
 
     /// Every connector.
     pub(super) fn connectors(&self) -> Vec<String> {
-        let inputs =
-            self.tables.iter().flat_map(|(t, _, _, names)| names.iter().map(move |name| format!("{t}.{name}")));
+        let inputs = self.program.inputs().into_iter().map(|(name, _)| name);
         let outputs = self.views().flat_map(|view| ["once", "least", "file"].map(|name| format!("{view}.{name}")));
         inputs.chain(outputs).collect()
     }
