@@ -9,9 +9,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, make_array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, UInt32Array, make_array, new_null_array,
+};
 use arrow::compute::kernels::zip::zip;
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Field, Fields, SchemaRef};
 use arrow::error::ArrowError;
 
@@ -89,9 +91,14 @@ impl Columns {
                 continue;
             };
             let mut column = converted(from, field)?;
-            for row in (0..rows).filter(|row| column.is_null(*row) && !from.is_null(*row)) {
-                let what = || format!("column {}: {} is not {}", field.name(), shown(from, row), wants(field));
-                wrong.entry(row).or_insert_with(what);
+            // A dictionary's nulls, and those of a column of nothing, are not in its own buffer.
+            let nulls = from.logical_nulls();
+            if column.null_count() > nulls.as_ref().map_or(0, |n| n.null_count()) {
+                let was_null = |row: usize| nulls.as_ref().is_some_and(|n| n.is_null(row));
+                for row in (0..rows).filter(|row| column.is_null(*row) && !was_null(*row)) {
+                    let what = || format!("column {}: {} is not {}", field.name(), shown(from, row), wants(field));
+                    wrong.entry(row).or_insert_with(what);
+                }
             }
             if !field.is_nullable() && column.null_count() > 0 {
                 if let Some((by_key, _)) = by_key.filter(|(_, key)| !key.contains(&i)) {
@@ -105,6 +112,17 @@ impl Columns {
         }
         Ok(taken)
     }
+}
+
+/// These rows of a table's columns.
+pub(crate) fn chosen(table: &SchemaRef, columns: Vec<ArrayRef>, rows: &[usize]) -> Result<RecordBatch, ArrowError> {
+    let is_all = columns.first().is_none_or(|c| c.len() == rows.len()) && rows.iter().copied().eq(0..rows.len());
+    if is_all {
+        return RecordBatch::try_new(Arc::clone(table), columns);
+    }
+    let places = UInt32Array::from_iter_values(rows.iter().filter_map(|row| u32::try_from(*row).ok()));
+    let taken = columns.iter().map(|column| take(column, &places, None));
+    RecordBatch::try_new(Arc::clone(table), taken.collect::<Result<_, _>>()?)
 }
 
 /// What a value of a column must be.
@@ -228,8 +246,17 @@ mod tests {
         let range = "column id: \"1099511627776\" is not an INT (-2147483648 to 2147483647)";
         assert_eq!(said, [(1, range), (2, "column id is NOT NULL, and is null")]);
         let first: Vec<ArrayRef> = taken.iter().map(|c| c.slice(0, 1)).collect();
-        let rows = arrow::array::RecordBatch::try_new(table(), first).unwrap();
+        let rows = RecordBatch::try_new(table(), first).unwrap();
         assert_eq!(text(&rows), "7,2013-01-01T01:00:00.123,NULL");
+    }
+
+    #[test]
+    fn a_column_of_nothing_is_null() {
+        let fields: Fields = vec![Field::new("k", DataType::Null, true)].into();
+        let table = Arc::new(Schema::new(vec![Field::new("k", DataType::Int32, true)]));
+        let (mut wrong, nothing) = (Wrong::new(), new_null_array(&DataType::Null, 2));
+        let taken = Columns::new(&fields, &table).unwrap().take(&[nothing], 2, None, &mut wrong).unwrap();
+        assert!(wrong.is_empty() && taken[0].null_count() == 2, "{wrong:?}");
     }
 
     #[test]

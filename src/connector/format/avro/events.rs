@@ -8,8 +8,9 @@ use arrow::compute::{cast, concat};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
+use super::super::columns::chosen;
 use super::decode::Writer;
-use super::{Avro, Rows, chosen};
+use super::{Avro, Rows};
 use arrow::array::RecordBatch;
 
 /// What is said of an event that has no old row.

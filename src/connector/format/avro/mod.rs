@@ -8,7 +8,7 @@
 //! evolves needs nothing. What Debezium marks by `connect.name` as dates and times is that.
 //!
 //! Invariants:
-//! 1. A message that does not parse spoils no other: it is read alone if those around it do not go through together.
+//! 1. A message that does not parse spoils no other: it is read apart from those around it if they do not go through together.
 //! 2. A schema that the registry does not give now is an error to be tried again; one that it says is not there makes a row that does not parse.
 //!
 //! Limits: no schemas that refer to others; no recursive ones, and no unions but those with null (a column of such a type is refused).
@@ -23,14 +23,14 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array as _, RecordBatch, UInt32Array};
+use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 
-use super::Parsed;
 use super::cell::check_types;
 use super::split::Record;
+use super::{Parsed, columns};
 use crate::connector::options::{Options, suggestion};
 use crate::connector::{ConnectorError, Context, Result, RowError};
 use decode::Writer;
@@ -135,7 +135,7 @@ impl Avro {
         for (id, messages) in bodies {
             match self.writer(id)? {
                 Err(why) => errors.extend(messages.iter().map(|(i, _)| (*i, why.clone()))),
-                Ok(writer) => rows.extend(self.decoded(&writer, &messages, &mut errors)?),
+                Ok(writer) => self.decoded(&writer, &messages, &mut errors, &mut rows)?,
             }
         }
         self.joined(rows, base, records, errors)
@@ -171,38 +171,36 @@ impl Avro {
         Ok(made)
     }
 
-    /// The rows of messages of one schema.
+    /// Takes the rows of messages of one schema. If they do not go through together, each half is tried, down to the one that is spoilt.
     fn decoded(
         &self,
         writer: &Writer,
         messages: &[(usize, &[u8])],
         errors: &mut BTreeMap<usize, String>,
-    ) -> Result<Vec<Rows>> {
+        rows: &mut Vec<Rows>,
+    ) -> Result<()> {
         let fail = |e| ConnectorError::new(&self.connector, format!("the messages do not fit the table: {e}"));
         let bodies: Vec<&[u8]> = messages.iter().map(|(_, body)| *body).collect();
-        let mut rows = Vec::new();
-        let mut take = |batch: RecordBatch, messages: &[(usize, &[u8])]| -> Result<()> {
-            let mut wrong = BTreeMap::new();
-            let mut made = self.rows(writer, &batch, &mut wrong).map_err(fail)?;
-            let record = |message: usize| messages.get(message).map_or(0, |(record, _)| *record);
-            made.records.iter_mut().for_each(|message| *message = record(*message));
-            errors.extend(wrong.into_iter().map(|(message, what)| (record(message), what)));
-            rows.push(made);
-            Ok(())
-        };
-        if let Ok(batch) = writer.decode(&bodies) {
-            take(batch, messages)?;
-            return Ok(rows);
-        }
-        let mut spoilt = Vec::new();
-        for message in messages {
-            match writer.decode(&[message.1]) {
-                Ok(batch) => take(batch, &[*message])?,
-                Err(e) => spoilt.push((message.0, e)),
+        let batch = match (writer.decode(&bodies), messages) {
+            (Ok(batch), _) => batch,
+            (Err(_), []) => return Ok(()),
+            (Err(why), [(record, _)]) => {
+                errors.insert(*record, why);
+                return Ok(());
             }
-        }
-        errors.extend(spoilt);
-        Ok(rows)
+            (Err(_), _) => {
+                let (first, second) = messages.split_at(messages.len() / 2);
+                self.decoded(writer, first, errors, rows)?;
+                return self.decoded(writer, second, errors, rows);
+            }
+        };
+        let mut wrong = BTreeMap::new();
+        let mut made = self.rows(writer, &batch, &mut wrong).map_err(fail)?;
+        let record = |message: usize| messages.get(message).map_or(0, |(record, _)| *record);
+        made.records.iter_mut().for_each(|message| *message = record(*message));
+        errors.extend(wrong.into_iter().map(|(message, what)| (record(message), what)));
+        rows.push(made);
+        Ok(())
     }
 
     /// Rows of decoded messages; what is wrong with some of them is told by message.
@@ -218,7 +216,7 @@ impl Avro {
         let columns = writer.columns.take(batch.columns(), batch.num_rows(), None, wrong)?;
         let good: Vec<usize> = (0..batch.num_rows()).filter(|row| !wrong.contains_key(row)).collect();
         let weights = vec![1; good.len()];
-        Ok(Rows { batch: chosen(&self.table, columns, &good)?, weights, records: good })
+        Ok(Rows { batch: columns::chosen(&self.table, columns, &good)?, weights, records: good })
     }
 
     /// All rows in the order of their messages.
@@ -251,19 +249,4 @@ impl Avro {
             errors: errors.into_iter().map(|(i, message)| RowError { offset: start(i), message }).collect(),
         })
     }
-}
-
-/// These rows of columns.
-fn chosen(
-    table: &SchemaRef,
-    columns: Vec<arrow::array::ArrayRef>,
-    rows: &[usize],
-) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let all = columns.first().is_none_or(|c| c.len() == rows.len());
-    let places = UInt32Array::from_iter_values(rows.iter().filter_map(|row| u32::try_from(*row).ok()));
-    let take = |column: &arrow::array::ArrayRef| match all {
-        true => Ok(Arc::clone(column)),
-        false => arrow::compute::take(column, &places, None),
-    };
-    RecordBatch::try_new(Arc::clone(table), columns.iter().map(take).collect::<Result<_, _>>()?)
 }

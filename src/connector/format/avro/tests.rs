@@ -161,6 +161,11 @@ fn events_are_rows() {
     assert!(said[0].contains("REPLICA IDENTITY FULL") && said[1].contains("got \"t\""), "{said:?}");
     assert!(said[2].contains("\"before\" is missing") && said.len() == 3, "{said:?}");
 
+    // Updates alone: each is its old row and its new one.
+    let updates = [message("u", a(1, "a"), a(1, "b")), message("u", a(2, "a"), a(2, "b"))];
+    let two = |id: i32| [row(-1, &format!("{id},a")), row(1, &format!("{id},b"))];
+    assert_eq!(rows(&parse(&ctx(), &config, &updates)), [two(1), two(2)].concat());
+
     // With a key an update is one row, unless it changes the key.
     let keyed = Context { primary_key: vec![0], ..ctx() };
     let parsed = parse(&keyed, &config, &messages);

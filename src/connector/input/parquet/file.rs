@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range as Span;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{BooleanArray, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::{Buf as _, Bytes};
 use parquet::arrow::ProjectionMask;
@@ -16,7 +16,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::super::format::Parsed;
-use super::super::super::format::columns::{Columns, Wrong};
+use super::super::super::format::columns::{Columns, Wrong, chosen};
 use super::super::super::{Chunk, ConnectorError, Identity, Result, RowError};
 use super::super::content::{Blob, Content};
 
@@ -113,19 +113,10 @@ impl File {
         let arrays = self.columns.take(batch.columns(), batch.num_rows(), None, &mut wrong).map_err(fail)?;
         let end = start + batch.num_rows() as u64;
         let place = |row: usize| start + row as u64;
-        let errors = wrong.iter().map(|(row, message)| RowError { offset: place(*row), message: message.clone() });
-        let keep: Vec<bool> = (0..batch.num_rows()).map(|row| !wrong.contains_key(&row)).collect();
-        let ends = keep.iter().enumerate().filter(|(_, keep)| **keep).map(|(row, _)| place(row) + 1).collect();
-        let errors = errors.collect();
-        let arrays = match wrong.is_empty() {
-            true => arrays,
-            false => {
-                let keep = BooleanArray::from(keep);
-                let kept = arrays.iter().map(|a| arrow::compute::filter(a, &keep));
-                kept.collect::<Result<_, _>>().map_err(fail)?
-            }
-        };
-        let rows = RecordBatch::try_new(Arc::clone(&self.table), arrays).map_err(fail)?;
+        let good: Vec<usize> = (0..batch.num_rows()).filter(|row| !wrong.contains_key(row)).collect();
+        let ends = good.iter().map(|row| place(*row) + 1).collect();
+        let rows = chosen(&self.table, arrays, &good).map_err(fail)?;
+        let errors = wrong.into_iter().map(|(row, message)| RowError { offset: place(row), message }).collect();
         let parsed = Parsed { rows, weights: None, ends, errors };
         Ok(parsed.into_chunk(Arc::clone(partition), (start, end), Arc::new(Whole(self.identity.clone()))))
     }
