@@ -47,8 +47,9 @@ impl Confined {
         Err(Error::io("use", path, source))
     }
 
-    /// Refuses settings by which a library would open a file outside of the roots.
-    pub(super) fn check(&self, connector: &str, config: &ConnectorConfig) -> super::Result<()> {
+    /// Refuses settings by which a library would open a file outside of the roots. Settings of ours name theirs from the program's folder (`base_dir`) on,
+    /// a library's, which have dots, from the process's.
+    pub(super) fn check(&self, connector: &str, config: &ConnectorConfig, base_dir: &Path) -> super::Result<()> {
         let Value::Object(settings) = &config.transport.config else { return Ok(()) };
         for (key, value) in settings {
             if let Value::Object(options) = value {
@@ -65,7 +66,8 @@ impl Confined {
                 return Err(refused("a service's pipelines may not have code run; leave it out".to_owned()));
             }
             if let (true, Value::String(path)) = (names_a_file(key), value) {
-                self.resolve(Path::new(path)).map_err(|e| refused(e.to_string()))?;
+                let path = if key.contains('.') { PathBuf::from(path) } else { base_dir.join(path) };
+                self.resolve(&path).map_err(|e| refused(e.to_string()))?;
             }
             if let (Some(Ok(url)), "url") = (value.as_str().map(url::Url::parse), key.as_str()) {
                 let Some(path) = (url.scheme() == "file").then(|| url.to_file_path()) else { continue };
@@ -235,12 +237,16 @@ mod tests {
         let disk = Confined::new(backstay_storage::disk::system(), Arc::from([PathBuf::from("/allowed")]));
         let check = |config: Value| {
             let json = serde_json::json!({ "name": "c", "transport": { "name": "kafka_input", "config": config } });
-            disk.check("t.c", &serde_json::from_value(json).unwrap()).map_err(|e| e.to_string())
+            disk.check("t.c", &serde_json::from_value(json).unwrap(), Path::new("/allowed/p"))
+                .map_err(|e| e.to_string())
         };
         assert_eq!(check(serde_json::json!({ "ssl.ca.location": "/allowed/ca.pem", "url": "s3://bucket" })), Ok(()));
+        assert_eq!(check(serde_json::json!({ "ssl_ca_location": "ca.pem" })), Ok(()));
         for (bad, said) in [
             (serde_json::json!({ "ssl.ca.location": "/etc/shadow" }), "--allow-root"),
             (serde_json::json!({ "ssl.key.location": "/allowed/../etc/key" }), "ssl.key.location"),
+            (serde_json::json!({ "ssl.ca.location": "ca.pem" }), "--allow-root"),
+            (serde_json::json!({ "ssl_ca_location": "../../etc/shadow" }), "--allow-root"),
             (serde_json::json!({ "plugin.library.paths": "/allowed/x.so" }), "code"),
             (serde_json::json!({ "sasl.kerberos.kinit.cmd": "rm -rf /" }), "code"),
             (serde_json::json!({ "url": "file:///etc" }), "--allow-root"),

@@ -91,7 +91,7 @@ impl Connectors {
         }
         let (config, secrets) = resolve(config, &ctx, &secrets_disk)?;
         if let Some(disk) = confined {
-            disk.check(&ctx.name, &config).map_err(|e| secrets.hide(e))?;
+            disk.check(&ctx.name, &config, &ctx.base_dir).map_err(|e| secrets.hide(e))?;
         }
         Ok((config, ctx, secrets))
     }
