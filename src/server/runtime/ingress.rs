@@ -88,7 +88,7 @@ fn key(served: &Served, table: &str, asked: &Ingress, headers: &HeaderMap, body:
         ApiError::bad_request(format!("the header Idempotency-Key must be 1 to {KEY_BYTES} visible ASCII characters"))
     })?;
     // What the body means is part of the request.
-    let request = [xxh3_64(body), xxh3_64(format!("{asked:?}").as_bytes())];
+    let request = [xxh3_64(body), xxh3_64(asked.text().as_bytes())];
     let body = request.iter().fold(0u64, |hash, part| hash.rotate_left(17) ^ part);
     let hash = keys::hash(table, key);
     Ok(Some(PushKey { hash, body, at_ms: served.clock.wall_ms() }))

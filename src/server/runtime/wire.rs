@@ -27,6 +27,17 @@ pub struct Ingress {
     pub _force: bool,
 }
 
+impl Ingress {
+    /// All of it as a text, whose hash is kept beside an idempotency key: it stays as it is, or a request that is repeated behind an upgrade is another one.
+    pub(super) fn text(&self) -> String {
+        let Self { format, array, update_format, json_flavor, headers, delimiter, _force } = self;
+        format!(
+            "Asked {{ format: {format:?}, array: {array}, update_format: {update_format:?}, json_flavor: {json_flavor:?}, headers: {headers:?}, \
+             delimiter: {delimiter:?}, _force: {_force} }}"
+        )
+    }
+}
+
 fn json() -> String {
     "json".to_owned()
 }
@@ -138,4 +149,17 @@ pub struct CheckpointStatus {
     /// Always null: a checkpoint that fails ends the process.
     #[schema(value_type = Option<Object>)]
     pub failure: (),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_key_stands_for_is_fixed() {
+        let asked: Ingress =
+            serde_json::from_value(serde_json::json!({ "format": "csv", "headers": false, "delimiter": ";" })).unwrap();
+        let golden = r#"Asked { format: "csv", array: false, update_format: None, json_flavor: None, headers: Some(false), delimiter: Some(";"), _force: false }"#;
+        assert_eq!(asked.text(), golden);
+    }
 }
