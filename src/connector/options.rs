@@ -54,6 +54,11 @@ impl<'a> Options<'a> {
         ConnectorError::new(self.connector, format!("{}: {message}", self.place))
     }
 
+    /// An error about a setting that has none of the values that there are.
+    pub(crate) fn unknown(&self, key: &str, value: &str, there_are: &[&str]) -> ConnectorError {
+        self.error(format!("there is no \"{key}\": \"{value}\"; {}", suggestion(value, there_are)))
+    }
+
     fn mismatch(&self, key: &str, expected: &str, got: &Value) -> ConnectorError {
         self.error(format!("\"{key}\" must be {expected}, and is {}", kind(got)))
     }

@@ -15,7 +15,7 @@ use super::cell::{Cell, Cells, Flavor, Kind, check_types, finish};
 use super::debezium;
 use super::scan::Scan;
 use super::split::Record;
-use crate::connector::options::{Options, suggestion};
+use crate::connector::options::Options;
 use crate::connector::{Context, Result};
 
 /// How a line says what it does.
@@ -41,9 +41,7 @@ impl UpdateFormat {
                 "\"update_format\": \"{other}\" is not supported yet; there are: {}",
                 names.join(", ")
             ))),
-            Some(other) => {
-                Err(options.error(format!("there is no \"update_format\": \"{other}\"; {}", suggestion(other, &names))))
-            }
+            Some(other) => Err(options.unknown("update_format", other, &names)),
         }
     }
 }
@@ -69,9 +67,7 @@ fn flavor(options: &Options<'_>) -> Result<Flavor> {
             Err(options
                 .error(format!("\"json_flavor\": \"{other}\" is not supported yet; there are: {}", names.join(", "))))
         }
-        Some(other) => {
-            Err(options.error(format!("there is no \"json_flavor\": \"{other}\"; {}", suggestion(other, &names))))
-        }
+        Some(other) => Err(options.unknown("json_flavor", other, &names)),
     }
 }
 

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use super::cell::check_output_types;
 use crate::circuit::Delta;
-use crate::connector::options::{Options, suggestion};
+use crate::connector::options::Options;
 use crate::connector::{ConnectorError, Context, Result};
 
 /// Writes deltas.
@@ -42,10 +42,7 @@ impl Encoder {
             "snappy" => Compression::SNAPPY,
             "zstd" => Compression::ZSTD(Default::default()),
             "none" => Compression::UNCOMPRESSED,
-            other => {
-                let hint = suggestion(other, &["snappy", "zstd", "none"]);
-                return Err(options.error(format!("there is no \"compression\": \"{other}\"; {hint}")));
-            }
+            other => return Err(options.unknown("compression", other, &["snappy", "zstd", "none"])),
         };
         let include_step = options.bool("include_step")?.unwrap_or(false);
         let mut fields: Vec<Arc<Field>> = ctx.schema.fields().iter().map(Arc::clone).collect();

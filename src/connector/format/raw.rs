@@ -86,10 +86,7 @@ impl Raw {
             Some("lines") => Some(delimiter(&options)?),
             None | Some("blob") if options.value("delimiter").is_none() => None,
             None | Some("blob") => return Err(options.error("\"delimiter\" needs \"mode\": \"lines\"")),
-            Some(other) => {
-                let hint = suggestion(other, &["blob", "lines"]);
-                return Err(options.error(format!("there is no \"mode\": \"{other}\"; {hint}")));
-            }
+            Some(other) => return Err(options.unknown("mode", other, &["blob", "lines"])),
         };
         Ok(Self { connector: ctx.name.clone(), schema: ctx.schema.clone(), column, delimiter })
     }

@@ -168,10 +168,7 @@ impl Nexmark {
             "person" => (Table::Person, "person"),
             "auction" => (Table::Auction, "auction"),
             "bid" => (Table::Bid, "bid"),
-            other => {
-                let hint = suggestion(other, &["person", "auction", "bid"]);
-                return Err(config.error(format!("there is no \"table\": \"{other}\"; {hint}")));
-            }
+            other => return Err(config.unknown("table", other, &["person", "auction", "bid"])),
         };
         let null = serde_json::Value::Null;
         let options = Options::new(

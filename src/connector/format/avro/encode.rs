@@ -25,7 +25,7 @@ use super::super::message::{Event, Messages, TOMBSTONES, changes, events, latest
 use super::super::render::refuse_deletes;
 use super::registry::{self, Registry};
 use crate::circuit::Delta;
-use crate::connector::options::{Options, suggestion};
+use crate::connector::options::Options;
 use crate::connector::{ConnectorError, Context, Result};
 
 /// Where a time zone is asked for.
@@ -86,8 +86,7 @@ impl Encoder {
             }
             Some("confluent_jdbc") => UpdateFormat::Upsert,
             Some(other) => {
-                let hint = suggestion(other, &["raw", "debezium", "confluent_jdbc"]);
-                return Err(options.error(format!("there is no \"update_format\": \"{other}\"; {hint}")));
+                return Err(options.unknown("update_format", other, &["raw", "debezium", "confluent_jdbc"]));
             }
         };
         let tombstones = options.bool("tombstones")?.unwrap_or(false);
@@ -110,8 +109,8 @@ impl Encoder {
         let strategy = match (options.string("subject_name_strategy")?, update_format) {
             (Some(strategy @ ("topic_name" | "record_name" | "topic_record_name")), _) => strategy,
             (Some(other), _) => {
-                let hint = suggestion(other, &["topic_name", "record_name", "topic_record_name"]);
-                return Err(options.error(format!("there is no \"subject_name_strategy\": \"{other}\"; {hint}")));
+                let there_are = ["topic_name", "record_name", "topic_record_name"];
+                return Err(options.unknown("subject_name_strategy", other, &there_are));
             }
             (None, UpdateFormat::Raw) => "record_name",
             (None, _) => "topic_name",
