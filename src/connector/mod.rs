@@ -161,6 +161,15 @@ pub struct Chunk {
     pub identity: Arc<dyn Identity>,
 }
 
+impl Chunk {
+    /// A part of a partition that has no rows.
+    pub(crate) fn nothing(partition: &str, (start, end): (u64, u64), schema: &SchemaRef) -> Self {
+        let rows = RecordBatch::new_empty(Arc::clone(schema));
+        let (partition, identity) = (Arc::from(partition), Arc::new(NoIdentity));
+        Self { partition, start, end, rows, weights: None, ends: Vec::new(), errors: Vec::new(), identity }
+    }
+}
+
 /// Gives a range its identity wherever the controller cuts (the reader is on another thread by then, so a chunk brings along
 /// what is needed: its raw bytes, say).
 pub trait Identity: Debug + Send + Sync {

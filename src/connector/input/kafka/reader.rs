@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
@@ -19,8 +18,7 @@ use crate::connector::format::split::Record;
 use crate::connector::kafka::{Consumer, REQUEST, client, code, failed, unanswered};
 use crate::connector::patience::{insist, now};
 use crate::connector::{
-    Chunk, ConnectorError, Identity, InputReader, Next, NoIdentity, PartitionPosition, Position, Range, Result,
-    RowError,
+    Chunk, ConnectorError, Identity, InputReader, Next, PartitionPosition, Position, Range, Result, RowError,
 };
 
 /// The most messages of a chunk.
@@ -387,16 +385,7 @@ impl Shared {
 
     /// Says where a partition begins, before there is anything of it: a restart goes on from there.
     fn begun(&self, (topic, partition): &Partition, from: u64) -> Chunk {
-        Chunk {
-            partition: Arc::from(format!("{topic}/{partition}")),
-            start: from,
-            end: from,
-            rows: RecordBatch::new_empty(Arc::clone(self.metadata.table())),
-            weights: None,
-            ends: Vec::new(),
-            errors: Vec::new(),
-            identity: Arc::new(NoIdentity),
-        }
+        Chunk::nothing(&format!("{topic}/{partition}"), (from, from), self.metadata.table())
     }
 
     /// Where a partition that was never read begins.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use crate::connector::format::text::json_text;
 
 /// Types whose text is not a JSON string: JSON itself, and bytes, which stand there as `\x…`.
 const JSON: [u32; 2] = [114, 3802];
@@ -92,29 +92,29 @@ impl Decoder {
             }
             b'U' => {
                 let relation = self.relations.get(&bytes.u32()?)?;
-                let (kind, old) = match bytes.byte()? {
+                let old = match bytes.byte()? {
                     kind @ (b'K' | b'O') => {
                         let old = bytes.row()?;
                         bytes.expect(b'N')?;
-                        (Some(kind), Some(old))
+                        Some((kind, old))
                     }
-                    b'N' => (None, None),
+                    b'N' => None,
                     _ => return None,
                 };
                 let mut new = bytes.row()?;
-                if let (Some(b'O'), Some(old)) = (kind, &old) {
+                if let Some((b'O', old)) = &old {
                     // A whole old row has what did not change.
                     for (new, old) in new.iter_mut().zip(old).filter(|(new, _)| **new == Field::Unchanged) {
                         *new = *old;
                     }
                 }
-                Some(self.event(relation, "u", old.map(|old| (kind, old)), Some(new)))
+                Some(self.event(relation, "u", old, Some(new)))
             }
             b'D' => {
                 let relation = self.relations.get(&bytes.u32()?)?;
                 let kind = bytes.byte()?;
                 let old = bytes.row()?;
-                Some(self.event(relation, "d", Some((Some(kind), old)), None))
+                Some(self.event(relation, "d", Some((kind, old)), None))
             }
             b'T' => {
                 let count = bytes.u32()?;
@@ -136,13 +136,13 @@ impl Decoder {
         &self,
         relation: &Relation,
         op: &str,
-        before: Option<(Option<u8>, Vec<Field<'_>>)>,
+        before: Option<(u8, Vec<Field<'_>>)>,
         after: Option<Vec<Field<'_>>>,
     ) -> Change {
         if relation.name != self.wanted {
             return Change::None;
         }
-        if !self.is_keyed && op != "c" && !matches!(before, Some((Some(b'O'), _))) {
+        if !self.is_keyed && op != "c" && !matches!(before, Some((b'O', _))) {
             let why = "the server does not send the whole old row, and the table here has no key: ALTER TABLE … REPLICA IDENTITY FULL, or give the table here a PRIMARY KEY";
             return Change::Event(Err(why.to_owned()));
         }
@@ -150,7 +150,7 @@ impl Decoder {
         if let Some((kind, row)) = &before {
             text += ",\"before\":";
             // Of a row that is known by its key, all else stands there as NULL.
-            object(&mut text, relation, row, *kind == Some(b'K'));
+            object(&mut text, relation, row, *kind == b'K');
         }
         if let Some(row) = &after {
             if let Some(column) = row.iter().zip(&relation.columns).find(|(f, _)| **f == Field::Unchanged) {
@@ -184,15 +184,15 @@ pub(super) fn write<'a>(text: &mut String, fields: impl Iterator<Item = (&'a Col
         if i > 0 {
             text.push(',');
         }
-        *text += &Value::from(column.name.as_str()).to_string();
+        let _ = json_text(text, &column.name);
         text.push(':');
         match value {
             None => text.push_str("null"),
             Some(json) if JSON.contains(&column.type_id) => text.push_str(json),
-            Some(bytes) if column.type_id == BYTEA => {
-                *text += &Value::from(bytes.strip_prefix("\\x").unwrap_or(bytes)).to_string();
+            Some(other) => {
+                let plain = if column.type_id == BYTEA { other.strip_prefix("\\x").unwrap_or(other) } else { other };
+                let _ = json_text(text, plain);
             }
-            Some(other) => *text += &Value::from(other).to_string(),
         }
     }
     text.push('}');

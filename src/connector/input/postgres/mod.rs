@@ -27,7 +27,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use pgwire_replication::ReplicationConfig;
 use serde_json::json;
@@ -42,6 +41,7 @@ use super::super::{
 };
 use crate::connector::patience::{insist, now};
 use crate::connector::postgres::server::{self, Server};
+use crate::sql::quoted_name;
 use slot::Snapshot;
 use stream::{Item, Stream, Transaction};
 
@@ -286,24 +286,20 @@ impl Shared {
         self.kept.load(Ordering::Relaxed)
     }
 
+    /// What drives a connection of the replication protocol.
+    fn runtime(&self) -> Result<tokio::runtime::Runtime> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        runtime.map_err(|e| self.error(format!("cannot begin to wait for the server: {e}")))
+    }
+
     /// The table's name in SQL.
     fn quoted(&self) -> String {
-        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-        format!("{}.{}", quoted(&self.relation.0), quoted(&self.relation.1))
+        format!("{}.{}", quoted_name(&self.relation.0), quoted_name(&self.relation.1))
     }
 
     /// A part of the log that has nothing of the table.
     fn nothing(&self, start: u64, end: u64) -> Chunk {
-        Chunk {
-            partition: Arc::from(WAL),
-            start,
-            end,
-            rows: RecordBatch::new_empty(Arc::clone(&self.schema)),
-            weights: None,
-            ends: Vec::new(),
-            errors: Vec::new(),
-            identity: Arc::new(NoIdentity),
-        }
+        Chunk::nothing(WAL, (start, end), &self.schema)
     }
 
     /// The chunk of change events, each with where its transaction ends.

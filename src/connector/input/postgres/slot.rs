@@ -9,18 +9,12 @@ use super::Shared;
 use super::change::{Column, write};
 use crate::connector::postgres::session::{Failure, Session};
 use crate::connector::{ConnectorError, Result};
+use crate::sql::quoted_text;
 
 /// The most rows that are fetched of a snapshot at once.
 const ROWS: usize = 4 << 10;
 /// How long making a slot may take: it waits for the transactions that are under way.
 const MAKE: Duration = Duration::from_secs(60);
-
-/// A slot as it stands.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Slot {
-    /// What comes before it is gone.
-    pub(super) confirmed: u64,
-}
 
 fn failed(shared: &Shared, what: &str, failure: &Failure) -> ConnectorError {
     let place = &shared.server.place;
@@ -37,13 +31,8 @@ fn first(session: &Session, sql: &str) -> Result<Option<String>, Failure> {
     Ok(row.and_then(|row| row.get(0)).map(str::to_owned))
 }
 
-/// A text as SQL.
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// Connects, and looks for the slot. An error says what the server must have set.
-pub(super) fn find(shared: &Shared) -> Result<(Session, Option<Slot>)> {
+/// Connects, and looks for the slot: the place before which it keeps nothing. An error says what the server must have set.
+pub(super) fn find(shared: &Shared) -> Result<(Session, Option<u64>)> {
     let session = Session::connect(&shared.server).map_err(|f| failed(shared, "connect", &f))?;
     let ask = |what: &str, sql: &str| first(&session, sql).map_err(|f| failed(shared, what, &f));
     if ask("look at wal_level", "SHOW wal_level")?.as_deref() != Some("logical") {
@@ -52,8 +41,8 @@ pub(super) fn find(shared: &Shared) -> Result<(Session, Option<Slot>)> {
             shared.server.place
         )));
     }
-    let publication = literal(&shared.publication);
-    let (schema, table) = (literal(&shared.relation.0), literal(&shared.relation.1));
+    let publication = quoted_text(&shared.publication);
+    let (schema, table) = (quoted_text(&shared.relation.0), quoted_text(&shared.relation.1));
     let sql = format!(
         "SELECT 1 FROM pg_publication_tables WHERE pubname = {publication} AND schemaname = {schema} AND tablename = {table}"
     );
@@ -63,28 +52,27 @@ pub(super) fn find(shared: &Shared) -> Result<(Session, Option<Slot>)> {
             shared.publication, shared.server.place, shared.table
         )));
     }
-    let slot = literal(&shared.slot);
+    let slot = quoted_text(&shared.slot);
     let sql = format!(
         "SELECT (confirmed_flush_lsn - '0/0')::text FROM pg_replication_slots WHERE slot_name = {slot} AND plugin = 'pgoutput' \
          AND coalesce(wal_status, '') <> 'lost'"
     );
     let confirmed = ask("look for the slot", &sql)?.and_then(|lsn| lsn.parse().ok());
-    Ok((session, confirmed.map(|confirmed| Slot { confirmed })))
+    Ok((session, confirmed))
 }
 
 /// The slot, which must have all that comes behind `at`.
 pub(super) fn check(shared: &Shared, at: u64) -> Result<()> {
-    let (_, slot) = find(shared)?;
+    let (_, confirmed) = find(shared)?;
     let name = &shared.slot;
-    match slot {
+    match confirmed {
         None => Err(shared.error(format!(
             "the slot {name} at {} is gone, or lost what it kept: what was not read is not to be had any more. Start in another data directory",
             shared.server.place
         ))),
-        Some(slot) if slot.confirmed > at => Err(shared.error(format!(
-            "the slot {name} stands at {:X}, and is to be read from {at:X} on: somebody else read from it, or this is an old copy of the data directory. Start in another one \
-             with another \"slot\"",
-            slot.confirmed
+        Some(confirmed) if confirmed > at => Err(shared.error(format!(
+            "the slot {name} stands at {confirmed:X}, and is to be read from {at:X} on: somebody else read from it, or this is an old copy of the data directory. Start in another one \
+             with another \"slot\""
         ))),
         Some(_) => Ok(()),
     }
@@ -113,9 +101,9 @@ impl std::fmt::Debug for Exporter {
 
 /// Makes the slot if there is none; gives where it begins, and, if it is wanted, the table as it was then (or later, if the slot was there).
 pub(super) fn make(shared: &Shared, wants_snapshot: bool) -> Result<(u64, Option<Snapshot>)> {
-    let (session, slot) = find(shared)?;
-    let (confirmed, exporter, name) = match slot {
-        Some(slot) => (slot.confirmed, None, None),
+    let (session, confirmed) = find(shared)?;
+    let (confirmed, exporter, name) = match confirmed {
+        Some(confirmed) => (confirmed, None, None),
         None => {
             let (confirmed, name, exporter) = create(shared)?;
             (confirmed, Some(exporter), Some(name))
@@ -129,9 +117,9 @@ pub(super) fn make(shared: &Shared, wants_snapshot: bool) -> Result<(u64, Option
         "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     )?;
     if let Some(name) = name {
-        run(&format!("SET TRANSACTION SNAPSHOT {}", literal(&name)))?;
+        run(&format!("SET TRANSACTION SNAPSHOT {}", quoted_text(&name)))?;
     }
-    let (schema, table) = (literal(&shared.relation.0), literal(&shared.relation.1));
+    let (schema, table) = (quoted_text(&shared.relation.0), quoted_text(&shared.relation.1));
     let sql = format!(
         "SELECT a.attname, a.atttypid FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE n.nspname = {schema} AND c.relname = {table} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
@@ -152,8 +140,7 @@ pub(super) fn make(shared: &Shared, wants_snapshot: bool) -> Result<(u64, Option
 
 /// Makes the slot by the replication protocol, which alone shows the snapshot that it begins behind.
 fn create(shared: &Shared) -> Result<(u64, String, Exporter)> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.map_err(|e| shared.error(format!("cannot begin to wait for the server: {e}")))?;
+    let runtime = shared.runtime()?;
     let sql = format!("CREATE_REPLICATION_SLOT \"{}\" LOGICAL pgoutput (SNAPSHOT 'export')", shared.slot);
     let made = async {
         let mut client = ReplicationClient::connect_gated(shared.replication.clone()).await?;

@@ -59,8 +59,7 @@ impl fmt::Debug for Stream {
 impl Stream {
     /// Begins behind `at`; the slot must have what comes then.
     pub(super) fn begin(shared: &Shared, at: u64) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.map_err(|e| shared.error(format!("cannot begin to wait for the server: {e}")))?;
+        let runtime = shared.runtime()?;
         let mut config = shared.replication.clone();
         config.start_lsn = Lsn::from_u64(at);
         // Only what no checkpoint needs any more may go.
