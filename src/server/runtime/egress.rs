@@ -151,7 +151,7 @@ impl Listener {
         let (asked, name) = (Arc::clone(served), super::normalized(&self.name));
         let work = tokio::task::spawn_blocking(move || {
             let state = ask(&asked)?;
-            let sql = format!("SELECT * FROM \"{}\"", name.replace('"', "\"\""));
+            let sql = format!("SELECT * FROM {}", crate::sql::quoted_name(&name));
             let answer = state.answer(&sql).map_err(|e| ApiError::bad_request(e.to_string()))?;
             Ok::<_, ApiError>((state.state().step, answer.rows))
         });

@@ -6,6 +6,7 @@
 use tokio_postgres::{Client, Row};
 
 use crate::connector::postgres::session::{Failure, Session};
+use crate::sql::quoted_text;
 
 /// Whose marker it is.
 #[derive(Clone, Debug)]
@@ -133,12 +134,11 @@ impl Markers {
 
     /// The statement that forgets a marker, for a person to run.
     pub(super) fn forget(&self, owner: &Owner) -> String {
-        let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
         format!(
             "DELETE FROM {} WHERE pipeline = {} AND connector = {}",
             self.table,
-            literal(&owner.pipeline),
-            literal(&owner.connector)
+            quoted_text(&owner.pipeline),
+            quoted_text(&owner.connector)
         )
     }
 }

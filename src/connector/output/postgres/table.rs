@@ -10,6 +10,7 @@ use super::batch::Op;
 use super::settings::{Mode, Settings};
 use super::types::{ColumnType, Form, declaration, fit};
 use crate::connector::postgres::session::{Failure, Session};
+use crate::sql::quoted_name;
 
 /// The stage's columns that are not the view's.
 const OP: &str = "__backstay_op";
@@ -110,37 +111,38 @@ impl Table {
         key: Vec<usize>,
     ) -> Self {
         let names: Vec<&str> = view.fields().iter().map(|f| f.name().as_str()).collect();
-        let quoted: Vec<String> = names.iter().map(|n| quote(n)).collect();
+        let quoted: Vec<String> = names.iter().map(|n| quoted_name(n)).collect();
         let list = quoted.join(", ");
         let key_names: Vec<&str> = key.iter().filter_map(|&i| names.get(i).copied()).collect();
-        let key_list = key_names.iter().map(|k| quote(k)).collect::<Vec<_>>().join(", ");
+        let key_list = key_names.iter().map(|k| quoted_name(k)).collect::<Vec<_>>().join(", ");
         let type_of = |n: &&str| columns.iter().find(|c| c.name == **n).map_or("text", |c| c.kind.sql.as_str());
         let mut stage: Vec<String> = vec![format!("{OP} text NOT NULL")];
         let is_log = matches!(settings.mode, Mode::Cdc { .. });
         if is_log {
             stage.push(format!("{STEP} bigint NOT NULL"));
         }
-        stage.extend(names.iter().map(|n| format!("{} {}", quote(n), type_of(n))));
+        stage.extend(names.iter().map(|n| format!("{} {}", quoted_name(n), type_of(n))));
         let from = |op: Op| format!("FROM pg_temp.backstay_stage WHERE {OP} = '{}'", op.letter());
         let insert = match &settings.mode {
             Mode::Materialized => format!("INSERT INTO {name} ({list}) SELECT {list} {}", from(Op::Insert)),
             Mode::Cdc { op, ts, step } => {
-                let step = step.as_ref().map(|s| format!(", {}", quote(s)));
+                let step = step.as_ref().map(|s| format!(", {}", quoted_name(s)));
                 let (into, of) =
                     (step.as_deref().unwrap_or(""), step.as_ref().map_or(String::new(), |_| format!(", {STEP}")));
-                let (op, ts) = (quote(op), quote(ts));
+                let (op, ts) = (quoted_name(op), quoted_name(ts));
                 format!(
                     "INSERT INTO {name} ({op}, {ts}{into}, {list}) SELECT {OP}, now(){of}, {list} FROM pg_temp.backstay_stage"
                 )
             }
         };
-        let others = names.iter().filter(|n| !key_names.contains(n)).map(|n| format!("{0} = EXCLUDED.{0}", quote(n)));
+        let others =
+            names.iter().filter(|n| !key_names.contains(n)).map(|n| format!("{0} = EXCLUDED.{0}", quoted_name(n)));
         let set = others.collect::<Vec<_>>().join(", ");
         let resolve = if set.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {set}") };
         let upsert = |op: Op| {
             format!("INSERT INTO {name} ({list}) SELECT {list} {} ON CONFLICT ({key_list}) DO {resolve}", from(op))
         };
-        let same = key_names.iter().map(|k| format!("t.{0} = s.{0}", quote(k))).collect::<Vec<_>>().join(" AND ");
+        let same = key_names.iter().map(|k| format!("t.{0} = s.{0}", quoted_name(k))).collect::<Vec<_>>().join(" AND ");
         let is_keys = |index: &&Index| same_columns(&index.columns, &key_names);
         Self {
             create_stage: format!("CREATE TEMPORARY TABLE backstay_stage ({}) ON COMMIT DELETE ROWS", stage.join(", ")),
@@ -347,7 +349,7 @@ fn key(table: &str, settings: &Settings, view: &Schema, indexes: &[Index]) -> Re
     }
     let names: Vec<&str> = settings.key.iter().map(String::as_str).collect();
     if !indexes.iter().any(|i| same_columns(&i.columns, &names)) {
-        let list = settings.key.iter().map(|k| quote(k)).collect::<Vec<_>>().join(", ");
+        let list = settings.key.iter().map(|k| quoted_name(k)).collect::<Vec<_>>().join(", ");
         return Err(format!(
             "no unique index is over its \"key\" columns; CREATE UNIQUE INDEX ON {table} ({list}) would make one"
         ));
@@ -363,21 +365,16 @@ fn same_columns(index: &[String], key: &[&str]) -> bool {
 fn declare(settings: &Settings, view: &Schema) -> String {
     let mut columns: Vec<String> = Vec::new();
     if let Mode::Cdc { op, ts, step } = &settings.mode {
-        columns.push(format!("{} text", quote(op)));
-        columns.push(format!("{} timestamptz", quote(ts)));
-        columns.extend(step.iter().map(|step| format!("{} bigint", quote(step))));
+        columns.push(format!("{} text", quoted_name(op)));
+        columns.push(format!("{} timestamptz", quoted_name(ts)));
+        columns.extend(step.iter().map(|step| format!("{} bigint", quoted_name(step))));
     }
-    columns.extend(view.fields().iter().map(|f| format!("{} {}", quote(f.name()), declaration(f.data_type()))));
-    let key = settings.key.iter().map(|k| quote(k)).collect::<Vec<_>>().join(", ");
+    columns.extend(view.fields().iter().map(|f| format!("{} {}", quoted_name(f.name()), declaration(f.data_type()))));
+    let key = settings.key.iter().map(|k| quoted_name(k)).collect::<Vec<_>>().join(", ");
     match (&settings.mode, key.as_str()) {
         (Mode::Cdc { .. }, _) => {}
         (Mode::Materialized, "") => columns.push("PRIMARY KEY (…)".to_owned()),
         (Mode::Materialized, key) => columns.push(format!("PRIMARY KEY ({key})")),
     }
     format!("CREATE TABLE {} ({})", settings.table, columns.join(", "))
-}
-
-/// A name as SQL has it between quotes.
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

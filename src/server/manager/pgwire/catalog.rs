@@ -21,6 +21,7 @@ use super::super::managed::Managed;
 use super::statement::{Statement, word};
 use super::{dialect, error};
 use crate::pipeline::query::answer_over;
+use crate::sql::quoted_text;
 
 /// What clients are told that they talk to: they choose their catalog queries by it.
 pub(super) const SERVER_VERSION: &str = "15.0";
@@ -81,11 +82,6 @@ pub(super) fn version() -> String {
     format!("PostgreSQL {SERVER_VERSION} (Backstay {})", env!("CARGO_PKG_VERSION"))
 }
 
-/// A text as a literal.
-pub(super) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
 /// Types by what `format_type` calls them.
 const TYPES: [(Type, &str); 14] = [
     (Type::BOOL, "boolean"),
@@ -106,7 +102,7 @@ const TYPES: [(Type, &str); 14] = [
 
 /// `format_type` of an expression that is a type's oid.
 pub(super) fn format_type(oid: &str) -> String {
-    let arms: String = TYPES.iter().map(|(t, name)| format!(" WHEN {} THEN {}", t.oid(), quoted(name))).collect();
+    let arms: String = TYPES.iter().map(|(t, name)| format!(" WHEN {} THEN {}", t.oid(), quoted_text(name))).collect();
     format!("(CASE {oid}{arms} ELSE 'text' END)")
 }
 

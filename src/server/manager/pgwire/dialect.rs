@@ -7,6 +7,7 @@ use pgwire::error::PgWireResult;
 
 use super::catalog;
 use super::statement::{Statement, replace, word};
+use crate::sql::quoted_text;
 
 /// A query with the schema `public`, in which all relations are, left out.
 ///
@@ -135,11 +136,11 @@ impl Translation<'_> {
                 }
             }
             Some("current_user" | "session_user" | "user" | "current_role") => {
-                text.push_str(&catalog::quoted(catalog::USER));
+                text.push_str(&quoted_text(catalog::USER));
                 return at + 1;
             }
             Some("current_catalog") => {
-                text.push_str(&catalog::quoted(self.database));
+                text.push_str(&quoted_text(self.database));
                 return at + 1;
             }
             _ => {}
@@ -176,15 +177,15 @@ impl Translation<'_> {
             | "has_column_privilege"
             | "has_any_column_privilege" => "TRUE".to_owned(),
             "pg_relation_is_publishable" | "pg_is_in_recovery" | "pg_is_other_temp_schema" => "FALSE".to_owned(),
-            "pg_get_userbyid" => catalog::quoted(catalog::USER),
+            "pg_get_userbyid" => quoted_text(catalog::USER),
             "pg_encoding_to_char" => "'UTF8'".to_owned(),
-            "version" => catalog::quoted(&catalog::version()),
-            "current_database" => catalog::quoted(self.database),
+            "version" => quoted_text(&catalog::version()),
+            "current_database" => quoted_text(self.database),
             "current_schema" => "'public'".to_owned(),
             "pg_backend_pid" => std::process::id().to_string(),
             "current_setting" => match self.token(from) {
                 Some(Token::SingleQuotedString(name)) => {
-                    catalog::setting(&name.to_lowercase()).map_or_else(|| "NULL".to_owned(), catalog::quoted)
+                    catalog::setting(&name.to_lowercase()).map_or_else(|| "NULL".to_owned(), quoted_text)
                 }
                 _ => return None,
             },

@@ -6,6 +6,7 @@ use pgwire::error::PgWireResult;
 
 use super::error;
 use super::statement::Statement;
+use crate::sql::quoted_text;
 
 /// From 1970 to 2000, where PostgreSQL's binary times begin, in µs.
 const EPOCH_2000_US: i64 = 946_684_800_000_000;
@@ -71,8 +72,12 @@ fn sql_type(declared: &Type) -> Option<&'static str> {
     })
 }
 
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+/// A text as a value of the type.
+fn cast(declared: &Type, text: &str) -> String {
+    match sql_type(declared) {
+        Some(name) => format!("CAST({} AS {name})", quoted_text(text)),
+        None => quoted_text(text),
+    }
 }
 
 /// What a client wrote as text.
@@ -102,12 +107,9 @@ fn text(declared: &Type, value: &[u8]) -> Result<String, String> {
         Type::TIMESTAMPTZ => {
             // A zone is not for the SQL's type, which has none: what is meant is the same moment in UTC.
             let moment = text.replacen(' ', "T", 1).parse::<jiff::Timestamp>().or_else(|_| text.parse());
-            Ok(format!("CAST({} AS TIMESTAMP)", quoted(&moment.map_or_else(|_| text.to_owned(), civil))))
+            Ok(cast(declared, &moment.map_or_else(|_| text.to_owned(), civil)))
         }
-        _ => Ok(match sql_type(declared) {
-            Some(name) => format!("CAST({} AS {name})", quoted(text)),
-            None => quoted(text),
-        }),
+        _ => Ok(cast(declared, text)),
     }
 }
 
@@ -120,10 +122,7 @@ fn binary(declared: &Type, value: &[u8]) -> Result<String, String> {
     fn array<const N: usize>(value: &[u8]) -> Result<[u8; N], String> {
         value.try_into().map_err(|_| format!("{} bytes, where {N} are expected", value.len()))
     }
-    let cast = |text: String| match sql_type(declared) {
-        Some(name) => format!("CAST({} AS {name})", quoted(&text)),
-        None => quoted(&text),
-    };
+    let cast = |text: String| cast(declared, &text);
     Ok(match *declared {
         Type::BOOL => if array::<1>(value)? == [0] { "FALSE" } else { "TRUE" }.to_owned(),
         Type::INT2 => cast(i16::from_be_bytes(array(value)?).to_string()),
