@@ -157,9 +157,9 @@ impl History {
     /// Notes what a process says of itself: a sample, if it is time for one, and the events that show in it.
     pub fn see(&self, now_ms: i64, now: &Liveness) {
         let mut inner = self.lock();
-        inner.see_events(now_ms, now);
+        let before = inner.seen.replace(now.clone()).filter(|seen| seen.process == now.process);
+        inner.see_events(now_ms, before.as_ref(), now);
         inner.sample(now_ms, now);
-        inner.seen = Some(now.clone());
     }
 
     /// Notes that the process is gone. Its last step, if it was seen.
@@ -207,14 +207,14 @@ impl Inner {
         push(&mut self.events, Event { at_msecs, what }, EVENTS);
     }
 
-    fn see_events(&mut self, now_ms: i64, now: &Liveness) {
+    /// The events that show in what a process says, and said `before`.
+    fn see_events(&mut self, now_ms: i64, before: Option<&Liveness>, now: &Liveness) {
         let is_up = |status: &str| matches!(status, "Running" | "Paused");
-        let before = self.seen.as_ref().filter(|seen| seen.process == now.process).cloned();
         if let (Some((from, to)), false, true) = (now.figures.replay, self.told_replay, is_up(&now.status)) {
             self.told_replay = true;
             self.note(now_ms, Happened::Replay { from, to, records: now.figures.replayed_records });
         }
-        if is_up(&now.status) && before.as_ref().is_none_or(|b| b.status != now.status) {
+        if is_up(&now.status) && before.is_none_or(|b| b.status != now.status) {
             let step = now.step;
             let what = if now.status == "Paused" { Happened::Paused { step } } else { Happened::Running { step } };
             self.note(now_ms, what);

@@ -30,7 +30,7 @@ pub mod shown;
 mod supervisor;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -121,6 +121,15 @@ pub struct Manager {
     ending: AtomicBool,
     /// The catalog took the last change.
     writes: AtomicBool,
+}
+
+/// Why nobody comes in.
+#[derive(Clone, Copy, Debug)]
+enum Refused {
+    /// Too many wrong keys came from there.
+    TooMany,
+    /// The key is wrong, or not given.
+    Wrong,
 }
 
 /// Serves until `end` is ready; then brings the pipelines to a stop that leaves what is wanted of them as it is.
@@ -221,9 +230,20 @@ impl Manager {
         self.keys.is_some()
     }
 
-    /// Whether these bytes are a key. Takes a time that tells nothing of the keys.
-    fn is_key(&self, given: &[u8]) -> bool {
-        self.keys.as_ref().is_some_and(|keys| keys.has(given))
+    /// Lets who gives a key come in, where one is needed; who gives none has not tried a wrong one. Takes a time that tells nothing of the keys.
+    fn admit(&self, from: IpAddr, given: Option<&[u8]>) -> std::result::Result<(), Refused> {
+        let Some(keys) = &self.keys else { return Ok(()) };
+        // Before the key is looked at: who has tried too many must not go on trying.
+        if !self.wrong_keys.has(from) {
+            return Err(Refused::TooMany);
+        }
+        let Some(given) = given else { return Err(Refused::Wrong) };
+        if keys.has(given) {
+            return Ok(());
+        }
+        self.wrong_keys.take(from);
+        tracing::warn!(address = %from, "a wrong key was given");
+        Err(Refused::Wrong)
     }
 
     /// Whether changes can be kept, and pipelines started.

@@ -33,8 +33,8 @@ struct Supervisor {
     process: Option<Process>,
     /// Failures since the last new step.
     failures: u32,
-    /// The step when the process was seen first, and the last one seen.
-    steps: Option<(u64, u64)>,
+    /// The step when the process was seen first.
+    first_step: Option<u64>,
     /// Not before this, on the manager's clock.
     start_at: Duration,
     /// Since when the process has been asked to stop.
@@ -49,7 +49,8 @@ pub async fn supervise(manager: Arc<Manager>, managed: Arc<Managed>) {
     }
     let process = found.map(|found| Process::Found(found.pid));
     let start_at = Duration::ZERO;
-    let mut supervisor = Supervisor { manager, managed, process, failures: 0, steps: None, start_at, stopping: None };
+    let mut supervisor =
+        Supervisor { manager, managed, process, failures: 0, first_step: None, start_at, stopping: None };
     loop {
         supervisor.turn().await;
         if supervisor.process.is_none() && supervisor.managed.is_deleted() {
@@ -86,7 +87,7 @@ impl Supervisor {
         match started {
             Ok(child) => {
                 self.process = Some(Process::Own(child));
-                self.steps = None;
+                self.first_step = None;
                 self.note(Happened::Start);
                 self.managed.show("Initializing", "Provisioning");
             }
@@ -107,8 +108,7 @@ impl Supervisor {
         }
         if let Some(now) = &liveness {
             self.managed.history.see(self.manager.clock.wall_ms(), now);
-            let (first, _) = self.steps.unwrap_or((now.step, now.step));
-            self.steps = Some((first, now.step));
+            let first = *self.first_step.get_or_insert(now.step);
             if now.step > first && matches!(now.status.as_str(), "Running" | "Paused") {
                 self.failures = 0;
             }

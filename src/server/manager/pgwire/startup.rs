@@ -20,7 +20,7 @@ use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::startup::Authentication;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 
-use super::super::Manager;
+use super::super::{Manager, Refused};
 use super::fatal;
 
 /// How long a wrong key waits for its answer.
@@ -100,16 +100,16 @@ impl StartupHandler for Startup {
             }
             PgWireFrontendMessage::PasswordMessageFamily(given) => {
                 let (given, from) = (given.into_password()?, client.socket_addr().ip());
-                if !self.manager.wrong_keys.has(from) {
-                    return Err(fatal("53400", "too many wrong keys have come from this address: wait a minute"));
+                match self.manager.admit(from, Some(given.password.as_bytes())) {
+                    Ok(()) => self.let_in(client).await,
+                    Err(Refused::TooMany) => {
+                        Err(fatal("53400", "too many wrong keys have come from this address: wait a minute"))
+                    }
+                    Err(Refused::Wrong) => {
+                        tokio::time::sleep(WRONG_KEY_PAUSE).await;
+                        Err(fatal("28P01", "the password is not one of the service's API keys"))
+                    }
                 }
-                if self.manager.is_key(given.password.as_bytes()) {
-                    return self.let_in(client).await;
-                }
-                self.manager.wrong_keys.take(from);
-                tracing::warn!(address = %from, "a wrong key was given");
-                tokio::time::sleep(WRONG_KEY_PAUSE).await;
-                Err(fatal("28P01", "the password is not one of the service's API keys"))
             }
             _ => Ok(()),
         }

@@ -18,7 +18,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::super::Manager;
+use super::super::{Manager, Refused};
 use crate::server::error::ApiError;
 
 /// Lets a request pass if its address has not made too many.
@@ -31,23 +31,15 @@ pub(super) async fn limit(State(manager): State<Arc<Manager>>, request: Request,
 
 /// Lets a request pass if it bears a key, or none is needed.
 pub(super) async fn authorize(State(manager): State<Arc<Manager>>, request: Request, next: Next) -> Response {
-    if !manager.needs_key() {
-        return next.run(request).await;
-    }
-    let from = address(&request);
-    // Before the key is looked at: who has tried too many must not go on trying.
-    if !manager.wrong_keys.has(from) {
-        return too_many("TooManyWrongKeys", "too many wrong keys have come from this address", 60);
-    }
+    // A page's first request has none; that is no attempt. One that is given in another way is.
     let given = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let key = given.and_then(|v| v.strip_prefix("Bearer ").or_else(|| v.strip_prefix("bearer ")));
-    if key.is_some_and(|key| manager.is_key(key.trim().as_bytes())) {
-        return next.run(request).await;
-    }
-    // A page's first request has none; that is no attempt.
-    if given.is_some() {
-        manager.wrong_keys.take(from);
-        tracing::warn!(address = %from, "a wrong key was given");
+    let key = given.map(|v| v.strip_prefix("Bearer ").or_else(|| v.strip_prefix("bearer ")).unwrap_or_default());
+    match manager.admit(address(&request), key.map(|key| key.trim().as_bytes())) {
+        Ok(()) => return next.run(request).await,
+        Err(Refused::TooMany) => {
+            return too_many("TooManyWrongKeys", "too many wrong keys have come from this address", 60);
+        }
+        Err(Refused::Wrong) => {}
     }
     let message = "a key is needed here: send \"Authorization: Bearer <key>\"";
     let error = ApiError::new(StatusCode::UNAUTHORIZED, "Unauthorized", message);

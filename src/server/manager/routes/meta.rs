@@ -109,7 +109,8 @@ pub(super) struct Validated {
     responses((status = 200, description = "`Success` or `SqlError`", body = Object)),
 )]
 pub(super) async fn validate_program(Json(asked): Json<Validated>) -> Body<Value> {
-    let compiled = Compiled::new(&asked.program_code);
+    // Planning is work for a while.
+    let compiled = tokio::task::block_in_place(|| Compiled::new(&asked.program_code));
     Body(match compiled.is_runnable() {
         true => json!({ "Success": { "program_info": compiled.info() } }),
         false => json!({ "SqlError": { "info": compiled.error().get("sql_compilation") } }),
