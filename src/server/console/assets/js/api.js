@@ -19,12 +19,10 @@ export const key = {
 };
 
 // What the service refused or failed at.
-export class ApiError extends Error {
-  constructor(status, { message, error_code, details } = {}) {
+class ApiError extends Error {
+  constructor(status, { message } = {}) {
     super(message ?? `the service answered with status ${status}`);
     this.status = status;
-    this.code = error_code;
-    this.details = details;
   }
 }
 
@@ -37,7 +35,7 @@ async function ask(path, { method = "GET", body, signal, headers = {} } = {}) {
     answer = await fetch(path, { method, signal, headers: sent, body: body === undefined ? undefined : JSON.stringify(body) });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, { message: "the service cannot be reached", error_code: "Unreachable" });
+    throw new ApiError(0, { message: "the service cannot be reached" });
   }
   if (answer.ok) return answer;
   const error = new ApiError(answer.status, await answer.json().catch(() => undefined));

@@ -5,7 +5,7 @@ import { get, of } from "../api.js";
 import { brief, bytes, count, dash, micros, plural } from "../format.js";
 import { usePoll } from "../hooks.js";
 import { layers } from "../ui/layers.js";
-import { Banner, Waiting } from "../ui/parts.js";
+import { Banner, Waiting, isUp } from "../ui/parts.js";
 
 const SIZES = { width: 196, gap: 26, height: 74, drop: 40, lane: 12 };
 const MARGIN = 16;
@@ -76,8 +76,9 @@ function Table({ operators, busy }) {
   </table></div>`;
 }
 
-export function CircuitTab({ pipeline: { name, deployment_status: status } }) {
-  const up = status === "Running" || status === "Paused";
+export function CircuitTab({ pipeline }) {
+  const { name } = pipeline;
+  const up = isUp(pipeline);
   const poll = usePoll((signal) => (up ? get(of(name, "/circuit"), signal) : undefined), 2000, [name, up]);
   const [view, setView] = useState("graph");
   const [zoom, setZoom] = useState();

@@ -4,7 +4,7 @@ import { html } from "../html.js";
 import { get, of } from "../api.js";
 import { brief, bytes, count, dash } from "../format.js";
 import { usePoll } from "../hooks.js";
-import { Banner, Waiting } from "../ui/parts.js";
+import { Banner, Waiting, hasFigures } from "../ui/parts.js";
 
 const FIRST = 3;
 
@@ -60,8 +60,8 @@ function joined(configs = {}, figures = []) {
 }
 
 export function ConnectorsTab({ pipeline }) {
-  const { name, program_info: info, deployment_status: status } = pipeline;
-  const up = ["Running", "Paused", "Replaying", "Stopping"].includes(status);
+  const { name, program_info: info } = pipeline;
+  const up = hasFigures(pipeline);
   const poll = usePoll((signal) => (up ? get(of(name, "/stats"), signal) : undefined), 1000, [name, up]);
   if (!info) return html`<${Banner} kind="info">Connectors are shown here once the program compiles.<//>`;
   if (up && !poll.data && !poll.error) return html`<${Waiting} poll=${poll} what="figures" />`;

@@ -30,7 +30,7 @@ export function KeyPage({ onOpen }) {
   return html`<main class="gate">
     <form class="card padded stack" onSubmit=${open} noValidate>
       <div class="row"><img src="/console/icon.svg" alt="" width="28" height="28" /><h1>Backstay</h1></div>
-      <p class="muted">This service wants its API key: the first line of the file that it was started with (<code>--api-key-file</code>). It is kept in this tab until it is closed.</p>
+      <p class="muted">This service wants an API key, one that <code>backstay api-key</code> made for it (<code>--api-key-file</code>). It is kept in this tab until it is closed.</p>
       <div class="field">
         <label for="key">API key</label>
         <input id="key" name="key" type="password" autocomplete="off" autofocus aria-invalid=${Boolean(wrong)} aria-describedby="key-wrong" />

@@ -5,7 +5,7 @@ import { get, of } from "../api.js";
 import { age, brief, bytes, count, dash, micros, plural } from "../format.js";
 import { useHistory, usePoll } from "../hooks.js";
 import { Chart } from "../ui/chart.js";
-import { Waiting } from "../ui/parts.js";
+import { Waiting, hasFigures } from "../ui/parts.js";
 import { Events, TimeLine } from "./timeline.js";
 
 const SPANS = [[60, "1 min"], [300, "5 min"], [900, "15 min"]];
@@ -42,7 +42,7 @@ export function OverviewTab({ pipeline }) {
   const { name } = pipeline;
   const [chosen, setChosen] = useState();
   const history = useHistory((after, signal) => get(of(name, `/history?after=${after}`), signal), name);
-  const up = ["Running", "Paused", "Replaying", "Stopping"].includes(pipeline.deployment_status);
+  const up = hasFigures(pipeline);
   const stats = usePoll((signal) => (up ? get(of(name, "/stats"), signal).catch(() => undefined) : undefined), 1000, [name, up]);
   if (!history.data) return html`<${Waiting} poll=${history} what="figures" />`;
   const { samples, events } = history.data;

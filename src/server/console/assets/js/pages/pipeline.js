@@ -2,8 +2,9 @@
 
 import { html, useEffect, useRef, useState } from "../html.js";
 import { get, of, patch, post, remove, until } from "../api.js";
+import { plural } from "../format.js";
 import { linkTo, usePoll, useTitle } from "../hooks.js";
-import { Banner, Icon, Menu, Stale, State, Waiting } from "../ui/parts.js";
+import { Banner, Icon, Menu, Stale, State, Waiting, isUp } from "../ui/parts.js";
 import { attempt, tell } from "../ui/toasts.js";
 import { confirm } from "../ui/dialog.js";
 import { SettingsDialog } from "../settings/dialog.js";
@@ -89,14 +90,13 @@ function actions(name, reload) {
 function Buttons({ pipeline, act, onSettings }) {
   const { deployment_status: status, deployment_desired_status: desired, program_status, storage_status } = pipeline;
   const stopped = isStopped(pipeline);
-  const up = status === "Running" || status === "Paused";
   const compiles = program_status === "Success";
   return html`<div class="row actions" role="group" aria-label="Actions">
     ${stopped && html`<button class="primary" disabled=${!compiles || storage_status === "Clearing"} title=${compiles ? undefined : "The program does not compile"} onClick=${act.start}><${Icon} name="play" />Start</button>`}
     ${status === "Running" && html`<button onClick=${act.pause}><${Icon} name="pause" />Pause</button>`}
     ${status === "Paused" && html`<button class="primary" onClick=${act.resume}><${Icon} name="play" />Resume</button>`}
     ${!stopped && html`<button disabled=${desired === "Stopped"} onClick=${act.stop}><${Icon} name="stop" />Stop</button>`}
-    ${up && html`<button onClick=${act.checkpoint}>Checkpoint</button>`}
+    ${isUp(pipeline) && html`<button onClick=${act.checkpoint}>Checkpoint</button>`}
     <button class="icon" aria-label="Settings" title="Settings: storage, fault tolerance and more" onClick=${onSettings}><${Icon} name="gear" /></button>
     <${Menu} label="More actions">
       <button disabled=${!stopped || !compiles} onClick=${act.startPaused}>Start paused</button>
@@ -112,12 +112,19 @@ function Troubles({ pipeline, onDismiss }) {
   const problems = error?.sql_compilation?.messages?.length;
   return html`
     ${failed && html`<${Banner} actions=${html`<button onClick=${onDismiss}>Dismiss</button>`}><b>Stopped by an error</b> (${failed.details?.exit}): ${failed.message}<//>`}
-    ${problems > 0 && html`<${Banner} kind="warn" actions=${html`<a href=${linkTo(name, "program")}>See the program</a>`}>The program does not compile: ${problems} ${problems === 1 ? "error" : "errors"}.<//>`}
+    ${problems > 0 && html`<${Banner} kind="warn" actions=${html`<a href=${linkTo(name, "program")}>See the program</a>`}>The program does not compile: ${plural(problems, "error")}.<//>`}
     ${pipeline.deployment_status === "Unavailable" && html`<${Banner} kind="warn">Its process ended without being asked to. It is started again, and resumes at the exact next row.<//>`}`;
 }
 
 export function PipelinePage({ name, tab = "overview" }) {
-  const poll = usePoll((signal) => get(of(name), signal), 1000, [name]);
+  const whole = useRef();
+  // The program and what it compiled to come once, not every second.
+  const poll = usePoll(async (signal) => {
+    const now = await get(of(name, "?selector=status"), signal);
+    const isKnown = ["id", "version", "program_status"].every((field) => whole.current?.[field] === now[field]);
+    whole.current = isKnown ? { ...whole.current, ...now } : await get(of(name), signal);
+    return whole.current;
+  }, 1000, [name]);
   const [settings, setSettings] = useState(false);
   const act = useRef();
   act.current ??= actions(name, poll.reload);

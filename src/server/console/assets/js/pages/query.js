@@ -1,9 +1,9 @@
 // Ad-hoc queries over what a pipeline keeps, after the step that is under way.
 
-import { html, useRef, useState } from "../html.js";
+import { html, useMemo, useRef, useState } from "../html.js";
 import { lines, of } from "../api.js";
 import { count, plural } from "../format.js";
-import { Banner } from "../ui/parts.js";
+import { Banner, isUp } from "../ui/parts.js";
 import { Editor } from "../ui/editor.js";
 import { Schema } from "../ui/schema.js";
 
@@ -53,7 +53,7 @@ function Results({ answer: { rows, more, took } }) {
 }
 
 export function QueryTab({ pipeline }) {
-  const { name, program_info: info, deployment_status: status, runtime_config: config } = pipeline;
+  const { name, program_info: info, runtime_config: config } = pipeline;
   const first = info?.schema.outputs.concat(info.schema.inputs).find((relation) => relation.materialized)?.name;
   const quoted = (relation) => (/^[a-z_][a-z0-9_]*$/.test(relation) ? relation : `"${relation.replaceAll('"', '""')}"`);
   const [sql, setSql] = useState(typed.get(name) ?? (first ? `SELECT * FROM ${quoted(first)} LIMIT 100` : "SELECT 1"));
@@ -81,7 +81,9 @@ export function QueryTab({ pipeline }) {
     type(text);
     ask(text);
   };
-  const up = status === "Running" || status === "Paused";
+  const up = isUp(pipeline);
+  // Typing does not draw the rows anew.
+  const results = useMemo(() => answer?.rows && html`<${Results} answer=${answer} />`, [answer]);
   const why = !up ? "A pipeline is asked while it is running or paused." : config.storage === null ? "A pipeline without storage cannot be asked: switch it on in the settings." : undefined;
   return html`<div class="side">
     <div class="stack">
@@ -93,7 +95,7 @@ export function QueryTab({ pipeline }) {
       ${why && html`<${Banner} kind="info">${why}<//>`}
       ${answer?.busy && html`<p class="muted" role="status">Asking …</p>`}
       ${answer?.error && html`<${Banner}><span class="mono">${answer.error.message}</span><//>`}
-      ${answer?.rows && html`<${Results} answer=${answer} />`}
+      ${results}
     </div>
     <${Schema} info=${info} onPick=${up && pick} />
   </div>`;

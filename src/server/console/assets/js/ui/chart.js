@@ -1,7 +1,7 @@
 // A chart over time (uPlot). Its newest values, or those under the pointer, stand in its heading; crashes and replays are lines in it.
 
 import uPlot from "../../vendor/uplot.mjs";
-import { html, useEffect, useRef, useState } from "../html.js";
+import { html, useEffect, useMemo, useRef, useState } from "../html.js";
 import { useColours } from "../hooks.js";
 import { time } from "../format.js";
 
@@ -79,14 +79,13 @@ export function Chart({ title, series, format, steps, least, samples, events, sp
   const plot = useRef();
   const range = useRef([0, 1]);
   const marks = useRef([]);
-  const data = useRef();
+  const data = useMemo(() => columns(samples, series), [samples, series]);
   const [point, setPoint] = useState(null);
   const colours = useColours();
   range.current = [now / 1000 - span, now / 1000];
   marks.current = events.filter(({ kind }) => kind === "crash" || kind === "give_up" || kind === "replay");
-  data.current = columns(samples, series);
   useEffect(() => {
-    const made = new uPlot(options({ series, format, steps, least, range, marks, onPoint: setPoint }), data.current, place.current);
+    const made = new uPlot(options({ series, format, steps, least, range, marks, onPoint: setPoint }), data, place.current);
     plot.current = made;
     const resized = new ResizeObserver(([entry]) => made.setSize({ width: Math.max(120, Math.floor(entry.contentRect.width)), height: 150 }));
     resized.observe(place.current);
@@ -95,16 +94,16 @@ export function Chart({ title, series, format, steps, least, samples, events, sp
       made.destroy();
     };
   }, [colours]);
-  useEffect(() => plot.current.setData(data.current), [samples, events, now, span]);
+  useEffect(() => plot.current.setData(data), [samples, events, now, span]);
   // Without a process there is no newest value.
-  const newest = now - (samples.at(-1)?.at_msecs ?? 0) < GAP_MS ? data.current[0].length - 1 : -1;
+  const newest = now - (samples.at(-1)?.at_msecs ?? 0) < GAP_MS ? data[0].length - 1 : -1;
   const shown = point ?? newest;
-  const value = (i) => format(data.current[i + 1][shown]);
+  const value = (i) => format(data[i + 1][shown]);
   const said = series.map(({ label }, i) => `${label} ${value(i)}`).join(", ");
   return html`<figure class="card chart">
     <figcaption>
       <b>${title}</b>
-      <span>${point != null && html`<span class="muted small">${time(data.current[0][point] * 1000)}</span>`}
+      <span>${point != null && html`<span class="muted small">${time(data[0][point] * 1000)}</span>`}
         ${series.map(({ label }, i) => html`<span class="value series-${i}"><span>${series.length > 1 ? `${label} ` : ""}${value(i)}</span></span>`)}</span>
     </figcaption>
     <div class="plot" ref=${place} role="img" aria-label="${title} over time; now: ${said}"></div>

@@ -1,7 +1,6 @@
 // Small parts that every page uses.
 
-import { html, useEffect, useRef, useState } from "../html.js";
-import { age } from "../format.js";
+import { html, useEffect, useRef } from "../html.js";
 
 const PATHS = {
   play: "M4 2.5v11l9-5.5z",
@@ -30,7 +29,7 @@ const LOOKS = {
 const WORDS = { Unavailable: "Restarting", Provisioning: "Starting", Initializing: "Starting" };
 
 // What a pipeline does, in one word.
-export const stateOf = (pipeline) =>
+const stateOf = (pipeline) =>
   pipeline.storage_status === "Clearing" ? "Clearing"
   : pipeline.deployment_error && pipeline.deployment_status === "Stopped" ? "Failed"
   : pipeline.deployment_status;
@@ -39,6 +38,10 @@ export const State = ({ pipeline }) => {
   const state = stateOf(pipeline);
   return html`<span class="badge ${LOOKS[state] ?? ""}" data-state=${state}>${WORDS[state] ?? state}</span>`;
 };
+
+// Whether it takes rows and can be asked; and whether its process has figures to show.
+export const isUp = ({ deployment_status: status }) => status === "Running" || status === "Paused";
+export const hasFigures = ({ deployment_status: status }) => ["Running", "Paused", "Replaying", "Stopping"].includes(status);
 
 // Something that went wrong, with what can be done about it.
 export const Banner = ({ kind = "bad", children, actions }) => html`
@@ -78,14 +81,4 @@ export function Menu({ label, children }) {
     <summary aria-label=${label} title=${label}><${Icon} name="more" /></summary>
     <div onClick=${chosen}>${children}</div>
   </details>`;
-}
-
-// How long ago something was, kept up to date.
-export function Ago({ at }) {
-  const [, tick] = useState(0);
-  useEffect(() => {
-    const timer = setInterval(() => tick((n) => n + 1), 1000);
-    return () => clearInterval(timer);
-  }, []);
-  return html`<span>${age(Date.now() - at)}</span>`;
 }

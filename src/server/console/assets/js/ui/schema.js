@@ -17,13 +17,13 @@ function Relation({ relation, onPick }) {
 }
 
 export function Schema({ info, onPick }) {
-  const part = (title, relations, none) => html`<div>
+  const part = (title, relations) => html`<div>
     <h3>${title}</h3>
-    ${relations.length ? html`<ul class="schema">${relations.map((relation) => html`<${Relation} key=${relation.name} relation=${relation} onPick=${onPick} />`)}</ul>` : html`<p class="muted small">${none}</p>`}
+    ${relations.length ? html`<ul class="schema">${relations.map((relation) => html`<${Relation} key=${relation.name} relation=${relation} onPick=${onPick} />`)}</ul>` : html`<p class="muted small">None.</p>`}
   </div>`;
   if (!info) return html`<aside class="card padded"><p class="muted">Tables and views are shown here once the program compiles.</p></aside>`;
   return html`<aside class="card padded stack" aria-label="Tables and views">
-    ${part("Tables", info.schema.inputs, "None.")}
-    ${part("Views", info.schema.outputs, "None.")}
+    ${part("Tables", info.schema.inputs)}
+    ${part("Views", info.schema.outputs)}
   </aside>`;
 }
