@@ -30,20 +30,35 @@ pub fn succeed<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> 
     stderr
 }
 
+/// Runs a script that drives what others wrote. What it says is the failure; if it ends with 3, what it drives cannot be had here: that is said on standard
+/// error, unless `BACKSTAY_REQUIRE_SERVERS` is set.
+pub fn drive(script: &mut Command) {
+    let output = script.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(0) => {}
+        Some(3) if std::env::var_os("BACKSTAY_REQUIRE_SERVERS").is_none() => eprintln!("SKIPPED: {said}"),
+        _ => panic!("{script:?} ended with {}:\n{said}", output.status),
+    }
+}
+
 /// The repository's folder.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The files of a folder, by name.
+/// The files of a folder, by name, less those that a running pipeline deletes while we look.
 pub fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let Ok(entries) = std::fs::read_dir(dir) else { return BTreeMap::new() };
-    entries
-        .map(|entry| {
-            let path = entry.unwrap().path();
-            (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap())
-        })
-        .collect()
+    let read = entries.filter_map(|entry| {
+        let path = entry.unwrap().path();
+        let content = match std::fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
+            content => content.unwrap(),
+        };
+        Some((path.file_name().unwrap().to_string_lossy().into_owned(), content))
+    });
+    read.collect()
 }
 
 fn bytes(dir: &Path) -> u64 {
@@ -156,6 +171,15 @@ impl Running {
             assert!(Instant::now() < end, "{what} does not come: {}", self.said());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Waits until it has said all of this.
+    pub fn wait_until_said(&mut self, words: &[&str], patience: Duration) {
+        let log = self.log.clone();
+        self.wait_until(&format!("word of {words:?}"), patience, || {
+            let said = std::fs::read_to_string(&log).unwrap();
+            words.iter().all(|word| said.contains(word))
+        });
     }
 
     /// SIGKILL, of one that runs.

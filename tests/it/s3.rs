@@ -173,10 +173,6 @@ fn a_server_that_is_away_is_waited_for() {
     running.wait_until("the first object", PATIENCE, || server.objects("out").len() == 1);
     script("stop", server.dir.path());
     std::fs::write(temp.path().join("t.csv"), "id\n1\n2\n").unwrap();
-    running.wait_until("word of the server", PATIENCE, || running_said(&temp).contains("connector v.out"));
+    running.wait_until_said(&["connector v.out"], PATIENCE);
     running.is_alive();
-}
-
-fn running_said(temp: &tempfile::TempDir) -> String {
-    std::fs::read_to_string(temp.path().join("data.log")).unwrap()
 }

@@ -13,17 +13,11 @@ use crate::service::server::Service;
 /// One browser at a time: it is heavy, and other tests run beside it.
 static BROWSER: Mutex<()> = Mutex::new(());
 
-/// Runs a script; what it says is the failure.
+/// Runs a script.
 fn drive(script: &str, arguments: &[&str]) {
     let _alone = BROWSER.lock().unwrap_or_else(PoisonError::into_inner);
     let run = repository().join("tests/it/console/run");
-    let output = Command::new(run).arg(script).args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    match output.status.code() {
-        Some(0) => {}
-        Some(3) if std::env::var_os("BACKSTAY_REQUIRE_SERVERS").is_none() => eprintln!("SKIPPED: {said}"),
-        code => panic!("{script} ended with {code:?}:\n{said}"),
-    }
+    crate::process::drive(Command::new(run).arg(script).args(arguments));
 }
 
 fn serve(root: &Path, more: &[&str]) -> (Service, String) {

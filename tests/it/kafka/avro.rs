@@ -222,19 +222,12 @@ fn a_spoilt_message_and_a_registry_that_is_away_lose_nothing() {
             send(&message[..message.len() - 1]);
         }
     }
-    running.wait_until("word of the registry", PATIENCE, || {
-        let log = std::fs::read_to_string(pipeline.temp.path().join("data.log")).unwrap();
-        log.contains("schema registry at 127.0.0.1") && log.contains("503, not now")
-    });
+    running.wait_until_said(&["schema registry at 127.0.0.1", "503, not now"], PATIENCE);
     assert_eq!(pipeline.count("copies"), 0);
     pipeline.registry.known.set_down(false);
     running.wait_until("the good ones", PATIENCE, || pipeline.count("copies") == 10);
-    running.wait_until("what was wrong", PATIENCE, || {
-        let log = std::fs::read_to_string(pipeline.temp.path().join("data.log")).unwrap();
-        ["zero and a schema's id", "the registry has no schema 99", "not Avro of its schema"]
-            .iter()
-            .all(|word| log.contains(word))
-    });
+    let wrong = ["zero and a schema's id", "the registry has no schema 99", "not Avro of its schema"];
+    running.wait_until_said(&wrong, PATIENCE);
     assert!(!running.said().contains("secret"), "{}", running.said());
     running.stop();
 }
@@ -259,9 +252,6 @@ fn what_the_registry_refuses_is_told() {
     std::fs::write(&file, good.replace("customer VARCHAR", "customer DOUBLE")).unwrap();
     std::fs::remove_dir_all(pipeline.temp.path().join("data")).unwrap();
     let mut running = pipeline.start("1");
-    running.wait_until("word of the schema", PATIENCE, || {
-        let log = std::fs::read_to_string(pipeline.temp.path().join("data.log")).unwrap();
-        log.contains("column customer is Utf8 there, which is not a number")
-    });
+    running.wait_until_said(&["column customer is Utf8 there, which is not a number"], PATIENCE);
     running.stop();
 }

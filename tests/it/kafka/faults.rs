@@ -56,11 +56,6 @@ impl Copier {
         file.write_all((ids(rows).join("\n") + "\n").as_bytes()).unwrap();
     }
 
-    /// What the process says.
-    pub(super) fn said(&self) -> String {
-        std::fs::read_to_string(self.data().with_extension("log")).unwrap()
-    }
-
     /// Lines of the view's file.
     pub(super) fn lines(&self) -> usize {
         std::fs::read_to_string(self.data().join("v.ndjson")).unwrap_or_default().lines().count()
@@ -109,7 +104,7 @@ fn a_spoilt_message_is_told_and_harms_no_other() {
     values.insert(4, "{\"id\": oh}".to_owned());
     broker.send("in", &values);
     process.wait_until("the good rows", PATIENCE, || messages(&broker) == 10);
-    process.wait_until("the spoilt one's place", PATIENCE, || copier.said().contains("in/0"));
+    process.wait_until_said(&["in/0"], PATIENCE);
     assert!(process.said().contains('4'), "{}", process.said());
 }
 
@@ -197,7 +192,7 @@ fn a_broker_that_is_away_at_the_start_is_waited_for() {
     std::fs::write(&copier.sql, sql.replace(r#""topic": "out""#, quick)).unwrap();
     broker.kill();
     let mut process = copier.start(&copier.data());
-    process.wait_until("what it waits for", PATIENCE, || copier.said().contains("waiting: connector v.out"));
+    process.wait_until_said(&["waiting: connector v.out"], PATIENCE);
     assert_eq!(copier.lines(), 0);
     broker.restart();
     broker.send("in", &ids(0..10));

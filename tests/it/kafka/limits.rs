@@ -65,7 +65,7 @@ fn a_full_disk_at_the_broker_is_waited_for() {
         rows += 2000;
         process.wait_until("the file's rows", PATIENCE, || copier.lines() == 10 + rows as usize);
     }
-    process.wait_until("what hinders it", PATIENCE, || copier.said().contains("v.out"));
+    process.wait_until_said(&["v.out"], PATIENCE);
     std::fs::remove_file(&ballast).unwrap();
     broker.restart();
     let all = 10 + rows as usize;

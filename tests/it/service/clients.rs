@@ -4,16 +4,10 @@ use std::process::Command;
 
 use crate::process::repository;
 
-/// Runs one; if it cannot be had here, that is said on standard error, unless `BACKSTAY_REQUIRE_SERVERS` is set.
+/// Runs one.
 fn drive(client: &str) {
     let script = repository().join("tests/clients/run");
-    let done = Command::new(script).arg(env!("CARGO_BIN_EXE_backstay")).arg(client).output().unwrap();
-    let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
-    match done.status.code() {
-        Some(0) => println!("{said}"),
-        Some(77) if std::env::var_os("BACKSTAY_REQUIRE_SERVERS").is_none() => eprintln!("SKIPPED: {said}"),
-        _ => panic!("{client}: {}\n{said}", done.status),
-    }
+    crate::process::drive(Command::new(script).arg(env!("CARGO_BIN_EXE_backstay")).arg(client));
 }
 
 #[test]

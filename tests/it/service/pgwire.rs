@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, NoTls};
 
-use super::security::key_file;
+use super::security::{certificate, key_file};
 use super::server::Service;
 
 const SQL: &str = r#"
@@ -151,10 +151,7 @@ fn tls_is_spoken_to_who_asks_for_it() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let (certificate, private) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&private, made.signing_key.serialize_pem()).unwrap();
+    let (certificate, private) = certificate(dir.path());
     let more = [
         "--bind-postgres",
         "127.0.0.1:0",

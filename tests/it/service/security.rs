@@ -1,7 +1,7 @@
 //! What `docs/security.md` promises.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -13,6 +13,15 @@ pub fn key_file(path: &Path) -> String {
     let made = output(["api-key", path.to_str().unwrap(), "--label", "tests"]);
     assert!(made.status.success(), "{}", stderr(&made));
     String::from_utf8(made.stdout).unwrap().trim().to_owned()
+}
+
+/// Files with a certificate of this machine's, and its key.
+pub fn certificate(dir: &Path) -> (PathBuf, PathBuf) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    (certificate, key)
 }
 
 #[test]
@@ -70,10 +79,7 @@ fn one_address_cannot_take_all_requests() {
 #[test]
 fn tls_is_spoken_where_there_is_a_certificate() {
     let dir = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let (cert, key) = certificate(dir.path());
     let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
     let keys = dir.path().join("keys");
     let api_key = key_file(&keys);
