@@ -246,7 +246,7 @@ mod tests {
             (serde_json::json!({ "ssl.ca.location": "/etc/shadow" }), "--allow-root"),
             (serde_json::json!({ "ssl.key.location": "/allowed/../etc/key" }), "ssl.key.location"),
             (serde_json::json!({ "ssl.ca.location": "ca.pem" }), "--allow-root"),
-            (serde_json::json!({ "ssl_ca_location": "../../etc/shadow" }), "--allow-root"),
+            (serde_json::json!({ "ssl_ca_location": "../../etc/shadow" }), "ssl_ca_location"),
             (serde_json::json!({ "plugin.library.paths": "/allowed/x.so" }), "code"),
             (serde_json::json!({ "sasl.kerberos.kinit.cmd": "rm -rf /" }), "code"),
             (serde_json::json!({ "url": "file:///etc" }), "--allow-root"),
