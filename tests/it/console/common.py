@@ -34,6 +34,10 @@ class Watched:
         if not request.url.startswith((f"{self.address}/", "blob:")):
             self.wrong.append(f"a request to {request.url}")
 
+    def deletes(self, name):
+        """From here on the pipeline may be gone while its page is just asking for it, which a browser tells of."""
+        self.allowed.append(f"404 (Not Found) {{'url': '{self.address}/v0/pipelines/{name}")
+
     def goto(self, route=""):
         self.page.goto(f"{self.address}/#/{route}")
 

@@ -123,6 +123,7 @@ with browser(ADDRESS, viewport=DESK) as watched:
     tab_to(page.get_by_role("button", name="Delete …"))
     press("Enter")
     tab_to(page.get_by_role("dialog").get_by_role("button", name="Delete"))
+    watched.deletes("typed")
     press("Enter")
     expect(page.get_by_role("link", name="typed")).to_have_count(0)
     expect(page.get_by_role("link", name="running")).to_be_visible()

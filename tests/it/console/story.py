@@ -179,6 +179,7 @@ with browser(ADDRESS, viewport={"width": 1280, "height": 900}) as watched:
     expect(page.get_by_text("Saved.", exact=True)).to_be_visible()
     page.get_by_label("More actions").click()
     page.get_by_role("button", name="Delete …").click()
+    watched.deletes("story")
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_role("heading", name="No pipelines yet")).to_be_visible()
     assert api(ADDRESS, "/v0/pipelines") == []
