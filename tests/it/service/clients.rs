@@ -20,6 +20,11 @@ fn felderas_command_line() {
     drive("fda");
 }
 
+#[test]
+fn psycopg() {
+    drive("psycopg");
+}
+
 /// Requests that are made of the OpenAPI document, good and bad ones.
 #[test]
 fn schemathesis_finds_no_fault() {

@@ -99,6 +99,23 @@ fn psql_reads_views_and_shows_what_there_is() {
         "SELECT column_name FROM information_schema.columns WHERE table_name = 'totals' ORDER BY ordinal_position";
     assert_eq!(asked(&[names]), "c\ns\np\n");
 
+    // What a builder of queries (Grafana's) asks for, which takes the search path and names apart.
+    let path = "quote_ident(table_schema) IN (SELECT CASE WHEN p[i] = '\"$user\"' THEN user ELSE p[i] END FROM
+        generate_series(1, array_upper(string_to_array(current_setting('search_path'), ','), 1)) AS i, string_to_array(current_setting('search_path'), ',') p)";
+    let tables = format!(
+        "SELECT CASE WHEN {path} THEN quote_ident(table_name) ELSE 'another' END AS t FROM information_schema.tables ORDER BY 1"
+    );
+    assert_eq!(asked(&[&tables]), "lists\npairs\npassing\nt\ntotals\n");
+    for (name, found) in [("totals", "c|bigint\n"), ("Public.totals", "c|bigint\n"), ("public.\"Totals\"", "")] {
+        let columns = format!(
+            "SELECT quote_ident(column_name), data_type FROM information_schema.columns WHERE column_name = 'c' AND
+             CASE WHEN array_length(parse_ident('{name}'), 1) = 2 THEN table_schema = (parse_ident('{name}'))[1] AND table_name = (parse_ident('{name}'))[2]
+             ELSE table_name = '{name}' AND {path} END"
+        );
+        assert_eq!(asked(&[&columns]), found, "{name}");
+    }
+    assert_eq!(asked(&["SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'"]), "");
+
     for (sql, expected) in [
         ("SELECT nam FROM t", "column `nam`"),
         ("SELECT id FROM passing", "`passing` is not materialized"),

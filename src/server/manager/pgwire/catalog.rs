@@ -3,7 +3,7 @@
 //! The relations are made anew for each query, from the pipeline's program, and the query runs over them as any other does, in
 //! a circuit of its own; [`dialect`](super::dialect) makes our SQL of it. What PostgreSQL has and pipelines have not (indexes, policies, …) is there, and empty.
 //!
-//! Known limits: it runs in the service's own process, and takes the memory that it takes there; no more columns than psql, psycopg and Grafana were seen to ask for. A query reads the catalog or the pipeline, not both.
+//! Known limits: it runs in the service's own process, and takes the memory that it takes there; no more columns than psql, psycopg and Grafana's data source ask for. A query reads the catalog or the pipeline, not both.
 
 mod relations;
 

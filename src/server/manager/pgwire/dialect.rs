@@ -115,6 +115,14 @@ impl Translation<'_> {
             && (at..close).any(reads)
     }
 
+    /// Whether a sub-query begins here that takes the search path apart.
+    fn is_search_path(&self, at: usize, close: usize) -> bool {
+        let is_path = |at| matches!(self.token(at), Some(Token::SingleQuotedString(name)) if name == "search_path");
+        self.word(at + 1).is_some_and(|w| w == "select")
+            && (at..close).any(is_path)
+            && (at..close).any(|at| self.word(at).is_some_and(|w| w == "string_to_array"))
+    }
+
     /// Writes what stands at a place; gives the place behind it.
     fn one(&self, text: &mut String, at: usize, to: usize) -> usize {
         let here = self.word(at);
@@ -147,10 +155,18 @@ impl Translation<'_> {
         }
         if self.token(at) == Some(&Token::LParen)
             && let Some(close) = self.close(at, to)
-            && self.is_of_nothing(at, close)
         {
-            text.push_str("CAST(NULL AS VARCHAR)");
-            return close + 1;
+            let known = if self.is_of_nothing(at, close) {
+                Some("CAST(NULL AS VARCHAR)")
+            } else if self.is_search_path(at, close) {
+                Some("('public')")
+            } else {
+                None
+            };
+            if let Some(known) = known {
+                text.push_str(known);
+                return close + 1;
+            }
         }
         if self.token(at) == Some(&Token::DoubleColon) {
             let of = self.behind_schema(at + 1);
@@ -189,6 +205,13 @@ impl Translation<'_> {
                 }
                 _ => return None,
             },
+            "parse_ident" => match self.token(from) {
+                Some(Token::SingleQuotedString(name)) if from + 1 == to => {
+                    let parts: Vec<String> = parts_of_name(name).iter().map(|part| quoted_text(part)).collect();
+                    format!("make_array({})", parts.join(", "))
+                }
+                _ => return None,
+            },
             "pg_get_expr"
             | "pg_get_indexdef"
             | "pg_get_constraintdef"
@@ -204,6 +227,23 @@ impl Translation<'_> {
             _ => return None,
         })
     }
+}
+
+/// The parts of a name with periods, as PostgreSQL reads it: in lower case, but for what stands in quotes.
+fn parts_of_name(name: &str) -> Vec<String> {
+    let (mut parts, mut part, mut is_quoted) = (Vec::new(), String::new(), false);
+    let mut signs = name.chars().peekable();
+    while let Some(sign) = signs.next() {
+        match sign {
+            '"' if is_quoted && signs.next_if_eq(&'"').is_some() => part.push('"'),
+            '"' => is_quoted = !is_quoted,
+            '.' if !is_quoted => parts.push(std::mem::take(&mut part)),
+            _ if is_quoted => part.push(sign),
+            _ => part.extend(sign.to_lowercase()),
+        }
+    }
+    parts.push(part);
+    parts
 }
 
 #[cfg(test)]
@@ -228,6 +268,14 @@ mod tests {
             ("SELECT current_setting('server_version_num')::int/100", "SELECT '150000'::int/100"),
             ("SELECT pg_get_expr(d.adbin, (d.adrelid), true) x", "SELECT CAST(NULL AS VARCHAR) x"),
             ("SELECT a, (SELECT d.x FROM pg_attrdef d WHERE f(d)) AS x", "SELECT a, CAST(NULL AS VARCHAR) AS x"),
+            (
+                "SELECT 1 WHERE s IN (SELECT p FROM f(1, g(string_to_array(current_setting('search_path'), ',')))) AND x",
+                "SELECT 1 WHERE s IN ('public') AND x",
+            ),
+            (
+                r#"SELECT (parse_ident('A."b.""C"'))[2], parse_ident(x)"#,
+                r#"SELECT (make_array('a', 'b."C'))[2], parse_ident(x)"#,
+            ),
             // No end of the call: the parser says what it thinks of it.
             ("SELECT pg_get_expr(d", "SELECT pg_get_expr(d"),
         ] {

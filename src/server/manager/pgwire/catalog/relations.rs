@@ -68,7 +68,7 @@ pub(super) const NOTHING: [&str; 5] =
     ["pg_policy", "pg_statistic_ext", "pg_publication", "pg_publication_rel", "pg_inherits"];
 
 /// Relations that are always empty.
-const EMPTY: [(&str, Columns<'static>); 9] = [
+const EMPTY: [(&str, Columns<'static>); 10] = [
     ("pg_am", &[("oid", I), ("amname", T)]),
     ("pg_attrdef", &[("oid", I), ("adrelid", I), ("adnum", I), ("adbin", T)]),
     ("pg_collation", &[("oid", I), ("collname", T)]),
@@ -87,6 +87,7 @@ const EMPTY: [(&str, Columns<'static>); 9] = [
         ],
     ),
     ("pg_description", &[("objoid", I), ("classoid", I), ("objsubid", I), ("description", T)]),
+    ("pg_extension", &[("oid", I), ("extname", T), ("extversion", T)]),
     ("pg_enum", &[("oid", I), ("enumtypid", I), ("enumlabel", T)]),
     (
         "pg_index",
