@@ -98,9 +98,13 @@ fn change(db: &Database, random: &mut Rng, done: &AtomicBool) -> u64 {
     n
 }
 
+/// Slots that are read from. One that is being made is listed already, and goes with whoever makes it.
 fn slots(db: &Database) -> usize {
     let name = db.uri.rsplit('/').next().unwrap();
-    let sql = format!("SELECT slot_name FROM pg_replication_slots WHERE slot_name LIKE '%\\_{name}'");
+    let sql = format!(
+        "SELECT slot_name FROM pg_replication_slots JOIN pg_stat_replication ON pid = active_pid
+         WHERE slot_name LIKE '%\\_{name}' AND state IN ('catchup', 'streaming')"
+    );
     db.try_query(&sql).map_or(0, |found| found.len())
 }
 
@@ -175,7 +179,7 @@ fn each_transaction_is_taken_once_and_whole_under_kills() {
     let list = || -> Vec<i64> { view("list").into_values().collect() };
     let moves: BTreeMap<String, i64> =
         db.query("SELECT n FROM moves").into_iter().map(|n| (format!(r#"{{"n":{n},"data":"00ff"}}"#), 1)).collect();
-    running.wait_until("every move", PATIENCE, || view("list").len() >= moves.len());
+    running.wait_until(&format!("every move (seed {seed})"), PATIENCE, || view("list").len() >= moves.len());
     running.wait_until("the accounts", PATIENCE, || view("copy") == accounts(&db));
     // Checkpoints let the server forget what none of them needs.
     running.wait_until("the slots to move", PATIENCE, || {
