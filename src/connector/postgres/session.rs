@@ -125,6 +125,15 @@ fn wait<T>(runtime: &Runtime, call: impl Future<Output = Result<T, tokio_postgre
         .map_err(Failure::Server)
 }
 
+/// Whether what the server says by this SQLSTATE may pass by itself.
+pub(in crate::connector) fn passes(code: &str) -> bool {
+    // Connection, rollback (serialization, deadlock), resources (room, memory, connections), the system's own errors.
+    let class = ["08", "40", "53", "58"].iter().any(|class| code.starts_with(class));
+    // Shut down, crashed, starting, cancelled by a time limit; a lock not had in time, or something in use; a standby that does not write yet.
+    let one = ["57014", "57P01", "57P02", "57P03", "57P05", "25P03", "55P03", "55006", "25006"].contains(&code);
+    class || one
+}
+
 impl Failure {
     /// What the server said, if it said anything.
     pub(in crate::connector) fn database(&self) -> Option<&DbError> {
@@ -160,12 +169,7 @@ impl Failure {
             Self::Server(error) => error,
         };
         if error.as_db_error().is_some() {
-            let code = self.code();
-            // Connection, rollback (serialization, deadlock), resources (room, memory, connections), the system's own errors.
-            let class = ["08", "40", "53", "58"].iter().any(|class| code.starts_with(class));
-            // Shut down, crashed, starting, cancelled by a time limit; a lock not had in time; a standby that does not write yet.
-            let one = ["57014", "57P01", "57P02", "57P03", "57P05", "25P03", "55P03", "55006", "25006"].contains(&code);
-            return class || one;
+            return passes(self.code());
         }
         if error.is_closed() {
             return true;

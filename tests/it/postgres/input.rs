@@ -98,6 +98,15 @@ fn change(db: &Database, random: &mut Rng, done: &AtomicBool) -> u64 {
     n
 }
 
+/// Tells [`change`] to end when a test fails, which would wait for it.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Slots that are read from. One that is being made is listed already, and goes with whoever makes it.
 fn slots(db: &Database) -> usize {
     let name = db.uri.rsplit('/').next().unwrap();
@@ -160,6 +169,7 @@ fn each_transaction_is_taken_once_and_whole_under_kills() {
     let done = AtomicBool::new(false);
     let count = std::thread::scope(|scope| {
         let changing = scope.spawn(|| change(&db, &mut Rng::new(seed), &done));
+        let _done = Done(&done);
         for kill in 0..kills {
             let running = start(1 + random.below(3));
             std::thread::sleep(Duration::from_millis(500 + random.below(2000)));
@@ -212,6 +222,7 @@ fn a_snapshot_comes_first_and_ends_at_what_the_server_has() {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let changing = scope.spawn(|| change(&db, &mut Rng::new(seed), &done));
+        let _done = Done(&done);
         for _ in 0..4 {
             let running = start();
             std::thread::sleep(Duration::from_millis(300 + random.below(2500)));

@@ -5,9 +5,9 @@ use std::time::Duration;
 use pgwire_replication::ReplicationClient;
 use tokio_postgres::SimpleQueryMessage;
 
-use super::Shared;
 use super::change::{Column, write};
-use crate::connector::postgres::session::{Failure, Session};
+use super::{Shared, stream};
+use crate::connector::postgres::session::{self, Failure, Session};
 use crate::connector::{ConnectorError, Result};
 use crate::sql::quoted_text;
 
@@ -15,6 +15,9 @@ use crate::sql::quoted_text;
 const ROWS: usize = 4 << 10;
 /// How long making a slot may take: it waits for the transactions that are under way.
 const MAKE: Duration = Duration::from_secs(60);
+
+/// The code of what is there already.
+const EXISTS: &str = "42710";
 
 fn failed(shared: &Shared, what: &str, failure: &Failure) -> ConnectorError {
     let place = &shared.server.place;
@@ -153,7 +156,9 @@ fn create(shared: &Shared) -> Result<(u64, String, Exporter)> {
     })?;
     let (client, rows) = made.map_err(|e| {
         let error = shared.error(format!("cannot make the slot {} at {}: {e}", shared.slot, shared.server.place));
-        ConnectorError { retry: e.is_transient(), ..error }
+        // One that a process which was killed is still making is in the way, and goes with its connection.
+        let code = stream::code(&e);
+        ConnectorError { retry: e.is_transient() || session::passes(code) || code == EXISTS, ..error }
     })?;
     let text = |place: usize| {
         let value = rows.first().and_then(|row| row.get(place)).and_then(Option::as_ref);

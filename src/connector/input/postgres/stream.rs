@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 use super::Shared;
 use super::change::{Change, Decoder};
 use crate::connector::patience::now;
+use crate::connector::postgres::session;
 use crate::connector::{ConnectorError, Result};
 
 /// The longest that one look for what has come takes.
@@ -149,10 +150,33 @@ fn passing(shared: &Shared, message: String) -> ConnectorError {
     ConnectorError { retry: true, ..shared.error(message) }
 }
 
-/// An error of the stream's; a slot that is in use is free soon, if it was ours that died.
+/// An error of the stream's.
 fn failed(shared: &Shared, error: &PgWireError) -> ConnectorError {
-    let text = error.to_string();
-    let is_busy = ["is active for PID", "is already active", "starting up", "shutting down", "too many"];
-    let retry = error.is_transient() || is_busy.iter().any(|word| text.contains(word));
-    ConnectorError { retry, ..shared.error(text) }
+    ConnectorError { retry: error.is_transient() || session::passes(code(error)), ..shared.error(error.to_string()) }
+}
+
+/// What kind of error the server says that it is; empty if it is not the server that says something. The crate has it in its text only.
+pub(super) fn code(error: &PgWireError) -> &str {
+    match error {
+        PgWireError::Server(text) => {
+            text.rsplit_once("(SQLSTATE ").and_then(|(_, code)| code.strip_suffix(')')).unwrap_or_default()
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_says_may_pass_or_not() {
+        let says = |text: &str| session::passes(code(&PgWireError::Server(text.to_owned())));
+        assert!(says("terminating connection due to unexpected postmaster exit (SQLSTATE 57P01)"));
+        assert!(says("replication slot \"s\" is active for PID 7 (SQLSTATE 55006)"));
+        assert!(says("the database system is starting up (SQLSTATE 57P03)"));
+        assert!(!says("replication slot \"s\" does not exist (SQLSTATE 42704)"));
+        assert!(!says("no code") && !says("(SQLSTATE "));
+        assert_eq!(code(&PgWireError::Auth("(SQLSTATE 57P01)".to_owned())), "");
+    }
 }
