@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use pgwire_replication::ReplicationConfig;
+use pgwire_replication::{ReplicationConfig, TlsConfig};
 use tokio_postgres::config::{Host, SslMode};
 use url::form_urlencoded;
 
@@ -90,9 +90,6 @@ impl Server {
             (None, Some(Host::Unix(path))) => path.display().to_string(),
             (None, None) => return Err("\"uri\" names no host".to_owned()),
         };
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err("the server's log cannot be read by TLS yet: leave sslmode and certificates out, or read by way of Debezium and Kafka".to_owned());
-        }
         let Some(user) = config.get_user() else { return Err("\"uri\" names no user".to_owned()) };
         let password = String::from_utf8_lossy(config.get_password().unwrap_or_default()).into_owned();
         let database = config.get_dbname().unwrap_or(user);
@@ -100,7 +97,49 @@ impl Server {
         made.port = config.get_ports().first().copied().unwrap_or(5432);
         made.status_interval = STATUS;
         made.application_name = Some("backstay".to_owned());
+        made.tls = self.replication_tls(&made.host)?;
         Ok(made)
+    }
+
+    /// TLS for it: the same, but that the library reads its files itself, which [`connect`](super::session::Session::connect) has read by the disk before, and
+    /// that it knows other authorities of the system's.
+    fn replication_tls(&self, host: &str) -> Result<TlsConfig, String> {
+        let mode = match (self.config.get_ssl_mode(), self.tls.check) {
+            (SslMode::Disable, _) => return Ok(TlsConfig::disabled()),
+            (SslMode::Require, Check::Nothing) => pgwire_replication::SslMode::Require,
+            (SslMode::Require, Check::Authority) => pgwire_replication::SslMode::VerifyCa,
+            (SslMode::Require, Check::Host) => pgwire_replication::SslMode::VerifyFull,
+            _ => pgwire_replication::SslMode::Prefer,
+        };
+        let file = |pem: &Pem| match pem {
+            Pem::File(path) => Ok(path.clone()),
+            Pem::Text(_) => {
+                Err("the server's log is read with certificates and keys in files: name them by ssl_ca_location, \
+                                 ssl_client_location and ssl_client_key_location"
+                    .to_owned())
+            }
+        };
+        let authority = self.tls.authority.as_ref().map(file).transpose()?;
+        if mode.verifies_certificate() && authority.is_none() {
+            return Err("the server's log is read with an authority in a file: name it by sslrootcert in \"uri\" or by ssl_ca_location (the \
+                        system's are in /etc/ssl/certs/ca-certificates.crt, as Debian has it)"
+                .to_owned());
+        }
+        let client =
+            self.tls.client.as_ref().map(|(certificate, key)| Ok::<_, String>((file(certificate)?, file(key)?)));
+        let (certificate, key) = client.transpose()?.unzip();
+        let name = self.config.get_hosts().iter().find_map(|host| match host {
+            Host::Tcp(name) => Some(name.as_str()),
+            #[cfg(unix)]
+            Host::Unix(_) => None,
+        });
+        Ok(TlsConfig {
+            mode,
+            ca_pem_path: authority,
+            sni_hostname: Some(name.unwrap_or(host).to_owned()),
+            client_cert_pem_path: certificate,
+            client_key_pem_path: key,
+        })
     }
 }
 
