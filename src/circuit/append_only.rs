@@ -20,7 +20,7 @@ pub(super) fn only_inserts(plan: &CircuitPlan) -> Vec<bool> {
 fn of(node: &Node, is_append_only: bool, inputs: bool) -> bool {
     match &node.kind {
         NodeKind::Table { primary_key } => is_append_only && primary_key.is_empty(),
-        NodeKind::Linear(_) | NodeKind::Join { .. } | NodeKind::Union => inputs,
+        NodeKind::Linear(_) | NodeKind::Join { .. } | NodeKind::Union | NodeKind::Arrange(_) => inputs,
         NodeKind::Semi { output: SemiOutput::Matched, .. } => inputs,
         // DISTINCT: a group comes, and stays.
         NodeKind::Aggregate { group, aggregates } => inputs && aggregates.is_empty() && !group.is_empty(),

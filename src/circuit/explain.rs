@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::floors::Floors;
 use super::plan::{
-    Aggregate, AggregateFunction, CircuitPlan, Edge, Frame, FrameBound, FrameUnits, Grain, Node, NodeKind, Ranking,
-    SemiOutput, Session, SortColumn, Stage, TimeBound, TopK, Window, WindowFunction, WindowKind,
+    Aggregate, AggregateFunction, Arrange, CircuitPlan, Edge, Frame, FrameBound, FrameUnits, Grain, Node, NodeKind,
+    Ranking, SemiOutput, Session, SortColumn, Stage, TimeBound, TopK, Window, WindowFunction, WindowKind,
 };
 
 impl fmt::Display for CircuitPlan {
@@ -77,6 +77,9 @@ impl fmt::Display for Node {
                 if plan.keeps_unmatched {
                     f.write_str(" or nothing")?;
                 }
+            }
+            NodeKind::Arrange(Arrange { keys, null_equals_null }) => {
+                write!(f, " by {keys:?}{}", if *null_equals_null { " nulls too" } else { "" })?;
             }
             NodeKind::Session(Session { partition, time, gap_us }) => {
                 write!(f, " by {partition:?} time {time} gap {gap_us} us")?;
@@ -265,6 +268,7 @@ impl NodeKind {
             Self::Window(_) => "window",
             Self::Session(_) => "session",
             Self::AsOf(_) => "asof",
+            Self::Arrange(_) => "arrange",
         }
     }
 }

@@ -7,6 +7,8 @@
 //!
 //! Invariant: what a floor hides is never asked for. So nothing is put out when state is freed, and results stand.
 //!
+//! An [arrangement](super::plan::Arrange) lets go of what all of its readers would let go of, if all of them would by the same column of the key.
+//!
 //! Known limits: the columns before the bounded one in a key must have a fixed width (numbers, times, booleans). State that
 //! another operator keeps by other columns is not freed (a join on an id with a condition on times, say). Whole numbers wrap around when
 //! they overflow, and are taken for monotone all the same: a column must stay as far from the ends of its type as constants move it.
@@ -38,10 +40,12 @@ enum Bound {
     Least(Vec<Bound>),
 }
 
-/// A spine, or all spines, of a node, and what they can let go of.
+/// State of a node, and what it can let go of.
 #[derive(Clone, Debug)]
 struct Rule {
     node: NodeId,
+    /// The side of a join whose rows they are; `None`: all state.
+    side: Option<usize>,
     /// The spine's place among the operator's; `None`: all.
     spine: Option<usize>,
     /// Bytes of a key before the bounded column.
@@ -78,7 +82,14 @@ impl Floors {
             own.resize(node.schema.fields().len(), None);
             bounds.push(own);
         }
+        let mut rules = shared(plan, rules);
+        rules.sort_by_key(|rule| rule.node);
         Self { rules, last: Vec::new() }
+    }
+
+    /// Where in the key of a join's side the column is that frees its rows, in bytes; `None` if nothing does.
+    pub fn place(&self, node: NodeId, side: usize) -> Option<usize> {
+        self.rules.iter().find(|r| r.node == node && r.side == Some(side)).map(|r| r.skip)
     }
 
     /// The nodes of which state is freed, ascending, each once.
@@ -88,9 +99,9 @@ impl Floors {
         nodes
     }
 
-    /// Whether state of a node's spine of this number is freed.
-    pub(super) fn frees(&self, node: NodeId, spine: usize) -> bool {
-        self.rules.iter().any(|r| r.node == node && r.spine.is_none_or(|own| own == spine))
+    /// Whether the state that a node keeps of its input of this number is freed.
+    pub(super) fn frees(&self, node: NodeId, side: usize) -> bool {
+        self.rules.iter().any(|r| r.node == node && r.side.is_none_or(|own| own == side))
     }
 
     /// The floors at these watermarks, if they are others than those of the last call.
@@ -240,6 +251,7 @@ fn bounded(plan: &CircuitPlan, id: NodeId, node: &Node, inputs: &[&Vec<Option<Bo
             }
             columns
         }
+        NodeKind::Arrange(_) => first(),
         NodeKind::SingleRow
         | NodeKind::Temporal { .. }
         | NodeKind::Clock
@@ -364,6 +376,34 @@ fn is_remainder(expr: &Arc<dyn PhysicalExpr>, x: &Arc<dyn PhysicalExpr>) -> bool
     found().unwrap_or(false)
 }
 
+/// The rules of sides of joins that an arrangement keeps, as rules of that: what none of its readers asks for can go.
+fn shared(plan: &CircuitPlan, rules: Vec<Rule>) -> Vec<Rule> {
+    let (of_readers, mut out): (Vec<(Option<NodeId>, Rule)>, Vec<_>) = rules
+        .into_iter()
+        .map(|rule| (rule.side.and_then(|side| plan.arranged(rule.node, side)).map(|a| a.node), rule))
+        .partition(|(arrangement, _)| arrangement.is_some());
+    for (_, rule) in &mut out {
+        // The left spine is missing where an arrangement has its rows.
+        if rule.side == Some(1) && plan.arranged(rule.node, 0).is_some() {
+            rule.spine = Some(0);
+        }
+    }
+    let mut out: Vec<Rule> = out.into_iter().map(|(_, rule)| rule).collect();
+    let mut arrangements: Vec<NodeId> = of_readers.iter().filter_map(|(arrangement, _)| *arrangement).collect();
+    arrangements.sort_unstable();
+    arrangements.dedup();
+    for node in arrangements {
+        let of_it: Vec<&Rule> = of_readers.iter().filter(|(a, _)| *a == Some(node)).map(|(_, rule)| rule).collect();
+        let Some(first) = of_it.first() else { continue };
+        let is_alike = of_it.iter().all(|rule| rule.skip == first.skip && rule.data_type == first.data_type);
+        if is_alike && of_it.len() == plan.readers(node).len() {
+            let bound = Bound::Least(of_it.iter().map(|rule| rule.bound.clone()).collect());
+            out.push(Rule { node, side: None, spine: None, bound, ..(*first).clone() });
+        }
+    }
+    out
+}
+
 /// The rules of a node's state.
 fn keyed(plan: &CircuitPlan, id: NodeId, node: &Node, inputs: &[&Vec<Option<Bound>>], rules: &mut Vec<Rule>) {
     let types = |port: usize| node.inputs.get(port).and_then(|&i| plan.nodes.get(i)).map(|n| &n.schema);
@@ -372,15 +412,15 @@ fn keyed(plan: &CircuitPlan, id: NodeId, node: &Node, inputs: &[&Vec<Option<Boun
     };
     let (left, right) = (|key: &[usize]| of(0, key), |key: &[usize]| of(1, key));
     // Keys of both sides have the same types: those of the first input are named, but for a join's right side.
-    let mut rule = |spine: Option<usize>, key: &[usize], bounds: &[Option<Bound>]| {
-        let port = usize::from(matches!((&node.kind, spine), (NodeKind::Join { .. } | NodeKind::AsOf(_), Some(1))));
+    let mut rule = |side: Option<usize>, key: &[usize], bounds: &[Option<Bound>]| {
+        let port = usize::from(matches!((&node.kind, side), (NodeKind::Join { .. } | NodeKind::AsOf(_), Some(1))));
         let Some(schema) = types(port) else { return };
         // The vnode.
         let mut skip = 1;
         for (&column, bound) in key.iter().zip(bounds) {
             let Some(field) = schema.fields().get(column) else { return };
             if let Some(bound) = bound.clone() {
-                rules.push(Rule { node: id, spine, skip, data_type: field.data_type().clone(), bound });
+                rules.push(Rule { node: id, side, spine: side, skip, data_type: field.data_type().clone(), bound });
                 return;
             }
             let Some(width) = encoded_width(field.data_type()) else { return };

@@ -29,7 +29,9 @@ pub fn growing_state(plan: &CircuitPlan) -> Vec<Growth> {
     for (id, node) in plan.nodes.iter().enumerate() {
         let inputs: Vec<bool> = node.inputs.iter().filter_map(|&i| grows.get(i).copied()).collect();
         let append_only = node.inputs.iter().all(|&i| inserts.get(i).copied().unwrap_or(false));
-        if let Some(keeps) = kept(node, &inputs, append_only, |spine| floors.frees(id, spine)) {
+        // What an arrangement keeps for a join is that one's state.
+        let is_freed = |side| floors.frees(id, side) || plan.arranged(id, side).is_some();
+        if let Some(keeps) = kept(node, &inputs, append_only, is_freed) {
             found.push(Growth { node: id, label: node.label.clone(), keeps });
         }
         grows.push(relation_grows(node, &inputs));
@@ -50,7 +52,8 @@ fn relation_grows(node: &Node, inputs: &[bool]) -> bool {
     }
 }
 
-/// What a node keeps that grows; `append_only` says whether its inputs take no row back, `is_freed` whether a watermark frees its spine of this number.
+/// What a node keeps that grows; `append_only` says whether its inputs take no row back, `is_freed` whether a watermark frees its rows of the input of this number,
+/// or an arrangement keeps them.
 fn kept(node: &Node, inputs: &[bool], append_only: bool, is_freed: impl Fn(usize) -> bool) -> Option<&'static str> {
     let grows = |port: usize| inputs.get(port).copied().unwrap_or(false);
     match &node.kind {
@@ -90,6 +93,7 @@ fn kept(node: &Node, inputs: &[bool], append_only: bool, is_freed: impl Fn(usize
             (!partition.is_empty()).then_some("the first rows of each partition")
         }
         NodeKind::TopK(_) | NodeKind::Window(_) | NodeKind::Session(_) if grows(0) && !is_freed(0) => Some("all rows"),
+        NodeKind::Arrange(_) if grows(0) && !is_freed(0) => Some("all rows, for all joins that read it"),
         NodeKind::Temporal { bounds } if grows(0) && !bounds.iter().any(|b| b.edge == Edge::Leave) => {
             Some("the rows whose time is still to come")
         }

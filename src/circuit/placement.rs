@@ -12,7 +12,7 @@ use std::sync::Arc;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column;
 
-use super::plan::{AsOf, CircuitPlan, Node, NodeId, NodeKind, Session, Stage, TimeBound, TopK, Window};
+use super::plan::{Arrange, AsOf, CircuitPlan, Node, NodeId, NodeKind, Session, Stage, TimeBound, TopK, Window};
 
 /// What one input of a node needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +68,7 @@ fn required(node: &Node, port: usize) -> Option<Vec<usize>> {
         | NodeKind::AsOf(AsOf { left_keys, right_keys, .. }) => {
             Some(if port == 0 { left_keys } else { right_keys }.clone())
         }
+        NodeKind::Arrange(Arrange { keys, .. }) => Some(keys.clone()),
         NodeKind::Aggregate { group, .. } => Some(group.clone()),
         NodeKind::TopK(TopK { partition, .. })
         | NodeKind::Window(Window { partition, .. })
@@ -91,6 +92,7 @@ fn distribution(plan: &CircuitPlan, node: &Node, of: &[Vec<Vec<usize>>]) -> Vec<
             vec![left_keys.clone(), right_keys.iter().map(|i| i + width).collect()]
         }
         NodeKind::Semi { left_keys, .. } | NodeKind::AsOf(AsOf { left_keys, .. }) => vec![left_keys.clone()],
+        NodeKind::Arrange(Arrange { keys, .. }) => vec![keys.clone()],
         NodeKind::SingleRow | NodeKind::Constant(_) => vec![Vec::new()],
         NodeKind::Aggregate { group, .. } => vec![(0..group.len()).collect()],
         NodeKind::TopK(TopK { partition, .. })

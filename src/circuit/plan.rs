@@ -16,9 +16,11 @@ use datafusion_physical_expr::PhysicalExpr;
 
 use super::watermark::Lateness;
 
+mod arrange;
 mod as_of;
 mod ordered;
 
+pub use arrange::{Arrange, Arranged};
 pub use as_of::{AsOf, TimeSide};
 pub use ordered::{
     Distance, Frame, FrameBound, FrameUnits, Ranking, Session, TopK, Window, WindowFunction, WindowKind,
@@ -168,6 +170,8 @@ pub enum NodeKind {
     Session(Session),
     /// Each left row with the nearest right row.
     AsOf(AsOf),
+    /// Rows by a key, for the joins that read it.
+    Arrange(Arrange),
 }
 
 /// A comparison of the clock with a column.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, UInt32Array};
-use backstay_storage::spine::Snapshot;
+use backstay_storage::spine::{Snapshot, Spine};
 
 use super::append_only::only_inserts;
 use super::delta::{Delta, ViewHash};
@@ -18,6 +18,7 @@ use super::error::{CircuitError, Result};
 use super::figures::{NodeFigures, Stopwatch};
 use super::floors::NodeFloor;
 use super::message::Message;
+use super::operator::arrange::Arrangements;
 use super::operator::{self, EvalErrors, Operator, StateKeys, StepContext, pick};
 use super::placement::{Place, place};
 use super::plan::{CircuitPlan, NodeId};
@@ -83,11 +84,13 @@ impl Worker {
         let owns_global = worker_of(vnode(&[]), options.workers) == index;
         let inserts = only_inserts(plan);
         let mut nodes = Vec::with_capacity(places.len());
+        let mut arrangements = Arrangements::default();
         for (id, (node, place)) in plan.nodes.iter().zip(&places).enumerate() {
             let append_only = node.inputs.iter().all(|&input| inserts[input]);
-            let operator = operator::build(plan, id, owns_global, append_only, &mut |role, discipline| {
+            let mut open = |role: &str, discipline| {
                 open(index, &format!("{id}.{role}#{index}"), discipline).map_err(CircuitError::storage(&node.label))
-            })?;
+            };
+            let operator = operator::build(plan, id, owns_global, append_only, &mut arrangements, &mut open)?;
             let exchange = place.ports.iter().enumerate().map(|(port, p)| {
                 let schema = node.inputs.get(port).map_or(&node.schema, |&input| &plan.nodes[input].schema);
                 let types =
@@ -109,7 +112,7 @@ impl Worker {
             views: vec![Vec::new(); plan.views.len()],
             on_eval_error: options.on_eval_error,
             stopwatch: options.stopwatch.clone(),
-            context: context(0, 0, options.on_eval_error),
+            context: context(0, 0, options.on_eval_error, arrangements),
         })
     }
 
@@ -126,7 +129,8 @@ impl Worker {
         floors: &[NodeFloor],
         input: Vec<TableChunk>,
     ) -> Result<Vec<Message>> {
-        self.context = context(step, clock_ms, self.on_eval_error);
+        let arrangements = std::mem::take(&mut self.context.arrangements);
+        self.context = context(step, clock_ms, self.on_eval_error, arrangements);
         for floor in floors {
             self.raise(floor)?;
         }
@@ -141,7 +145,7 @@ impl Worker {
     /// Lets a node's spines forget what lies below a floor.
     fn raise(&mut self, NodeFloor { node, spine, floor }: &NodeFloor) -> Result<()> {
         let label = &self.plan.nodes[*node].label;
-        let spines = self.nodes[*node].operator.as_mut().map_or_else(Vec::new, |o| o.spines());
+        let spines = spines(*node, &mut self.nodes[*node], &mut self.context.arrangements);
         for (_, one) in spines.into_iter().enumerate().filter(|(i, _)| spine.is_none_or(|wanted| wanted == *i)) {
             one.raise_floor(floor.clone()).map_err(CircuitError::storage(label))?;
         }
@@ -243,6 +247,11 @@ impl Worker {
 
     /// Ends a step: the changes of the views, as far as this worker has them.
     pub(super) fn finish(&mut self) -> Result<WorkerOutput> {
+        for id in self.context.arrangements.changed() {
+            let begun = self.stopwatch.now();
+            self.context.arrangements.settle(id)?;
+            self.nodes[id].busy += self.stopwatch.now().saturating_sub(begun);
+        }
         let mut output = WorkerOutput {
             eval_errors: std::mem::take(&mut self.context.eval_errors),
             next_due: self.nodes.iter().filter_map(|n| n.operator.as_ref()?.next_due()).min(),
@@ -259,11 +268,11 @@ impl Worker {
 
     /// What its nodes have done and keep.
     pub(super) fn figures(&mut self) -> Vec<NodeFigures> {
-        let figures = self.nodes.iter_mut().map(|node| {
+        let arrangements = &mut self.context.arrangements;
+        let figures = self.nodes.iter_mut().enumerate().map(|(id, node)| {
             let mut figures = node.figures;
             figures.busy_us = u64::try_from(node.busy.as_micros()).unwrap_or(u64::MAX);
-            let spines = node.operator.as_mut().map_or_else(Vec::new, |o| o.spines());
-            figures.add_state(&spines);
+            figures.add_state(&spines(id, node, arrangements));
             figures
         });
         figures.collect()
@@ -271,13 +280,22 @@ impl Worker {
 
     /// Freezes every spine.
     pub(super) fn freeze(&mut self) -> Vec<Snapshot> {
-        let spines = self.nodes.iter_mut().filter_map(|n| n.operator.as_mut()).flat_map(|o| o.spines());
-        spines.map(|s| s.snapshot()).collect()
+        let mut frozen = Vec::new();
+        for (id, node) in self.nodes.iter_mut().enumerate() {
+            frozen.extend(spines(id, node, &mut self.context.arrangements).into_iter().map(Spine::snapshot));
+        }
+        frozen
     }
 }
 
-fn context(step: u64, clock_ms: i64, on_eval_error: OnEvalError) -> StepContext {
-    StepContext { step, clock_ms, on_eval_error, eval_errors: EvalErrors::default() }
+/// The state of a node: its operator's own, or the arrangement.
+fn spines<'a>(id: NodeId, node: &'a mut NodeState, arrangements: &'a mut Arrangements) -> Vec<&'a mut Spine> {
+    let own = node.operator.as_mut().map_or_else(Vec::new, |o| o.spines());
+    own.into_iter().chain(arrangements.spine(id)).collect()
+}
+
+fn context(step: u64, clock_ms: i64, on_eval_error: OnEvalError, arrangements: Arrangements) -> StepContext {
+    StepContext { step, clock_ms, on_eval_error, eval_errors: EvalErrors::default(), arrangements }
 }
 
 /// Spreads a step's input over the workers: large chunks in equal slices, small ones in turn.

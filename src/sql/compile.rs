@@ -9,7 +9,7 @@ use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 use super::catalog::{Catalog, Relation};
 use super::ddl::{self, Definition, Named, ViewDefinition};
 use super::error::{Mistake, Source, SqlErrors};
-use super::lower::{Lowering, Nodes};
+use super::lower::{Lowering, Nodes, share};
 use super::options::LATE_ROWS;
 use super::program::{Place, Program, Table, View};
 use super::{parse, planner, unsupported};
@@ -253,7 +253,8 @@ impl Compiler {
     fn finish(self) -> Program {
         let (tables, table_nodes) = self.tables.into_iter().unzip();
         let (views, view_nodes) = self.views.into_iter().unzip();
-        Program { tables, views, plan: CircuitPlan { nodes: self.nodes.0, tables: table_nodes, views: view_nodes } }
+        let plan = CircuitPlan { nodes: self.nodes.0, tables: table_nodes, views: view_nodes };
+        Program { tables, views, plan: share(plan) }
     }
 }
 

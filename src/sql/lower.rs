@@ -5,7 +5,7 @@
 //!    columns (`count(*)` needs none) is a stream of one constant column, since a batch without columns loses its length easily.
 //! 2. Filters and projections pile up in a stream and become one [`NodeKind::Linear`] node where an operator or a view needs it.
 //! 3. Two nodes of equal kind, inputs and column types are one: views share what they compute alike. A view that reads another view
-//!    starts from that view's node, and is not fused with it.
+//!    starts from that view's node, and is not fused with it. What joins keep alike they keep once (`share`, when the program is whole).
 //! 4. Fields of computed columns are nullable whatever the planner says, so that no batch is refused for it.
 
 use std::sync::Arc;
@@ -33,12 +33,14 @@ mod limit;
 mod nodes;
 mod output;
 mod project;
+mod share;
 mod temporal;
 mod unnest;
 mod window;
 
 pub(super) use nodes::Nodes;
 use project::{Computed, column, project};
+pub(super) use share::share;
 use temporal::with_clock_column;
 
 /// Rows on their way: a node's output and what is done to it next.

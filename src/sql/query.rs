@@ -19,7 +19,7 @@ use datafusion_sql::sqlparser::tokenizer::Span;
 use super::catalog::{Catalog, Relation};
 use super::compile::on_a_large_stack;
 use super::error::{Mistake, Source, SqlErrors};
-use super::lower::{Lowering, Nodes, Refusal};
+use super::lower::{Lowering, Nodes, Refusal, share};
 use super::{parse, planner, unsupported};
 use crate::circuit::CircuitPlan;
 use crate::circuit::plan::{Node, NodeKind, TableNode, ViewNode};
@@ -121,7 +121,7 @@ fn compile_one(
     match lower(&plan, &catalog, &mut nodes) {
         Ok((node, order)) => {
             let plan = CircuitPlan { nodes: nodes.0, tables, views: vec![ViewNode { name: "query".to_owned(), node }] };
-            Some(Query { plan, order })
+            Some(Query { plan: share(plan), order })
         }
         Err(refusal) => {
             let mut mistake = Mistake::new(planner::call_span(&query, &refusal.about, &catalog), refusal.message);

@@ -1,20 +1,22 @@
-//! Inner equi-join, kept by both sides' rows in weighted spines.
+//! Inner equi-join of two sides' rows, each by key in an `Index`.
 //!
-//! Invariant: with L and R the sides before the step, the delta is L ⋈ dR + dL ⋈ (R + dR); weights multiply. So the right
-//! delta looks at the left spine before dL goes in, and the left delta at the right spine after dR went in.
+//! Invariant: with L and R the sides before the step, the delta is dL ⋈ R + L ⋈ dR + dL ⋈ dR; weights multiply. Both sides are looked up
+//! as they stood before the step, since one that is shared is put forward for all of its readers at once; dL ⋈ dR is found in memory.
 //!
 //! Known limit: all rows of one key go to one worker, so a join without an equality (no key) runs on one worker.
 
+use std::ops::Range;
+
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::datatypes::SchemaRef;
-use backstay_storage::spine::{Discipline, KeyBatch, RowBatch, Spine};
+use backstay_storage::spine::{KeyBatch, Probe, RowBatch, Spine};
 
+use super::index::{Index, Value};
 use super::linear::Evaluator;
-use super::{OpenRole, Operator, StateKeys, StepContext, any_null, pick};
+use super::{OpenRole, Operator, StepContext};
 use crate::circuit::delta::{Delta, take_columns};
 use crate::circuit::error::{CircuitError, Result};
-use crate::circuit::plan::{Node, NodeKind, Stage};
-use crate::circuit::row::{RowCodec, normalise};
+use crate::circuit::plan::{CircuitPlan, NodeId, NodeKind, Stage};
 
 /// Keys looked up at a time: bounds the rows held in memory where each key matches many.
 pub(super) const PROBE_KEYS: usize = 4096;
@@ -25,65 +27,35 @@ pub(super) const OUTPUT_ROWS: usize = 16384;
 pub struct Join {
     label: String,
     schema: SchemaRef,
-    left: Side,
-    right: Side,
-    null_equals_null: bool,
+    left: Index,
+    right: Index,
     filter: Option<Evaluator>,
 }
 
-/// One input of the join.
-struct Side {
-    key_columns: Vec<usize>,
-    key_codec: RowCodec,
-    row_codec: RowCodec,
-    /// Join key → row.
-    rows: Spine,
-}
-
-impl Side {
-    fn new(schema: &SchemaRef, keys: &[usize], rows: Spine) -> Result<Self> {
-        let types: Vec<_> = keys.iter().map(|&i| schema.field(i).data_type().clone()).collect();
-        Ok(Self {
-            key_columns: keys.to_vec(),
-            key_codec: RowCodec::new(&types)?,
-            row_codec: RowCodec::of_schema(schema)?,
-            rows,
-        })
-    }
-
-    /// The consolidated rows of this side's delta, by key.
-    fn delta(&self, chunks: &[Delta], null_equals_null: bool) -> Result<RowBatch> {
-        let mut out = RowBatch::new();
-        for chunk in chunks {
-            let columns: Vec<ArrayRef> = chunk.rows.columns().iter().map(normalise).collect();
-            let key_columns = pick(&columns, &self.key_columns);
-            let nulls = any_null(&key_columns);
-            let rows = self.row_codec.encode(&columns, chunk.len())?;
-            let mut keys = StateKeys::new(&self.key_codec, &key_columns, chunk.len())?;
-            for (i, &weight) in chunk.weights.iter().enumerate() {
-                if null_equals_null || nulls.as_ref().is_none_or(|n| n.is_valid(i)) {
-                    out.push(keys.state(i), rows.get(i), weight);
-                }
-            }
-        }
-        out.consolidate(Discipline::Weighted);
-        Ok(out)
-    }
+/// The rows of a side that a block of keys has: their columns, and for each key its range of them.
+struct Matches<'a> {
+    rows: &'a RowBatch,
+    columns: Vec<ArrayRef>,
+    ranges: Vec<Range<usize>>,
+    /// The row that the columns begin with.
+    first: usize,
 }
 
 impl Join {
-    /// The operator of a join node over inputs of these schemas.
+    /// The operator of a join node.
     ///
     /// # Errors
     /// Keys of different types; types without a row encoding; spines that do not open.
-    pub fn new(node: &Node, left: &SchemaRef, right: &SchemaRef, open: &mut OpenRole<'_>) -> Result<Self> {
+    pub fn new(plan: &CircuitPlan, id: NodeId, open: &mut OpenRole<'_>) -> Result<Self> {
+        let node = &plan.nodes[id];
         let NodeKind::Join { left_keys, right_keys, null_equals_null, filter } = &node.kind else {
             return Err(CircuitError::plan(&node.label, "not a join"));
         };
-        let left = Side::new(left, left_keys, open("left", Discipline::Weighted)?)?;
-        let right = Side::new(right, right_keys, open("right", Discipline::Weighted)?)?;
-        if left.key_codec.types() != right.key_codec.types() {
-            let message = format!("joins {:?} with {:?}", left.key_codec.types(), right.key_codec.types());
+        let left = Index::new(plan, (id, 0), (left_keys, Value::Row, *null_equals_null), open)?;
+        let right = Index::new(plan, (id, 1), (right_keys, Value::Row, *null_equals_null), open)?;
+        let (left_types, right_types) = (left.layout().key_types(), right.layout().key_types());
+        if left_types != right_types {
+            let message = format!("joins {left_types:?} with {right_types:?}");
             return Err(CircuitError::plan(&node.label, message));
         }
         Ok(Self {
@@ -91,33 +63,35 @@ impl Join {
             schema: node.schema.clone(),
             left,
             right,
-            null_equals_null: *null_equals_null,
             filter: filter.clone().map(|f| Evaluator { label: node.label.clone(), stages: vec![Stage::Filter(f)] }),
         })
     }
 
-    /// Joins one side's delta with the rows of the other that its spine holds now.
+    /// Joins one side's delta with the rows of the other before the step, and with the delta of the other if `also` is there.
     fn matches(
         &mut self,
         context: &mut StepContext,
         delta: &RowBatch,
         delta_is_left: bool,
+        also: Option<&RowBatch>,
         out: &mut Vec<Delta>,
     ) -> Result<()> {
         let mut keys = KeyBatch::new();
         // Rows of the delta that have the key of the same index.
         let mut ranges = Vec::new();
-        let mut start = 0;
+        let (mut start, mut met) = (0, 0);
         while start < delta.len() {
-            let mut end = start + 1;
-            while end < delta.len() && delta.key(end) == delta.key(start) {
-                end += 1;
-            }
+            let end = same_key(delta, start);
             keys.push(delta.key(start));
             ranges.push(start..end);
             start = end;
             if ranges.len() == PROBE_KEYS || start == delta.len() {
-                self.probe(context, delta, &keys, &ranges, delta_is_left, out)?;
+                let other = if delta_is_left { &mut self.right } else { &mut self.left };
+                let probe = other.probe(context, &self.label, &keys)?;
+                let before = stood(other, &probe)?;
+                let within = also.map(|also| changed(other, also, meet(&keys, also, &mut met))).transpose()?.flatten();
+                let theirs: Vec<Matches<'_>> = before.into_iter().chain(within).collect();
+                self.join(context, delta, &ranges, delta_is_left, &theirs, out)?;
                 keys = KeyBatch::new();
                 ranges.clear();
             }
@@ -125,39 +99,38 @@ impl Join {
         Ok(())
     }
 
-    fn probe(
-        &mut self,
+    /// Joins the rows of a delta, by key, with what matches them.
+    fn join(
+        &self,
         context: &mut StepContext,
         delta: &RowBatch,
-        keys: &KeyBatch,
-        ranges: &[std::ops::Range<usize>],
+        ranges: &[Range<usize>],
         delta_is_left: bool,
+        matches: &[Matches<'_>],
         out: &mut Vec<Delta>,
     ) -> Result<()> {
-        let (this, other) = match delta_is_left {
-            true => (&self.left, &mut self.right),
-            false => (&self.right, &mut self.left),
-        };
-        let probe = other.rows.probe(keys).map_err(CircuitError::storage(&self.label))?;
-        if probe.rows.is_empty() {
+        if matches.is_empty() {
             return Ok(());
         }
         let (first, last) = (ranges.first().map_or(0, |r| r.start), ranges.last().map_or(0, |r| r.end));
-        let ours = this.row_codec.decode((first..last).map(|i| delta.value(i)))?;
-        let theirs = other.row_codec.decode((0..probe.rows.len()).map(|i| probe.rows.value(i)))?;
-        let mut pairs = Pairs::default();
-        for (range, found) in ranges.iter().zip(probe.offsets.windows(2)) {
-            for i in range.clone() {
-                for j in found[0]..found[1] {
-                    pairs.push((i - first) as u32, j, delta.weight(i).wrapping_mul(probe.rows.weight(j as usize)));
-                    if pairs.weights.len() == OUTPUT_ROWS {
-                        self.emit(context, pairs, &ours, &theirs, delta_is_left, out)?;
-                        pairs = Pairs::default();
+        let ours = if delta_is_left { &self.left } else { &self.right };
+        let ours = ours.layout().decode((first..last).map(|i| (delta.key(i), delta.value(i))))?;
+        for theirs in matches {
+            let mut pairs = Pairs::default();
+            for (range, found) in ranges.iter().zip(&theirs.ranges) {
+                for i in range.clone() {
+                    for j in found.clone() {
+                        let weight = delta.weight(i).wrapping_mul(theirs.rows.weight(j));
+                        pairs.push((i - first) as u32, (j - theirs.first) as u32, weight);
+                        if pairs.weights.len() == OUTPUT_ROWS {
+                            self.emit(context, std::mem::take(&mut pairs), &ours, &theirs.columns, delta_is_left, out)?;
+                        }
                     }
                 }
             }
+            self.emit(context, pairs, &ours, &theirs.columns, delta_is_left, out)?;
         }
-        self.emit(context, pairs, &ours, &theirs, delta_is_left, out)
+        Ok(())
     }
 
     fn emit(
@@ -204,20 +177,65 @@ impl Pairs {
     }
 }
 
+/// What a probe of a side found; nothing, if it found nothing.
+fn stood<'a>(side: &Index, probe: &'a Probe) -> Result<Option<Matches<'a>>> {
+    let rows = &probe.rows;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let columns = side.decode((0..rows.len()).map(|i| (rows.key(i), rows.value(i))))?;
+    let ranges = (0..probe.offsets.len().saturating_sub(1)).map(|key| probe.range(key)).collect();
+    Ok(Some(Matches { rows, columns, ranges, first: 0 }))
+}
+
+/// What a side's delta has of some keys; nothing, if it has none of them.
+fn changed<'a>(side: &Index, rows: &'a RowBatch, ranges: Vec<Range<usize>>) -> Result<Option<Matches<'a>>> {
+    let found = || ranges.iter().filter(|range| !range.is_empty());
+    let (Some(first), Some(last)) = (found().next().map(|r| r.start), found().next_back().map(|r| r.end)) else {
+        return Ok(None);
+    };
+    let columns = side.layout().decode((first..last).map(|i| (rows.key(i), rows.value(i))))?;
+    Ok(Some(Matches { rows, columns, ranges, first }))
+}
+
+/// Behind the last row that has the key of row `start`.
+fn same_key(rows: &RowBatch, start: usize) -> usize {
+    let mut end = start + 1;
+    while end < rows.len() && rows.key(end) == rows.key(start) {
+        end += 1;
+    }
+    end
+}
+
+/// The rows of each of these ascending keys; `from` is where those of earlier keys end, and is moved on.
+pub(super) fn meet(keys: &KeyBatch, rows: &RowBatch, from: &mut usize) -> Vec<Range<usize>> {
+    let range = |i: usize| {
+        while *from < rows.len() && rows.key(*from) < keys.get(i) {
+            *from += 1;
+        }
+        let start = *from;
+        while *from < rows.len() && rows.key(*from) == keys.get(i) {
+            *from += 1;
+        }
+        start..*from
+    };
+    (0..keys.len()).map(range).collect()
+}
+
 impl Operator for Join {
     fn step(&mut self, context: &mut StepContext, inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let chunks = |port: usize| inputs.get(port).map_or(&[][..], Vec::as_slice);
-        let left = self.left.delta(chunks(0), self.null_equals_null)?;
-        let right = self.right.delta(chunks(1), self.null_equals_null)?;
+        let left = self.left.delta(context, chunks(0))?;
+        let right = self.right.delta(context, chunks(1))?;
         let mut out = Vec::new();
-        self.matches(context, &right, false, &mut out)?;
-        self.right.rows.insert_batch(&right).map_err(CircuitError::storage(&self.label))?;
-        self.matches(context, &left, true, &mut out)?;
-        self.left.rows.insert_batch(&left).map_err(CircuitError::storage(&self.label))?;
+        self.matches(context, &right, false, None, &mut out)?;
+        self.matches(context, &left, true, Some(&right), &mut out)?;
+        self.right.insert(&self.label, &right)?;
+        self.left.insert(&self.label, &left)?;
         Ok(out)
     }
 
     fn spines(&mut self) -> Vec<&mut Spine> {
-        vec![&mut self.left.rows, &mut self.right.rows]
+        self.left.spine().into_iter().chain(self.right.spine()).collect()
     }
 }

@@ -8,10 +8,12 @@
 
 mod accumulator;
 pub mod aggregate;
+pub mod arrange;
 pub mod as_of;
 pub mod clock;
 pub mod constant;
 mod extrema;
+mod index;
 pub mod join;
 pub mod linear;
 pub mod materialize;
@@ -27,6 +29,8 @@ pub mod window;
 use arrow::array::{Array, ArrayRef};
 use arrow::buffer::NullBuffer;
 use backstay_storage::spine::{Discipline, Spine};
+
+use arrange::Arrangements;
 
 use super::delta::Delta;
 use super::error::{CircuitError, EvalError, Result};
@@ -46,6 +50,8 @@ pub struct StepContext {
     pub on_eval_error: OnEvalError,
     /// Rows left out so far.
     pub eval_errors: EvalErrors,
+    /// State that several operators read.
+    pub arrangements: Arrangements,
 }
 
 impl StepContext {
@@ -124,6 +130,7 @@ pub type OpenRole<'a> = dyn FnMut(&str, Discipline) -> Result<Spine> + 'a;
 
 /// The operator of a node; `None` for nodes that only pass on what comes in ([`NodeKind::Union`], tables without a key).
 /// `owns_global` says whether this worker owns the row of aggregates without group columns, `append_only` whether its inputs take no row back.
+/// The state of a [`NodeKind::Arrange`] goes to `arrangements`.
 ///
 /// # Errors
 /// A plan that does not fit together, or state that does not open.
@@ -132,6 +139,7 @@ pub fn build(
     id: NodeId,
     owns_global: bool,
     append_only: bool,
+    arrangements: &mut Arrangements,
     open: &mut OpenRole<'_>,
 ) -> Result<Option<Box<dyn Operator>>> {
     let node = &plan.nodes[id];
@@ -144,12 +152,15 @@ pub fn build(
         NodeKind::Clock => Some(Box::new(clock::Clock::new(node, owns_global, open)?)),
         NodeKind::Temporal { bounds } => Some(Box::new(temporal::Temporal::new(node, bounds, open)?)),
         NodeKind::Materialize => Some(Box::new(materialize::Materialize::new(node, open)?)),
-        NodeKind::Join { .. } => Some(Box::new(join::Join::new(node, &input(0), &input(1), open)?)),
+        NodeKind::Join { .. } => Some(Box::new(join::Join::new(plan, id, open)?)),
         NodeKind::TopK(top) => Some(Box::new(top::TopKOperator::new(node, &input(0), top, append_only, open)?)),
         NodeKind::Window(window) => Some(Box::new(window::WindowOperator::new(node, &input(0), window, open)?)),
         NodeKind::Session(session) => Some(Box::new(session::SessionOperator::new(node, &input(0), session, open)?)),
-        NodeKind::Semi { .. } => Some(Box::new(semi::Semi::new(node, &input(0), &input(1), open)?)),
+        NodeKind::Semi { .. } => Some(Box::new(semi::Semi::new(plan, id, open)?)),
         NodeKind::AsOf(plan) => Some(Box::new(as_of::AsOfJoin::new(node, &input(0), &input(1), plan, open)?)),
+        NodeKind::Arrange(arrange) => {
+            Some(Box::new(arrange::ArrangeOperator::new(node, id, arrange, arrangements, open)?))
+        }
         NodeKind::Constant(rows) => Some(Box::new(constant::Constant::new(node, rows, owns_global, open)?)),
         NodeKind::SingleRow => Some(Box::new(single_row::SingleRow::new(node, owns_global, open)?)),
         NodeKind::Aggregate { group, aggregates } => {

@@ -12,146 +12,88 @@
 //!
 //! Known limit: all left rows of a key that becomes matched are read at once.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, UInt32Array};
+use arrow::array::{ArrayRef, BooleanArray};
 use arrow::datatypes::SchemaRef;
-use backstay_storage::spine::{Discipline, KeyBatch, RowBatch, Spine};
+use backstay_storage::spine::{KeyBatch, Probe, RowBatch, Spine};
 
-use super::join::{OUTPUT_ROWS, PROBE_KEYS};
-use super::{OpenRole, Operator, StateKeys, StepContext, any_null, pick};
-use crate::circuit::delta::{Delta, take_columns};
+use super::index::{Index, Value};
+use super::join::{OUTPUT_ROWS, PROBE_KEYS, meet};
+use super::{OpenRole, Operator, StepContext};
+use crate::circuit::delta::Delta;
 use crate::circuit::error::{CircuitError, Result};
-use crate::circuit::plan::{Node, NodeKind, SemiOutput};
-use crate::circuit::row::{RowCodec, normalise};
+use crate::circuit::plan::{CircuitPlan, NodeId, NodeKind, SemiOutput};
+use crate::circuit::row::normalise;
 
 /// The operator; see the module.
 pub struct Semi {
     label: String,
     schema: SchemaRef,
-    left_keys: Vec<usize>,
-    right_keys: Vec<usize>,
-    /// The left columns that are not in the key.
-    rest: Vec<usize>,
-    /// Of each left column the place among the key's columns followed by the others.
-    sources: Vec<usize>,
-    key_codec: RowCodec,
-    rest_codec: RowCodec,
-    null_equals_null: bool,
     output: SemiOutput,
     /// Key → the columns of a left row that are not in it.
-    left: Spine,
+    left: Index,
     /// Key → nothing, with the sum of the weights of the right rows that have it.
-    right: Spine,
+    right: Index,
 }
 
 impl Semi {
-    /// The operator of a semi join node over inputs of these schemas.
+    /// The operator of a semi join node.
     ///
     /// # Errors
     /// Keys of different types; types without a row encoding; spines that do not open.
-    pub fn new(node: &Node, left: &SchemaRef, right: &SchemaRef, open: &mut OpenRole<'_>) -> Result<Self> {
+    pub fn new(plan: &CircuitPlan, id: NodeId, open: &mut OpenRole<'_>) -> Result<Self> {
+        let node = &plan.nodes[id];
         let NodeKind::Semi { left_keys, right_keys, null_equals_null, output } = &node.kind else {
             return Err(CircuitError::plan(&node.label, "not a semi join"));
         };
-        let types = |schema: &SchemaRef, columns: &[usize]| -> Vec<_> {
-            columns.iter().map(|&i| schema.field(i).data_type().clone()).collect()
-        };
-        let (left_types, right_types) = (types(left, left_keys), types(right, right_keys));
+        let left = Index::new(plan, (id, 0), (left_keys, Value::Rest, *null_equals_null), open)?;
+        let right = Index::new(plan, (id, 1), (right_keys, Value::Nothing, *null_equals_null), open)?;
+        let (left_types, right_types) = (left.layout().key_types(), right.layout().key_types());
         if left_types != right_types {
             let message = format!("joins {left_types:?} with {right_types:?}");
             return Err(CircuitError::plan(&node.label, message));
         }
-        let mut rest = Vec::new();
-        let sources = (0..left.fields().len()).map(|i| {
-            left_keys.iter().position(|&key| key == i).unwrap_or_else(|| {
-                rest.push(i);
-                left_keys.len() + rest.len() - 1
-            })
-        });
-        let sources = sources.collect();
-        Ok(Self {
-            label: node.label.clone(),
-            schema: node.schema.clone(),
-            left_keys: left_keys.clone(),
-            right_keys: right_keys.clone(),
-            key_codec: RowCodec::new(&left_types)?,
-            rest_codec: RowCodec::new(&types(left, &rest))?,
-            rest,
-            sources,
-            null_equals_null: *null_equals_null,
-            output: *output,
-            left: open("left", Discipline::Weighted)?,
-            right: open("right", Discipline::Weighted)?,
-        })
+        Ok(Self { label: node.label.clone(), schema: node.schema.clone(), output: *output, left, right })
     }
 
-    /// The consolidated left delta by key. Rows that cannot have a match go straight to `out`.
-    fn left_delta(&self, chunks: &[Delta], out: &mut Vec<Delta>) -> Result<RowBatch> {
-        let mut delta = RowBatch::new();
+    /// Puts out the left rows that cannot have a match and are not kept.
+    fn pass(&self, chunks: &[Delta], out: &mut Vec<Delta>) -> Result<()> {
+        if self.output == SemiOutput::Matched {
+            return Ok(());
+        }
         for chunk in chunks {
-            let columns: Vec<ArrayRef> = chunk.rows.columns().iter().map(normalise).collect();
-            let key_columns = pick(&columns, &self.left_keys);
-            let nulls = any_null(&key_columns).filter(|_| !self.null_equals_null);
-            let rest = self.rest_codec.encode(&pick(&columns, &self.rest), chunk.len())?;
-            let mut keys = StateKeys::new(&self.key_codec, &key_columns, chunk.len())?;
-            let mut without_match = Vec::new();
-            for (i, &weight) in chunk.weights.iter().enumerate() {
-                if nulls.as_ref().is_none_or(|n| n.is_valid(i)) {
-                    delta.push(keys.state(i), rest.get(i), weight);
-                } else {
-                    without_match.push(i as u32);
-                }
-            }
-            if self.output != SemiOutput::Matched && !without_match.is_empty() {
-                let weights = without_match.iter().map(|&i| chunk.weights[i as usize]).collect::<Vec<_>>();
-                let columns = take_columns(&columns, &UInt32Array::from(without_match))
-                    .map_err(CircuitError::arrow(&self.label))?;
-                let matched = vec![false; weights.len()];
-                out.push(self.delta(columns, weights, matched)?);
+            let rows = self.left.layout().left_out(chunk);
+            if !rows.is_empty() {
+                let rows = chunk.take(&rows).map_err(CircuitError::arrow(&self.label))?;
+                let matched = vec![false; rows.len()];
+                let columns = rows.rows.columns().iter().map(normalise).collect();
+                out.push(self.delta(columns, rows.weights, matched)?);
             }
         }
-        delta.consolidate(Discipline::Weighted);
-        Ok(delta)
-    }
-
-    /// The consolidated weights of the right delta's keys.
-    fn right_delta(&self, chunks: &[Delta]) -> Result<RowBatch> {
-        let mut delta = RowBatch::new();
-        for chunk in chunks {
-            let key_columns: Vec<ArrayRef> =
-                pick(chunk.rows.columns(), &self.right_keys).iter().map(normalise).collect();
-            let nulls = any_null(&key_columns).filter(|_| !self.null_equals_null);
-            let mut keys = StateKeys::new(&self.key_codec, &key_columns, chunk.len())?;
-            for (i, &weight) in chunk.weights.iter().enumerate() {
-                if nulls.as_ref().is_none_or(|n| n.is_valid(i)) {
-                    delta.push(keys.state(i), &[], weight);
-                }
-            }
-        }
-        delta.consolidate(Discipline::Weighted);
-        Ok(delta)
+        Ok(())
     }
 
     /// Puts out what the right delta changes about the left rows as they stand.
-    fn change_matches(&mut self, delta: &RowBatch, out: &mut Vec<Delta>) -> Result<()> {
+    fn change_matches(&mut self, context: &mut StepContext, delta: &RowBatch, out: &mut Vec<Delta>) -> Result<()> {
         for start in (0..delta.len()).step_by(PROBE_KEYS) {
             let range = start..delta.len().min(start + PROBE_KEYS);
             let mut keys = KeyBatch::new();
             range.clone().for_each(|i| keys.push(delta.key(i)));
-            let sums = self.right.probe(&keys).map_err(CircuitError::storage(&self.label))?;
+            let sums = self.right.probe(context, &self.label, &keys)?;
             let mut changed = KeyBatch::new();
             let mut now_matched = Vec::new();
             for (n, i) in range.enumerate() {
-                let before = sums.range(n).fold(0i64, |sum, row| sum.wrapping_add(sums.rows.weight(row)));
+                let before = sum(&sums, n);
                 let after = before.wrapping_add(delta.weight(i));
                 if (before != 0) != (after != 0) {
                     changed.push(delta.key(i));
                     now_matched.push(after != 0);
                 }
             }
-            let left = self.left.probe(&changed).map_err(CircuitError::storage(&self.label))?;
-            let mut rows = Rows::default();
+            let left = self.left.probe(context, &self.label, &changed)?;
+            let mut rows = Rows::of(Stand::Before);
             for (n, &matched) in now_matched.iter().enumerate() {
                 for row in left.range(n) {
                     let (key, rest, weight) = (left.rows.key(row), left.rows.value(row), left.rows.weight(row));
@@ -165,9 +107,15 @@ impl Semi {
         Ok(())
     }
 
-    /// Puts out the left delta by the right side as it stands.
-    fn change_left(&mut self, delta: &RowBatch, out: &mut Vec<Delta>) -> Result<()> {
-        let mut start = 0;
+    /// Puts out the left delta by the right side as its delta leaves it.
+    fn change_left(
+        &mut self,
+        context: &mut StepContext,
+        delta: &RowBatch,
+        right: &RowBatch,
+        out: &mut Vec<Delta>,
+    ) -> Result<()> {
+        let (mut start, mut met) = (0, 0);
         while start < delta.len() {
             let mut keys = KeyBatch::new();
             // The key of each row, as an index into `keys`.
@@ -183,10 +131,14 @@ impl Semi {
                 key_of.push(keys.len() - 1);
                 end += 1;
             }
-            let sums = self.right.probe(&keys).map_err(CircuitError::storage(&self.label))?;
-            let mut rows = Rows::default();
+            let sums = self.right.probe(context, &self.label, &keys)?;
+            let changes = meet(&keys, right, &mut met);
+            let change = |rows: &Range<usize>| rows.clone().fold(0i64, |sum, i| sum.wrapping_add(right.weight(i)));
+            let matched: Vec<bool> =
+                changes.iter().enumerate().map(|(key, rows)| sum(&sums, key).wrapping_add(change(rows)) != 0).collect();
+            let mut rows = Rows::of(Stand::Delta);
             for (i, key) in (start..end).zip(key_of) {
-                let matched = !sums.range(key).is_empty();
+                let matched = matched.get(key).is_some_and(|matched| *matched);
                 self.put(&mut rows, delta.key(i), delta.value(i), delta.weight(i), matched);
                 self.emit_if_full(&mut rows, out)?;
             }
@@ -213,7 +165,10 @@ impl Semi {
 
     fn emit_if_full(&self, rows: &mut Rows<'_>, out: &mut Vec<Delta>) -> Result<()> {
         match rows.weights.len() >= OUTPUT_ROWS {
-            true => self.emit(std::mem::take(rows), out),
+            true => {
+                let full = std::mem::replace(rows, Rows::of(rows.stand));
+                self.emit(full, out)
+            }
             false => Ok(()),
         }
     }
@@ -222,10 +177,12 @@ impl Semi {
         if rows.weights.is_empty() {
             return Ok(());
         }
-        // The first byte of a key is its vnode.
-        let mut stored = self.key_codec.decode(rows.keys.iter().map(|key| &key[1..]))?;
-        stored.extend(self.rest_codec.decode(rows.rests.iter().copied())?);
-        out.push(self.delta(pick(&stored, &self.sources), rows.weights, rows.matched)?);
+        let stored = rows.keys.iter().copied().zip(rows.rests.iter().copied());
+        let columns = match rows.stand {
+            Stand::Before => self.left.decode(stored)?,
+            Stand::Delta => self.left.layout().decode(stored)?,
+        };
+        out.push(self.delta(columns, rows.weights, rows.matched)?);
         Ok(())
     }
 
@@ -237,29 +194,50 @@ impl Semi {
     }
 }
 
+/// Where rows come from.
+#[derive(Clone, Copy)]
+enum Stand {
+    /// They stood there before the step.
+    Before,
+    /// The step brings them.
+    Delta,
+}
+
 /// Left rows to be put out, as they are stored.
-#[derive(Default)]
 struct Rows<'a> {
+    stand: Stand,
     keys: Vec<&'a [u8]>,
     rests: Vec<&'a [u8]>,
     weights: Vec<i64>,
     matched: Vec<bool>,
 }
 
+impl Rows<'_> {
+    fn of(stand: Stand) -> Self {
+        Self { stand, keys: Vec::new(), rests: Vec::new(), weights: Vec::new(), matched: Vec::new() }
+    }
+}
+
+/// The sum of the weights that a key has.
+fn sum(found: &Probe, key: usize) -> i64 {
+    found.range(key).fold(0i64, |sum, row| sum.wrapping_add(found.rows.weight(row)))
+}
+
 impl Operator for Semi {
-    fn step(&mut self, _: &mut StepContext, inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
+    fn step(&mut self, context: &mut StepContext, inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let chunks = |port: usize| inputs.get(port).map_or(&[][..], Vec::as_slice);
         let mut out = Vec::new();
-        let left = self.left_delta(chunks(0), &mut out)?;
-        let right = self.right_delta(chunks(1))?;
-        self.change_matches(&right, &mut out)?;
-        self.right.insert_batch(&right).map_err(CircuitError::storage(&self.label))?;
-        self.change_left(&left, &mut out)?;
-        self.left.insert_batch(&left).map_err(CircuitError::storage(&self.label))?;
+        self.pass(chunks(0), &mut out)?;
+        let left = self.left.delta(context, chunks(0))?;
+        let right = self.right.delta(context, chunks(1))?;
+        self.change_matches(context, &right, &mut out)?;
+        self.change_left(context, &left, &right, &mut out)?;
+        self.right.insert(&self.label, &right)?;
+        self.left.insert(&self.label, &left)?;
         Ok(out)
     }
 
     fn spines(&mut self) -> Vec<&mut Spine> {
-        vec![&mut self.left, &mut self.right]
+        self.left.spine().into_iter().chain(self.right.spine()).collect()
     }
 }

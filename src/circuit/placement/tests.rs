@@ -87,3 +87,14 @@ fn a_union_lies_by_what_its_inputs_have_in_common() {
     let got = places(vec![table(&[]), table(&[0]), union(&[0, 1]), group(2, &[0])], 2);
     assert_eq!(got[3], (1, vec![Some(vec![0])]), "a table without a key lies anyhow");
 }
+
+#[test]
+fn what_joins_share_is_exchanged_once() {
+    let arrange = NodeKind::Arrange(Arrange { keys: vec![2], null_equals_null: false });
+    let nodes = vec![table(&[]), (arrange, vec![0], 3), join(1, 1, 2), project(1, &[0, 2]), join(3, 3, 1)];
+    let plan = plan(nodes.clone());
+    assert_eq!(plan.readers(1), [(2, 0), (2, 1), (4, 0), (4, 1)]);
+    let expected =
+        [(0, vec![None]), (1, vec![Some(vec![2])]), (1, vec![None, None]), (1, vec![None]), (1, vec![None, None])];
+    assert_eq!(places(nodes, 3), expected);
+}

@@ -38,7 +38,7 @@ fn same_types(a: &Schema, b: &Schema) -> bool {
     a.fields().len() == b.fields().len() && a.fields().iter().zip(b.fields()).all(same)
 }
 
-fn same_kind(a: &NodeKind, b: &NodeKind) -> bool {
+pub(super) fn same_kind(a: &NodeKind, b: &NodeKind) -> bool {
     match (a, b) {
         (NodeKind::Linear(a), NodeKind::Linear(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_stage(a, b))
@@ -69,7 +69,7 @@ fn same_kind(a: &NodeKind, b: &NodeKind) -> bool {
     }
 }
 
-fn same_stage(a: &Stage, b: &Stage) -> bool {
+pub(super) fn same_stage(a: &Stage, b: &Stage) -> bool {
     match (a, b) {
         (Stage::Filter(a), Stage::Filter(b)) => same_expr(a, b),
         (Stage::Project { exprs: a, schema: s }, Stage::Project { exprs: b, schema: t }) => {
@@ -84,13 +84,13 @@ fn same_stage(a: &Stage, b: &Stage) -> bool {
     }
 }
 
-fn same_exprs(a: &[Arc<dyn PhysicalExpr>], b: &[Arc<dyn PhysicalExpr>]) -> bool {
+pub(super) fn same_exprs(a: &[Arc<dyn PhysicalExpr>], b: &[Arc<dyn PhysicalExpr>]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_expr(a, b))
 }
 
 /// Whether two expressions are the same over columns of the same places, whatever these are called: the optimizer numbers the names of
 /// common parts through the whole query, so that equal sub-queries have other ones.
-fn same_expr(a: &Arc<dyn PhysicalExpr>, b: &Arc<dyn PhysicalExpr>) -> bool {
+pub(super) fn same_expr(a: &Arc<dyn PhysicalExpr>, b: &Arc<dyn PhysicalExpr>) -> bool {
     a == b || matches!((nameless(a), nameless(b)), (Some(a), Some(b)) if *a == *b)
 }
 

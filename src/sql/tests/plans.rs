@@ -1,6 +1,7 @@
 //! The shapes of plans.
 
 use super::view;
+use crate::sql::compile;
 
 #[test]
 fn filter_and_project() {
@@ -117,9 +118,10 @@ view v = 4"
     );
     assert_eq!(
         view("SELECT p.x AS x, q.x AS y FROM u p JOIN u q ON p.a = q.a"),
-        r"2 = join(1, 1) on [0] = [0] -> (a Int64, x Utf8, a Int64, x Utf8)  -- v: join
-3 = linear(2) project [x@1, x@3] -> (x Utf8, y Utf8)  -- v: project
-view v = 3"
+        r"2 = arrange(1) by [0] -> (a Int64, x Utf8)  -- v: shared arrangement
+3 = join(2, 2) on [0] = [0] -> (a Int64, x Utf8, a Int64, x Utf8)  -- v: join
+4 = linear(3) project [x@1, x@3] -> (x Utf8, y Utf8)  -- v: project
+view v = 4"
     );
     assert_eq!(
         view("SELECT t.a AS x, u.a AS y FROM t JOIN u ON t.a IS NOT DISTINCT FROM u.a"),
@@ -136,14 +138,15 @@ fn outer_and_semi_joins() {
     assert_eq!(
         view("SELECT t.b, u.x FROM t LEFT JOIN u ON t.a = u.a"),
         r"2 = linear(0) project [a@0, b@1, CAST(a@0 AS Int64)] -> (a Int32, b Utf8, t.a Int64)  -- v: project
-3 = join(2, 1) on [2] = [0] -> (a Int32, b Utf8, t.a Int64, a Int64, x Utf8)  -- v: join
-4 = linear(1) project [a@0] -> (a Int64)  -- v: project
-5 = anti(2, 4) on [2] = [0] -> (a Int32, b Utf8, t.a Int64)  -- v: anti join
-6 = linear(3) project [a@0, b@1, a@3, x@4] -> (a Int32, b Utf8, a Int64, x Utf8)  -- v: project
-7 = linear(5) project [a@0, b@1, NULL, NULL] -> (a Int32, b Utf8, a Int64, x Utf8)  -- v: project
-8 = union(6, 7) -> (a Int32, b Utf8, a Int64, x Utf8)  -- v: outer join
-9 = linear(8) project [b@1, x@3] -> (b Utf8, x Utf8)  -- v: project
-view v = 9"
+3 = arrange(2) by [2] -> (a Int32, b Utf8, t.a Int64)  -- v: shared arrangement
+4 = join(3, 1) on [2] = [0] -> (a Int32, b Utf8, t.a Int64, a Int64, x Utf8)  -- v: join
+5 = linear(1) project [a@0] -> (a Int64)  -- v: project
+6 = anti(3, 5) on [2] = [0] -> (a Int32, b Utf8, t.a Int64)  -- v: anti join
+7 = linear(4) project [a@0, b@1, a@3, x@4] -> (a Int32, b Utf8, a Int64, x Utf8)  -- v: project
+8 = linear(6) project [a@0, b@1, NULL, NULL] -> (a Int32, b Utf8, a Int64, x Utf8)  -- v: project
+9 = union(7, 8) -> (a Int32, b Utf8, a Int64, x Utf8)  -- v: outer join
+10 = linear(9) project [b@1, x@3] -> (b Utf8, x Utf8)  -- v: project
+view v = 10"
     );
     // A condition is looked at once, by the inner join.
     let full = view("SELECT t.b, u.x FROM t FULL JOIN u ON t.a = u.a AND t.b > u.x");
@@ -292,11 +295,12 @@ view x = 2"
         r"2 = linear(0) project [b@1] -> (b Utf8)  -- v: project
 3 = aggregate(2) by [0] [count(*)] -> (b Utf8, n Int64)  -- v: group by
 4 = linear(3) project [b@0, count(Int64(1))@1] -> (k Utf8, m Int64)  -- w: project
-5 = join(3, 4) on [0] = [0] -> (b Utf8, n Int64, k Utf8, m Int64)  -- x: join
-6 = linear(5) project [n@1, m@3] -> (n Int64, m Int64)  -- x: project
+5 = arrange(3) by [0] -> (b Utf8, n Int64)  -- x: shared arrangement
+6 = join(5, 5) on [0] = [0] -> (b Utf8, n Int64, k Utf8, m Int64)  -- x: join
+7 = linear(6) project [n@1, m@3] -> (n Int64, m Int64)  -- x: project
 view v = 3
 view w = 4
-view x = 6"
+view x = 7"
     );
 }
 
@@ -308,4 +312,47 @@ view v = 2";
     assert_eq!(view("SELECT n FROM (SELECT count(*) AS n FROM t) AS g WHERE false"), plan);
     assert_eq!(view("SELECT count(*) AS n FROM t HAVING 1 = 2"), plan);
     assert!(view("SELECT count(*) AS n FROM t WHERE 1 = 2").contains(" by [] [count(*)]"));
+}
+
+#[test]
+fn joins_of_one_relation_by_one_key_share_an_arrangement() {
+    let plan = |text: &str| compile(text, "p.sql").unwrap().plan.to_string();
+    let tables = "CREATE TABLE bid (auction BIGINT, bidder BIGINT, price BIGINT, at TIMESTAMP);
+                  CREATE TABLE auction (id BIGINT, seller BIGINT, category BIGINT);";
+    let views = "CREATE VIEW prices AS SELECT a.seller, b.price FROM auction a JOIN bid b ON a.id = b.auction;
+                 CREATE VIEW bidders AS SELECT a.category, b.bidder FROM auction a JOIN bid b ON a.id = b.auction;";
+    assert_eq!(
+        plan(&format!("{tables}{views}")),
+        r"0 = table() -> (auction Int64, bidder Int64, price Int64, at Timestamp(µs))  -- table bid
+1 = table() -> (id Int64, seller Int64, category Int64)  -- table auction
+2 = arrange(1) by [0] -> (id Int64, seller Int64, category Int64)  -- prices, bidders: shared arrangement
+3 = linear(2) project [id@0, seller@1] -> (id Int64, seller Int64)  -- prices, bidders: project
+4 = linear(2) project [id@0, category@2] -> (id Int64, category Int64)  -- prices, bidders: project
+5 = linear(0) project [auction@0, price@2, bidder@1] -> (auction Int64, price Int64, bidder Int64)  -- prices, bidders: project
+6 = arrange(5) by [0] -> (auction Int64, price Int64, bidder Int64)  -- prices, bidders: shared arrangement
+7 = linear(6) project [auction@0, price@1] -> (auction Int64, price Int64)  -- prices, bidders: project
+8 = linear(6) project [auction@0, bidder@2] -> (auction Int64, bidder Int64)  -- prices, bidders: project
+9 = join(3, 7) on [0] = [0] -> (id Int64, seller Int64, auction Int64, price Int64)  -- prices: join
+10 = linear(9) project [seller@1, price@3] -> (seller Int64, price Int64)  -- prices: project
+11 = join(4, 8) on [0] = [0] -> (id Int64, category Int64, auction Int64, bidder Int64)  -- bidders: join
+12 = linear(11) project [category@1, bidder@3] -> (category Int64, bidder Int64)  -- bidders: project
+table bid = 0
+table auction = 1
+view prices = 10
+view bidders = 12
+"
+    );
+    // An outer join reads what it keeps twice.
+    let outer = "CREATE VIEW v AS SELECT a.*, b.price FROM auction a LEFT JOIN bid b ON a.id = b.auction";
+    let outer = plan(&format!("{tables}{outer}"));
+    for part in ["3 = arrange(1) by [0] ", "4 = join(3, 2) on ", "6 = anti(3, 5) on "] {
+        assert!(outer.contains(part), "{part}: {outer}");
+    }
+    let timed = tables.replace("at TIMESTAMP", "at TIMESTAMP NOT NULL LATENESS INTERVAL '1' HOUR");
+    let itself =
+        "CREATE VIEW v AS SELECT a.price, b.bidder FROM bid a JOIN bid b ON a.auction = b.auction AND a.at = b.at";
+    let itself = plan(&format!("{timed}{itself}"));
+    for part in ["3 = arrange(2) by [0, 2] ", "6 = join(4, 5) on ", "behind watermarks the state is freed of 3\n"] {
+        assert!(itself.contains(part), "{part}: {itself}");
+    }
 }

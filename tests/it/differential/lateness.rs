@@ -195,6 +195,37 @@ fn state_that_old_rows_can_change_stays() {
 }
 
 #[test]
+fn shared_arrangements_are_freed_by_what_all_readers_allow() {
+    let by_time = "SELECT t.id, u.id AS other, t.ts FROM t JOIN u ON t.ts = u.ts AND t.g = u.g";
+    for views in [
+        &[by_time, "SELECT t.id, u.v FROM t JOIN u ON t.ts = u.ts AND t.g = u.g"][..],
+        &[by_time, "SELECT t.v, u.id FROM t LEFT JOIN u ON t.ts = u.ts AND t.g = u.g"],
+        // The times of the one come later than those of the other.
+        &[by_time, "SELECT a.id, b.v FROM t AS a JOIN t AS b ON a.ts = b.ts AND a.g = b.g"],
+        &[
+            "SELECT id, ts FROM t WHERE ts IN (SELECT ts FROM u)",
+            "SELECT v, ts FROM t WHERE ts NOT IN (SELECT ts FROM u WHERE ts IS NOT NULL)",
+        ],
+    ] {
+        let plan = program(views).plan;
+        let is_shared = |n: &backstay::circuit::plan::Node| n.kind.name() == "arrange";
+        assert!(plan.nodes.iter().any(is_shared), "{plan}");
+        assert_eq!(backstay::circuit::growing_state(&plan), [], "{plan}");
+        for seed in 0..3 {
+            let [_, middle, last] = check(views, seed);
+            assert!(
+                last <= middle + middle / 5 + 20,
+                "seed {seed}: state grows from {middle} to {last} rows: {views:?}"
+            );
+        }
+    }
+    // One of them never lets go.
+    let views = [by_time, "SELECT t.id, n.v FROM t JOIN n ON t.ts = n.ts AND t.g = n.g"];
+    assert!(!program(&views).plan.nodes.iter().any(|n| n.kind.name() == "arrange"));
+    check(&views, 5);
+}
+
+#[test]
 fn all_together() {
     let views: Vec<&str> = FREED.iter().chain(KEPT).copied().collect();
     check(&views, 11);

@@ -7,7 +7,7 @@
 //! - `unnest`: lists and structs, in columns and unnested;
 //! - `time`: windows of time, and the clock, which goes on between steps;
 //! - `programs`: programs that somebody wrote down, one line a construct: **add yours there**; `aggregates`: those about aggregates;
-//! - `as_of`: ASOF joins; `joins`: outer, semi, anti and cross joins, and sub-queries in expressions; `tpch`: the 22 queries of TPC-H.
+//! - `sharing`: joins that share arrangements; `as_of`: ASOF joins; `joins`: outer, semi, anti and cross joins, and sub-queries in expressions; `tpch`: the 22 queries of TPC-H.
 //!
 //! `BACKSTAY_SQL_PROGRAMS` is how many random programs are run (default 100), `BACKSTAY_SQL_SEED=<n>` (or `<n>..<m>`) runs one of them (or some), whose
 //! number a failure gives together with the whole program.
@@ -34,6 +34,7 @@ mod oracle;
 mod programs;
 mod queries;
 mod set_operations;
+mod sharing;
 mod tables;
 mod time;
 mod tpch;

@@ -93,6 +93,18 @@ const PROGRAMS: &[(&[Table], &[View])] = &[
             ("alone", "SELECT id FROM t WHERE NOT EXISTS (SELECT 1 FROM u WHERE u.g = t.g)"),
         ],
     ),
+    // Joins that share arrangements: of a table with itself, of two views with one table, with an outer join among them.
+    (
+        &[
+            ("t", "id BIGINT NOT NULL, g VARCHAR, v BIGINT", Kind::Change, &["a", "b"]),
+            ("k", "id BIGINT NOT NULL PRIMARY KEY, g VARCHAR, v BIGINT", Kind::Upsert, &["c"]),
+        ],
+        &[
+            ("twins", "SELECT x.id, y.id AS other FROM t x JOIN t y ON x.g = y.g AND x.id < y.id"),
+            ("named", "SELECT t.id, k.id AS name FROM t JOIN k ON t.g = k.g"),
+            ("sums", "SELECT k.id, t.v + k.v AS s FROM k LEFT JOIN t ON t.g = k.g"),
+        ],
+    ),
 ];
 
 /// What changes when time passes: the rows with the clock, and two temporal filters over times around the beginning of the simulation.

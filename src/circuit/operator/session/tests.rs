@@ -29,8 +29,13 @@ fn step(operator: &mut SessionOperator, rows: &[(i64, i64, i64)]) -> Vec<(i64, i
         Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|r| r.1))),
     ];
     let delta = Delta::new(&schema, columns, rows.iter().map(|r| r.2).collect()).unwrap();
-    let mut context =
-        StepContext { step: 1, clock_ms: 0, on_eval_error: OnEvalError::Stop, eval_errors: EvalErrors::default() };
+    let mut context = StepContext {
+        step: 1,
+        clock_ms: 0,
+        on_eval_error: OnEvalError::Stop,
+        eval_errors: EvalErrors::default(),
+        arrangements: Default::default(),
+    };
     let mut out = Vec::new();
     for delta in operator.step(&mut context, vec![vec![delta]]).unwrap() {
         let p = delta.rows.column(0).as_primitive::<Int64Type>();

@@ -33,8 +33,13 @@ fn delta(node: &Node, rows: &[Row]) -> Delta {
 
 /// The ids that a step changes, with their weights.
 fn step(operator: &mut Temporal, clock_ms: i64, rows: &[Row]) -> BTreeMap<i64, i64> {
-    let mut context =
-        StepContext { step: 1, clock_ms, on_eval_error: OnEvalError::Stop, eval_errors: EvalErrors::default() };
+    let mut context = StepContext {
+        step: 1,
+        clock_ms,
+        on_eval_error: OnEvalError::Stop,
+        eval_errors: EvalErrors::default(),
+        arrangements: Default::default(),
+    };
     let node = node(&operator.bounds);
     let mut ids = BTreeMap::new();
     for out in operator.step(&mut context, vec![vec![delta(&node, rows)]]).unwrap() {

@@ -37,8 +37,13 @@ fn step(top: &mut TopKOperator, rows: &[(Row, i64)]) -> Vec<(i64, i64, u64, i64)
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.0.1))),
     ];
     let delta = Delta::new(&schema, columns, rows.iter().map(|r| r.1).collect()).unwrap();
-    let mut context =
-        StepContext { step: 1, clock_ms: 0, on_eval_error: OnEvalError::Stop, eval_errors: EvalErrors::default() };
+    let mut context = StepContext {
+        step: 1,
+        clock_ms: 0,
+        on_eval_error: OnEvalError::Stop,
+        eval_errors: EvalErrors::default(),
+        arrangements: Default::default(),
+    };
     let mut out = Vec::new();
     for delta in top.step(&mut context, vec![vec![delta]]).unwrap() {
         let (p, x) =

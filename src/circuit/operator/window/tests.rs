@@ -26,8 +26,13 @@ fn step(operator: &mut WindowOperator, rows: &[(i64, i64, i64)]) -> Vec<(i64, Op
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.1))),
     ];
     let delta = Delta::new(&operator.input, columns, rows.iter().map(|r| r.2).collect()).unwrap();
-    let mut context =
-        StepContext { step: 1, clock_ms: 0, on_eval_error: OnEvalError::Stop, eval_errors: EvalErrors::default() };
+    let mut context = StepContext {
+        step: 1,
+        clock_ms: 0,
+        on_eval_error: OnEvalError::Stop,
+        eval_errors: EvalErrors::default(),
+        arrangements: Default::default(),
+    };
     let mut out = Vec::new();
     for delta in operator.step(&mut context, vec![vec![delta]]).unwrap() {
         let column = |i: usize| delta.rows.column(i).as_primitive::<Int64Type>();

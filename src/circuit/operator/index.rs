@@ -1,0 +1,211 @@
+//! A side of a join: its rows by key, kept by the operator itself or by an [arrangement](super::arrange) that it shares.
+//!
+//! Invariant: while an operator runs, a probe finds what stood before the step. The operator puts its own delta in when it has put
+//! everything out, and an arrangement takes its delta in when the step ends.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, SchemaRef};
+use backstay_storage::spine::{Discipline, KeyBatch, Probe, RowBatch, Spine};
+
+use super::{OpenRole, StateKeys, StepContext, any_null, pick};
+use crate::circuit::delta::Delta;
+use crate::circuit::error::{CircuitError, Result};
+use crate::circuit::plan::{CircuitPlan, NodeId};
+use crate::circuit::row::{RowCodec, normalise};
+
+/// What an index has behind a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    /// The whole row.
+    Row,
+    /// The columns that are not in the key.
+    Rest,
+    /// Nothing: the weights of a key's rows add up.
+    Nothing,
+}
+
+/// How the rows of an index lie: vnode ‖ key → value.
+pub(super) struct Layout {
+    keys: Vec<usize>,
+    values: Vec<usize>,
+    /// Of each column that is kept the place among the key's columns followed by the value's.
+    sources: Vec<usize>,
+    key_codec: RowCodec,
+    value_codec: RowCodec,
+    null_equals_null: bool,
+}
+
+impl Layout {
+    pub(super) fn new(schema: &SchemaRef, keys: &[usize], value: Value, null_equals_null: bool) -> Result<Self> {
+        let columns = 0..schema.fields().len();
+        let values: Vec<usize> = match value {
+            Value::Row => columns.clone().collect(),
+            Value::Rest => columns.clone().filter(|column| !keys.contains(column)).collect(),
+            Value::Nothing => Vec::new(),
+        };
+        let place = |columns: &[usize], column: usize| columns.iter().position(|&other| other == column);
+        let sources =
+            columns.filter_map(|column| place(&values, column).map(|i| keys.len() + i).or_else(|| place(keys, column)));
+        let types = |columns: &[usize]| -> Vec<DataType> {
+            columns.iter().map(|&i| schema.field(i).data_type().clone()).collect()
+        };
+        Ok(Self {
+            sources: sources.collect(),
+            key_codec: RowCodec::new(&types(keys))?,
+            value_codec: RowCodec::new(&types(&values))?,
+            keys: keys.to_vec(),
+            values,
+            null_equals_null,
+        })
+    }
+
+    /// The types of the key.
+    pub(super) fn key_types(&self) -> &[DataType] {
+        self.key_codec.types()
+    }
+
+    /// Where a row has a NULL in its key and so equals nothing; `None` if nowhere.
+    fn unequal(&self, keys: &[ArrayRef]) -> Option<NullBuffer> {
+        any_null(keys).filter(|_| !self.null_equals_null)
+    }
+
+    /// The consolidated rows of a delta by key, without those that equal nothing.
+    pub(super) fn delta(&self, chunks: &[Delta]) -> Result<RowBatch> {
+        let mut out = RowBatch::new();
+        for chunk in chunks {
+            let columns: Vec<ArrayRef> = chunk.rows.columns().iter().map(normalise).collect();
+            let key_columns = pick(&columns, &self.keys);
+            let nulls = self.unequal(&key_columns);
+            let values = self.value_codec.encode(&pick(&columns, &self.values), chunk.len())?;
+            let mut keys = StateKeys::new(&self.key_codec, &key_columns, chunk.len())?;
+            for (i, &weight) in chunk.weights.iter().enumerate() {
+                if nulls.as_ref().is_none_or(|n| n.is_valid(i)) {
+                    out.push(keys.state(i), values.get(i), weight);
+                }
+            }
+        }
+        out.consolidate(Discipline::Weighted);
+        Ok(out)
+    }
+
+    /// The rows of a chunk that equal nothing, which no index keeps.
+    pub(super) fn left_out(&self, chunk: &Delta) -> UInt32Array {
+        let nulls = self.unequal(&pick(chunk.rows.columns(), &self.keys));
+        nulls
+            .map_or_else(Vec::new, |n| (0u32..).zip(n.iter()).filter(|(_, valid)| !valid).map(|(i, _)| i).collect())
+            .into()
+    }
+
+    /// The columns of rows as an index has them.
+    pub(super) fn decode<'a>(&self, rows: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Result<Vec<ArrayRef>> {
+        let needs_keys = self.sources.iter().any(|&source| source < self.keys.len());
+        let mut stored = match needs_keys {
+            // The first byte of a key is its vnode.
+            true => self.key_codec.decode(rows.clone().map(|(key, _)| key.get(1..).unwrap_or_default()))?,
+            false => Vec::new(),
+        };
+        let skipped = if needs_keys { 0 } else { self.keys.len() };
+        stored.extend(self.value_codec.decode(rows.map(|(_, value)| value))?);
+        let sources: Vec<usize> = self.sources.iter().map(|source| source - skipped).collect();
+        Ok(pick(&stored, &sources))
+    }
+}
+
+/// A side of a join; see the module.
+pub(super) struct Index {
+    /// How the side's delta lies, and its rows unless an arrangement keeps more columns.
+    layout: Layout,
+    kept: Kept,
+}
+
+enum Kept {
+    /// In a spine of its own.
+    Own(Spine),
+    /// By the arrangement of this node; if it keeps more than the side's columns, how, and which of its columns are the side's.
+    Shared { node: NodeId, wider: Option<(Layout, Vec<usize>)> },
+}
+
+impl Index {
+    /// A side (0 is left, 1 is right) of the join of a node. A spine of its own is opened if no arrangement keeps the rows.
+    ///
+    /// # Errors
+    /// Types without a row encoding; a spine that does not open; inputs that are not there.
+    pub(super) fn new(
+        plan: &CircuitPlan,
+        (id, side): (NodeId, usize),
+        (keys, value, null_equals_null): (&[usize], Value, bool),
+        open: &mut OpenRole<'_>,
+    ) -> Result<Self> {
+        let node = plan.nodes.get(id);
+        let schema = node.and_then(|n| plan.nodes.get(*n.inputs.get(side)?)).map(|n| &n.schema);
+        let label = node.map_or("join", |n| n.label.as_str());
+        let schema = schema.ok_or_else(|| CircuitError::plan(label, format!("it has no input {side}")))?;
+        let Some(arranged) = plan.arranged(id, side) else {
+            let rows = open(if side == 0 { "left" } else { "right" }, Discipline::Weighted)?;
+            let layout = Layout::new(schema, keys, value, null_equals_null)?;
+            return Ok(Self { layout, kept: Kept::Own(rows) });
+        };
+        let of_arrangement = || match plan.arrange(arranged.node) {
+            Some((node, arrange)) => Layout::new(&node.schema, &arrange.keys, Value::Rest, null_equals_null),
+            None => Err(CircuitError::plan(label, format!("operator {} is no arrangement", arranged.node))),
+        };
+        Ok(match arranged.columns {
+            None => Self { layout: of_arrangement()?, kept: Kept::Shared { node: arranged.node, wider: None } },
+            Some(columns) => Self {
+                layout: Layout::new(schema, keys, value, null_equals_null)?,
+                kept: Kept::Shared { node: arranged.node, wider: Some((of_arrangement()?, columns)) },
+            },
+        })
+    }
+
+    /// How the side's delta lies.
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The side's consolidated delta: the arrangement's, if that has the same columns.
+    pub(super) fn delta(&self, context: &StepContext, chunks: &[Delta]) -> Result<Arc<RowBatch>> {
+        match &self.kept {
+            Kept::Shared { node, wider: None } => context.arrangements.delta(*node),
+            _ => Ok(Arc::new(self.layout.delta(chunks)?)),
+        }
+    }
+
+    /// The rows of these keys as they stood before the step.
+    pub(super) fn probe(&mut self, context: &mut StepContext, label: &str, keys: &KeyBatch) -> Result<Probe> {
+        match &mut self.kept {
+            Kept::Own(rows) => rows.probe(keys).map_err(CircuitError::storage(label)),
+            Kept::Shared { node, .. } => context.arrangements.probe(*node, keys),
+        }
+    }
+
+    /// The side's columns of rows that a probe found.
+    pub(super) fn decode<'a>(
+        &self,
+        found: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    ) -> Result<Vec<ArrayRef>> {
+        match &self.kept {
+            Kept::Shared { wider: Some((layout, columns)), .. } => Ok(pick(&layout.decode(found)?, columns)),
+            _ => self.layout.decode(found),
+        }
+    }
+
+    /// Takes the step's delta in, if no arrangement does.
+    pub(super) fn insert(&mut self, label: &str, delta: &RowBatch) -> Result<()> {
+        match &mut self.kept {
+            Kept::Own(rows) => rows.insert_batch(delta).map_err(CircuitError::storage(label)),
+            Kept::Shared { .. } => Ok(()),
+        }
+    }
+
+    /// The spine of its own.
+    pub(super) fn spine(&mut self) -> Option<&mut Spine> {
+        match &mut self.kept {
+            Kept::Own(rows) => Some(rows),
+            Kept::Shared { .. } => None,
+        }
+    }
+}

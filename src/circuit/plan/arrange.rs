@@ -1,0 +1,83 @@
+//! Arrangements: indexes of a relation that several operators look rows up in.
+//!
+//! A join reads one whose input, on that side, *is* an arrangement or a choice of columns of one, by the same key: nothing else in the plan
+//! says so ([`CircuitPlan::arranged`]). An input that does not fit is an input as any other, and the join keeps its rows itself.
+
+use std::any::Any;
+
+use datafusion_physical_expr::expressions::Column;
+
+use super::{CircuitPlan, NodeId, NodeKind, Stage};
+
+/// An index of its input by a key. What comes in goes out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrange {
+    /// Columns of the key.
+    pub keys: Vec<usize>,
+    /// Whether rows are kept that have a NULL in their key.
+    pub null_equals_null: bool,
+}
+
+/// Where a side of a join has its rows, if it does not keep them itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arranged {
+    /// The [`NodeKind::Arrange`] node.
+    pub node: NodeId,
+    /// The side's columns, as columns of the arrangement; `None`: all of them, as they are.
+    pub columns: Option<Vec<usize>>,
+}
+
+impl CircuitPlan {
+    /// Where a side (0 is left, 1 is right) of a [`NodeKind::Join`] or [`NodeKind::Semi`] has its rows, if an arrangement keeps them.
+    pub fn arranged(&self, node: NodeId, side: usize) -> Option<Arranged> {
+        let join = self.nodes.get(node)?;
+        let (keys, nulls, counts_keys) = match &join.kind {
+            NodeKind::Join { left_keys, right_keys, null_equals_null, .. } => {
+                (if side == 0 { left_keys } else { right_keys }, *null_equals_null, false)
+            }
+            // The right side of a semi join is the number of rows of each key.
+            NodeKind::Semi { left_keys, right_keys, null_equals_null, .. } => {
+                (if side == 0 { left_keys } else { right_keys }, *null_equals_null, side == 1)
+            }
+            _ => return None,
+        };
+        let input = *join.inputs.get(side)?;
+        let (at, columns) = self.chosen(input).map_or((input, None), |(at, columns)| (at, Some(columns)));
+        let (kept, arrange) = self.arrange(at)?;
+        let own = match &columns {
+            None => keys.clone(),
+            Some(columns) => keys.iter().map(|&key| columns.get(key).copied()).collect::<Option<Vec<_>>>()?,
+        };
+        let fits = own == arrange.keys && nulls == arrange.null_equals_null;
+        let is_key = |column: usize| arrange.keys.contains(&column);
+        let counted = !counts_keys || (0..kept.schema.fields().len()).all(is_key);
+        (fits && counted).then_some(Arranged { node: at, columns })
+    }
+
+    /// An [`NodeKind::Arrange`] node.
+    pub fn arrange(&self, node: NodeId) -> Option<(&super::Node, &Arrange)> {
+        let node = self.nodes.get(node)?;
+        match &node.kind {
+            NodeKind::Arrange(arrange) => Some((node, arrange)),
+            _ => None,
+        }
+    }
+
+    /// The sides of joins that read an arrangement.
+    pub fn readers(&self, arrangement: NodeId) -> Vec<(NodeId, usize)> {
+        let sides = (0..self.nodes.len()).flat_map(|node| [(node, 0), (node, 1)]);
+        sides.filter(|&(node, side)| self.arranged(node, side).is_some_and(|a| a.node == arrangement)).collect()
+    }
+
+    /// The input of a node that does nothing but choose columns, and these.
+    fn chosen(&self, node: NodeId) -> Option<(NodeId, Vec<usize>)> {
+        let node = self.nodes.get(node)?;
+        let NodeKind::Linear(stages) = &node.kind else { return None };
+        let [Stage::Project { exprs, .. }] = stages.as_slice() else { return None };
+        let columns = exprs.iter().map(|expr| {
+            let any: &dyn Any = expr.as_ref();
+            any.downcast_ref::<Column>().map(Column::index)
+        });
+        Some((*node.inputs.first()?, columns.collect::<Option<Vec<_>>>()?))
+    }
+}
