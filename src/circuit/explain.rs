@@ -23,6 +23,13 @@ impl fmt::Display for CircuitPlan {
         for view in &self.views {
             writeln!(f, "view {} = {}", view.name, view.node)?;
         }
+        for table in &self.tables {
+            let mut readers: Vec<String> = self.readers(table.node).iter().map(|(node, _)| node.to_string()).collect();
+            readers.dedup();
+            if !readers.is_empty() {
+                writeln!(f, "the rows that table {} keeps are read by {}", table.name, readers.join(", "))?;
+            }
+        }
         let freed: Vec<String> = Floors::of(self).nodes().iter().map(ToString::to_string).collect();
         if !freed.is_empty() {
             writeln!(f, "behind watermarks the state is freed of {}", freed.join(", "))?;

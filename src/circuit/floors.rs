@@ -376,7 +376,7 @@ fn is_remainder(expr: &Arc<dyn PhysicalExpr>, x: &Arc<dyn PhysicalExpr>) -> bool
     found().unwrap_or(false)
 }
 
-/// The rules of sides of joins that an arrangement keeps, as rules of that: what none of its readers asks for can go.
+/// The rules of sides of joins that an arrangement keeps, as rules of that: what none of its readers asks for can go. A table keeps all of its rows.
 fn shared(plan: &CircuitPlan, rules: Vec<Rule>) -> Vec<Rule> {
     let (of_readers, mut out): (Vec<(Option<NodeId>, Rule)>, Vec<_>) = rules
         .into_iter()
@@ -394,7 +394,8 @@ fn shared(plan: &CircuitPlan, rules: Vec<Rule>) -> Vec<Rule> {
     arrangements.dedup();
     for node in arrangements {
         let of_it: Vec<&Rule> = of_readers.iter().filter(|(a, _)| *a == Some(node)).map(|(_, rule)| rule).collect();
-        let Some(first) = of_it.first() else { continue };
+        let is_arrangement = plan.nodes.get(node).is_some_and(|n| matches!(n.kind, NodeKind::Arrange(_)));
+        let Some(first) = of_it.first().filter(|_| is_arrangement) else { continue };
         let is_alike = of_it.iter().all(|rule| rule.skip == first.skip && rule.data_type == first.data_type);
         if is_alike && of_it.len() == plan.readers(node).len() {
             let bound = Bound::Least(of_it.iter().map(|rule| rule.bound.clone()).collect());

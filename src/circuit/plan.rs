@@ -170,7 +170,7 @@ pub enum NodeKind {
     Session(Session),
     /// Each left row with the nearest right row.
     AsOf(AsOf),
-    /// Rows by a key, for the joins that read it.
+    /// Rows by a key, once for all joins that look them up by it.
     Arrange(Arrange),
 }
 

@@ -1,4 +1,4 @@
-//! Arrangements: the rows of a relation by a key, kept once for all joins that look them up.
+//! Arrangements: the rows of a relation by a key, kept once for all joins that look them up. A table with a primary key is one by that key.
 //!
 //! The operator puts out what came in, so that its readers run when something has changed; the rows are in [`Arrangements`], which each
 //! worker carries through its steps.
@@ -31,13 +31,26 @@ pub struct Arrangements(BTreeMap<NodeId, Arrangement>);
 #[derive(Debug)]
 struct Arrangement {
     label: String,
-    /// Key → the columns that are not in it.
     rows: Spine,
-    /// What the step under way changes.
+    /// What the step under way changes, as the spine takes it.
     delta: Arc<RowBatch>,
 }
 
 impl Arrangements {
+    /// Adds a node whose state others may read.
+    pub(super) fn add(&mut self, node: NodeId, label: &str, rows: Spine) {
+        self.0.insert(node, Arrangement { label: label.to_owned(), rows, delta: Arc::default() });
+    }
+
+    /// Says what the step changes of a node's state.
+    ///
+    /// # Errors
+    /// A node that is no arrangement.
+    pub(super) fn change(&mut self, node: NodeId, delta: RowBatch) -> Result<()> {
+        self.0.get_mut(&node).ok_or_else(|| absent(node))?.delta = Arc::new(delta);
+        Ok(())
+    }
+
     /// The consolidated change of an arrangement in this step, as its spine has rows.
     ///
     /// # Errors
@@ -80,7 +93,7 @@ fn absent(node: NodeId) -> CircuitError {
     CircuitError::plan("circuit", format!("operator {node} is no arrangement"))
 }
 
-/// The operator; see the module.
+/// The operator; see the module. Its spine has key → the columns that are not in it.
 pub struct ArrangeOperator {
     id: NodeId,
     layout: Layout,
@@ -98,8 +111,7 @@ impl ArrangeOperator {
         arrangements: &mut Arrangements,
         open: &mut OpenRole<'_>,
     ) -> Result<Self> {
-        let rows = open("rows", Discipline::Weighted)?;
-        arrangements.0.insert(id, Arrangement { label: node.label.clone(), rows, delta: Arc::default() });
+        arrangements.add(id, &node.label, open("rows", Discipline::Weighted)?);
         Ok(Self { id, layout: Layout::new(&node.schema, &plan.keys, Value::Rest, plan.null_equals_null)? })
     }
 }
@@ -107,8 +119,7 @@ impl ArrangeOperator {
 impl Operator for ArrangeOperator {
     fn step(&mut self, context: &mut StepContext, inputs: Vec<Vec<Delta>>) -> Result<Vec<Delta>> {
         let chunks: Vec<Delta> = inputs.into_iter().flatten().collect();
-        let arrangement = context.arrangements.0.get_mut(&self.id).ok_or_else(|| absent(self.id))?;
-        arrangement.delta = Arc::new(self.layout.delta(&chunks)?);
+        context.arrangements.change(self.id, self.layout.delta(&chunks)?)?;
         Ok(chunks)
     }
 }

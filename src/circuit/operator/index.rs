@@ -1,4 +1,4 @@
-//! A side of a join: its rows by key, kept by the operator itself or by an [arrangement](super::arrange) that it shares.
+//! A side of a join: its rows by key, kept by the operator itself, or by an [arrangement](super::arrange) or a table with that primary key.
 //!
 //! Invariant: while an operator runs, a probe finds what stood before the step. The operator puts its own delta in when it has put
 //! everything out, and an arrangement takes its delta in when the step ends.
@@ -13,7 +13,7 @@ use backstay_storage::spine::{Discipline, KeyBatch, Probe, RowBatch, Spine};
 use super::{OpenRole, StateKeys, StepContext, any_null, pick};
 use crate::circuit::delta::Delta;
 use crate::circuit::error::{CircuitError, Result};
-use crate::circuit::plan::{CircuitPlan, NodeId};
+use crate::circuit::plan::{CircuitPlan, NodeId, NodeKind};
 use crate::circuit::row::{RowCodec, normalise};
 
 /// What an index has behind a key.
@@ -124,7 +124,7 @@ pub(super) struct Index {
 enum Kept {
     /// In a spine of its own.
     Own(Spine),
-    /// By the arrangement of this node; if it keeps more than the side's columns, how, and which of its columns are the side's.
+    /// By this node; if its rows are others than the side's delta has, how they lie, and which of their columns are the side's.
     Shared { node: NodeId, wider: Option<(Layout, Vec<usize>)> },
 }
 
@@ -148,17 +148,22 @@ impl Index {
             let layout = Layout::new(schema, keys, value, null_equals_null)?;
             return Ok(Self { layout, kept: Kept::Own(rows) });
         };
-        let of_arrangement = || match plan.arrange(arranged.node) {
-            Some((node, arrange)) => Layout::new(&node.schema, &arrange.keys, Value::Rest, null_equals_null),
-            None => Err(CircuitError::plan(label, format!("operator {} is no arrangement", arranged.node))),
+        let (theirs, is_delta_theirs) = match plan.nodes.get(arranged.node).map(|node| (&node.schema, &node.kind)) {
+            Some((schema, NodeKind::Arrange(arrange))) => {
+                (Layout::new(schema, &arrange.keys, Value::Rest, null_equals_null)?, arranged.columns.is_none())
+            }
+            Some((schema, NodeKind::Table { primary_key })) => {
+                (Layout::new(schema, primary_key, Value::Row, null_equals_null)?, false)
+            }
+            _ => return Err(CircuitError::plan(label, format!("operator {} keeps no rows", arranged.node))),
         };
-        Ok(match arranged.columns {
-            None => Self { layout: of_arrangement()?, kept: Kept::Shared { node: arranged.node, wider: None } },
-            Some(columns) => Self {
-                layout: Layout::new(schema, keys, value, null_equals_null)?,
-                kept: Kept::Shared { node: arranged.node, wider: Some((of_arrangement()?, columns)) },
-            },
-        })
+        let node = arranged.node;
+        if is_delta_theirs {
+            return Ok(Self { layout: theirs, kept: Kept::Shared { node, wider: None } });
+        }
+        let columns = arranged.columns.unwrap_or_else(|| (0..schema.fields().len()).collect());
+        let layout = Layout::new(schema, keys, value, null_equals_null)?;
+        Ok(Self { layout, kept: Kept::Shared { node, wider: Some((theirs, columns)) } })
     }
 
     /// How the side's delta lies.

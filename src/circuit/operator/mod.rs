@@ -119,7 +119,7 @@ pub trait Operator: Send {
         None
     }
 
-    /// Its state, in a fixed order.
+    /// Its state, in a fixed order, but for what is in the worker's [`Arrangements`].
     fn spines(&mut self) -> Vec<&mut Spine> {
         Vec::new()
     }
@@ -130,7 +130,7 @@ pub type OpenRole<'a> = dyn FnMut(&str, Discipline) -> Result<Spine> + 'a;
 
 /// The operator of a node; `None` for nodes that only pass on what comes in ([`NodeKind::Union`], tables without a key).
 /// `owns_global` says whether this worker owns the row of aggregates without group columns, `append_only` whether its inputs take no row back.
-/// The state of a [`NodeKind::Arrange`] goes to `arrangements`.
+/// The state of a [`NodeKind::Arrange`], and of a table, goes to `arrangements`.
 ///
 /// # Errors
 /// A plan that does not fit together, or state that does not open.
@@ -147,7 +147,9 @@ pub fn build(
     Ok(match &node.kind {
         NodeKind::Union => None,
         NodeKind::Table { primary_key } if primary_key.is_empty() => None,
-        NodeKind::Table { primary_key } => Some(Box::new(upsert::Upsert::new(node, primary_key, open)?)),
+        NodeKind::Table { primary_key } => {
+            Some(Box::new(upsert::Upsert::new(node, id, primary_key, arrangements, open)?))
+        }
         NodeKind::Linear(stages) => Some(Box::new(linear::Linear::new(node, stages.clone()))),
         NodeKind::Clock => Some(Box::new(clock::Clock::new(node, owns_global, open)?)),
         NodeKind::Temporal { bounds } => Some(Box::new(temporal::Temporal::new(node, bounds, open)?)),

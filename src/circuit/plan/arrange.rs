@@ -1,7 +1,8 @@
 //! Arrangements: indexes of a relation that several operators look rows up in.
 //!
 //! A join reads one whose input, on that side, *is* an arrangement or a choice of columns of one, by the same key: nothing else in the plan
-//! says so ([`CircuitPlan::arranged`]). An input that does not fit is an input as any other, and the join keeps its rows itself.
+//! says so ([`CircuitPlan::arranged`]). An input that does not fit is an input as any other, and the join keeps its rows itself. A table with a
+//! primary key keeps its rows by that, and is an arrangement of itself.
 
 use std::any::Any;
 
@@ -21,7 +22,7 @@ pub struct Arrange {
 /// Where a side of a join has its rows, if it does not keep them itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arranged {
-    /// The [`NodeKind::Arrange`] node.
+    /// The [`NodeKind::Arrange`] node, or the [`NodeKind::Table`] with a primary key.
     pub node: NodeId,
     /// The side's columns, as columns of the arrangement; `None`: all of them, as they are.
     pub columns: Option<Vec<usize>>,
@@ -43,24 +44,22 @@ impl CircuitPlan {
         };
         let input = *join.inputs.get(side)?;
         let (at, columns) = self.chosen(input).map_or((input, None), |(at, columns)| (at, Some(columns)));
-        let (kept, arrange) = self.arrange(at)?;
         let own = match &columns {
             None => keys.clone(),
             Some(columns) => keys.iter().map(|&key| columns.get(key).copied()).collect::<Option<Vec<_>>>()?,
         };
-        let fits = own == arrange.keys && nulls == arrange.null_equals_null;
-        let is_key = |column: usize| arrange.keys.contains(&column);
-        let counted = !counts_keys || (0..kept.schema.fields().len()).all(is_key);
-        (fits && counted).then_some(Arranged { node: at, columns })
-    }
-
-    /// An [`NodeKind::Arrange`] node.
-    pub fn arrange(&self, node: NodeId) -> Option<(&super::Node, &Arrange)> {
-        let node = self.nodes.get(node)?;
-        match &node.kind {
-            NodeKind::Arrange(arrange) => Some((node, arrange)),
-            _ => None,
-        }
+        let kept = self.nodes.get(at)?;
+        let fits = match &kept.kind {
+            NodeKind::Arrange(arrange) => {
+                let is_key = |column: usize| arrange.keys.contains(&column);
+                let counted = !counts_keys || (0..kept.schema.fields().len()).all(is_key);
+                own == arrange.keys && nulls == arrange.null_equals_null && counted
+            }
+            // A key is there once, and is never NULL.
+            NodeKind::Table { primary_key } => !primary_key.is_empty() && own == *primary_key,
+            _ => false,
+        };
+        fits.then_some(Arranged { node: at, columns })
     }
 
     /// The sides of joins that read an arrangement.

@@ -12,7 +12,9 @@
 //! 1. The rewritten plan computes what the plan did: views and tables keep their nodes' output, under other ids.
 //! 2. A plan in which nothing is shared stays as it is.
 //!
-//! Known limits: sides of ASOF joins, groups, windows and tables with a primary key keep their rows in other orders, and do not share. Equalities in another
+//! A side that has the rows of a table by its primary key reads what the table keeps, without an arrangement.
+//!
+//! Known limits: sides of ASOF joins, groups and windows keep their rows in other orders, and do not share. Equalities in another
 //! order are another key.
 
 use std::any::Any;
@@ -60,6 +62,9 @@ impl Side {
             }
             _ => return None,
         };
+        if plan.arranged(node, port).is_some() {
+            return None;
+        }
         let input = *join.inputs.get(port)?;
         let fields = plan.nodes.get(input)?.schema.fields();
         let mut columns: Vec<Expr> =

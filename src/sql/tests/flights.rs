@@ -86,7 +86,9 @@ view routes = 15
 view worst_routes = 16
 view wind = 21
 view fleet_age = 26
-view busiest = 30";
+view busiest = 30
+the rows that table airlines keeps are read by 6
+the rows that table airports keeps are read by 11, 13";
 
 #[test]
 fn the_plan() {

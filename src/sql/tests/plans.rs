@@ -118,10 +118,9 @@ view v = 4"
     );
     assert_eq!(
         view("SELECT p.x AS x, q.x AS y FROM u p JOIN u q ON p.a = q.a"),
-        r"2 = arrange(1) by [0] -> (a Int64, x Utf8)  -- v: shared arrangement
-3 = join(2, 2) on [0] = [0] -> (a Int64, x Utf8, a Int64, x Utf8)  -- v: join
-4 = linear(3) project [x@1, x@3] -> (x Utf8, y Utf8)  -- v: project
-view v = 4"
+        r"2 = join(1, 1) on [0] = [0] -> (a Int64, x Utf8, a Int64, x Utf8)  -- v: join
+3 = linear(2) project [x@1, x@3] -> (x Utf8, y Utf8)  -- v: project
+view v = 3"
     );
     assert_eq!(
         view("SELECT t.a AS x, u.a AS y FROM t JOIN u ON t.a IS NOT DISTINCT FROM u.a"),
@@ -355,4 +354,9 @@ view bidders = 12
     for part in ["3 = arrange(2) by [0, 2] ", "6 = join(4, 5) on ", "behind watermarks the state is freed of 3\n"] {
         assert!(itself.contains(part), "{part}: {itself}");
     }
+    // A table with a primary key is an arrangement by that.
+    let keyed = tables.replace("id BIGINT", "id BIGINT PRIMARY KEY");
+    let keyed = plan(&format!("{keyed}{views}"));
+    assert_eq!(keyed.matches("= arrange(").count(), 1, "{keyed}");
+    assert!(keyed.contains("the rows that table auction keeps are read by "), "{keyed}");
 }

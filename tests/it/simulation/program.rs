@@ -93,7 +93,8 @@ const PROGRAMS: &[(&[Table], &[View])] = &[
             ("alone", "SELECT id FROM t WHERE NOT EXISTS (SELECT 1 FROM u WHERE u.g = t.g)"),
         ],
     ),
-    // Joins that share arrangements: of a table with itself, of two views with one table, with an outer join among them.
+    // Joins that share arrangements: of a table with itself, of two views with one table, with an outer join among them,
+    // and by a primary key.
     (
         &[
             ("t", "id BIGINT NOT NULL, g VARCHAR, v BIGINT", Kind::Change, &["a", "b"]),
@@ -103,6 +104,7 @@ const PROGRAMS: &[(&[Table], &[View])] = &[
             ("twins", "SELECT x.id, y.id AS other FROM t x JOIN t y ON x.g = y.g AND x.id < y.id"),
             ("named", "SELECT t.id, k.id AS name FROM t JOIN k ON t.g = k.g"),
             ("sums", "SELECT k.id, t.v + k.v AS s FROM k LEFT JOIN t ON t.g = k.g"),
+            ("keyed", "SELECT x.id, x.g, y.v FROM k x LEFT JOIN k y ON x.id = y.id AND y.v > 0"),
         ],
     ),
 ];
