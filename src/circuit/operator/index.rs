@@ -1,8 +1,8 @@
 //! A side of a join: its rows by key, kept by the operator itself, or by an [arrangement](super::arrange) or a table with that primary key.
 //!
-//! Invariant: while an operator runs, a probe finds what stood before the step. The operator puts its own delta in when it has put
-//! everything out, and an arrangement takes its delta in when the step ends.
+//! Invariant: a probe finds what stood before the step, until the operator puts its delta in; an arrangement takes its delta in when the step ends.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt32Array};
@@ -196,6 +196,39 @@ impl Index {
             Kept::Shared { wider: Some((layout, columns)), .. } => Ok(pick(&layout.decode(found)?, columns)),
             _ => self.layout.decode(found),
         }
+    }
+
+    /// The rows of keys that stood before the step (a range of a probe's rows each) and are changed by it (a range of the side's delta), as they stand after it; as
+    /// the delta lies.
+    pub(super) fn after(
+        &self,
+        stood: &RowBatch,
+        delta: &RowBatch,
+        keys: &[(Range<usize>, Range<usize>)],
+    ) -> Result<RowBatch> {
+        let mut out = RowBatch::new();
+        let old = || keys.iter().flat_map(|(old, _)| old.clone());
+        if let Kept::Shared { wider: Some(_), .. } = &self.kept
+            && !keys.is_empty()
+        {
+            let columns = self.decode(old().map(|i| (stood.key(i), stood.value(i))))?;
+            let columns: Vec<ArrayRef> = columns.iter().map(normalise).collect();
+            let values = self.layout.value_codec.encode(&pick(&columns, &self.layout.values), old().count())?;
+            for (place, i) in old().enumerate() {
+                out.push(stood.key(i), values.get(place), stood.weight(i));
+            }
+        } else {
+            old().for_each(|i| out.push(stood.key(i), stood.value(i), stood.weight(i)));
+        }
+        let new = keys.iter().flat_map(|(_, new)| new.clone());
+        new.for_each(|i| out.push(delta.key(i), delta.value(i), delta.weight(i)));
+        out.consolidate(Discipline::Weighted);
+        Ok(out)
+    }
+
+    /// Whether others keep its rows.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.kept, Kept::Shared { .. })
     }
 
     /// Takes the step's delta in, if no arrangement does.

@@ -1,7 +1,8 @@
 //! Inner equi-join of two sides' rows, each by key in an `Index`.
 //!
-//! Invariant: with L and R the sides before the step, the delta is dL ⋈ R + L ⋈ dR + dL ⋈ dR; weights multiply. Both sides are looked up
-//! as they stood before the step, since one that is shared is put forward for all of its readers at once; dL ⋈ dR is found in memory.
+//! Invariant: with L and R the sides before the step, the delta is L ⋈ dR + dL ⋈ (R + dR); weights multiply. R + dR is consolidated before it is joined:
+//! a row that the step takes back meets none that it brings, so that no expression is evaluated for the pair. A right side of the join's own has dR put in
+//! between the two; one that is shared is put forward for all of its readers at once, when the step ends, and dR is added in memory.
 //!
 //! Known limit: all rows of one key go to one worker, so a join without an equality (no key) runs on one worker.
 
@@ -9,7 +10,7 @@ use std::ops::Range;
 
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::datatypes::SchemaRef;
-use backstay_storage::spine::{KeyBatch, Probe, RowBatch, Spine};
+use backstay_storage::spine::{KeyBatch, RowBatch, Spine};
 
 use super::index::{Index, Value};
 use super::linear::Evaluator;
@@ -32,13 +33,26 @@ pub struct Join {
     filter: Option<Evaluator>,
 }
 
-/// The rows of a side that a block of keys has: their columns, and for each key its range of them.
+/// Rows of a side that a block of keys has: their columns, and for each key its range of them.
 struct Matches<'a> {
     rows: &'a RowBatch,
     columns: Vec<ArrayRef>,
     ranges: Vec<Range<usize>>,
     /// The row that the columns begin with.
     first: usize,
+}
+
+impl<'a> Matches<'a> {
+    /// Those of these rows that are in the ranges, by key; nothing, if all ranges are empty. `stood`: a probe found them, else they lie as the side's delta does.
+    fn of(side: &Index, rows: &'a RowBatch, ranges: Vec<Range<usize>>, stood: bool) -> Result<Option<Self>> {
+        let found = || ranges.iter().filter(|range| !range.is_empty());
+        let (Some(first), Some(last)) = (found().next().map(|r| r.start), found().next_back().map(|r| r.end)) else {
+            return Ok(None);
+        };
+        let kept = (first..last).map(|i| (rows.key(i), rows.value(i)));
+        let columns = if stood { side.decode(kept)? } else { side.layout().decode(kept)? };
+        Ok(Some(Self { rows, columns, ranges, first }))
+    }
 }
 
 impl Join {
@@ -67,7 +81,7 @@ impl Join {
         })
     }
 
-    /// Joins one side's delta with the rows of the other before the step, and with the delta of the other if `also` is there.
+    /// Joins one side's delta with the rows that the other has, and with `also`, a delta of the other's that is not yet in.
     fn matches(
         &mut self,
         context: &mut StepContext,
@@ -88,9 +102,24 @@ impl Join {
             if ranges.len() == PROBE_KEYS || start == delta.len() {
                 let other = if delta_is_left { &mut self.right } else { &mut self.left };
                 let probe = other.probe(context, &self.label, &keys)?;
-                let before = stood(other, &probe)?;
-                let within = also.map(|also| changed(other, also, meet(&keys, also, &mut met))).transpose()?.flatten();
-                let theirs: Vec<Matches<'_>> = before.into_iter().chain(within).collect();
+                let mut stood: Vec<Range<usize>> = (0..keys.len()).map(|key| probe.range(key)).collect();
+                let mut changed = also.map_or_else(Vec::new, |also| meet(&keys, also, &mut met));
+                // Keys that stood before and are changed: their rows are taken out here, and stand together there.
+                let both = stood
+                    .iter_mut()
+                    .zip(&mut changed)
+                    .filter(|(old, new)| !Range::is_empty(old) && !Range::is_empty(new));
+                let both: Vec<_> = both.map(|(old, new)| (std::mem::take(old), std::mem::take(new))).collect();
+                let other = if delta_is_left { &self.right } else { &self.left };
+                let nothing = RowBatch::new();
+                let also = also.unwrap_or(&nothing);
+                let after = other.after(&probe.rows, also, &both)?;
+                let settled = meet(&keys, &after, &mut 0);
+                let theirs = [
+                    Matches::of(other, &probe.rows, stood, true)?,
+                    Matches::of(other, also, changed, false)?,
+                    Matches::of(other, &after, settled, false)?,
+                ];
                 self.join(context, delta, &ranges, delta_is_left, &theirs, out)?;
                 keys = KeyBatch::new();
                 ranges.clear();
@@ -106,16 +135,16 @@ impl Join {
         delta: &RowBatch,
         ranges: &[Range<usize>],
         delta_is_left: bool,
-        matches: &[Matches<'_>],
+        matches: &[Option<Matches<'_>>],
         out: &mut Vec<Delta>,
     ) -> Result<()> {
-        if matches.is_empty() {
+        if matches.iter().all(Option::is_none) {
             return Ok(());
         }
         let (first, last) = (ranges.first().map_or(0, |r| r.start), ranges.last().map_or(0, |r| r.end));
         let ours = if delta_is_left { &self.left } else { &self.right };
         let ours = ours.layout().decode((first..last).map(|i| (delta.key(i), delta.value(i))))?;
-        for theirs in matches {
+        for theirs in matches.iter().flatten() {
             let mut pairs = Pairs::default();
             for (range, found) in ranges.iter().zip(&theirs.ranges) {
                 for i in range.clone() {
@@ -177,27 +206,6 @@ impl Pairs {
     }
 }
 
-/// What a probe of a side found; nothing, if it found nothing.
-fn stood<'a>(side: &Index, probe: &'a Probe) -> Result<Option<Matches<'a>>> {
-    let rows = &probe.rows;
-    if rows.is_empty() {
-        return Ok(None);
-    }
-    let columns = side.decode((0..rows.len()).map(|i| (rows.key(i), rows.value(i))))?;
-    let ranges = (0..probe.offsets.len().saturating_sub(1)).map(|key| probe.range(key)).collect();
-    Ok(Some(Matches { rows, columns, ranges, first: 0 }))
-}
-
-/// What a side's delta has of some keys; nothing, if it has none of them.
-fn changed<'a>(side: &Index, rows: &'a RowBatch, ranges: Vec<Range<usize>>) -> Result<Option<Matches<'a>>> {
-    let found = || ranges.iter().filter(|range| !range.is_empty());
-    let (Some(first), Some(last)) = (found().next().map(|r| r.start), found().next_back().map(|r| r.end)) else {
-        return Ok(None);
-    };
-    let columns = side.layout().decode((first..last).map(|i| (rows.key(i), rows.value(i))))?;
-    Ok(Some(Matches { rows, columns, ranges, first }))
-}
-
 /// Behind the last row that has the key of row `start`.
 fn same_key(rows: &RowBatch, start: usize) -> usize {
     let mut end = start + 1;
@@ -229,8 +237,9 @@ impl Operator for Join {
         let right = self.right.delta(context, chunks(1))?;
         let mut out = Vec::new();
         self.matches(context, &right, false, None, &mut out)?;
-        self.matches(context, &left, true, Some(&right), &mut out)?;
         self.right.insert(&self.label, &right)?;
+        let also = self.right.is_shared().then_some(&*right);
+        self.matches(context, &left, true, also, &mut out)?;
         self.left.insert(&self.label, &left)?;
         Ok(out)
     }

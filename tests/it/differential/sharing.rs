@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use backstay::circuit::Delta;
 use backstay::circuit::plan::{CircuitPlan, NodeKind};
 use backstay::sql::{Program, compile};
@@ -288,5 +288,50 @@ fn rows_that_several_joins_look_up_are_kept_once() {
         // The outer join needs no column of the auctions but the key, and how many bids have it: two counts for each of them.
         let (three, rows) = state(&ABOUT_BIDS, workers, 40);
         assert_eq!((three, rows), (430, vec![400, 400, 400]), "{workers} workers");
+    }
+}
+
+/// A row that a step takes back meets none that it brings: an expression that fails on the two is not evaluated.
+#[test]
+fn rows_that_never_stood_together_are_not_joined() {
+    let tables = "CREATE TABLE a (id BIGINT, x BIGINT); CREATE TABLE b (id BIGINT NOT NULL PRIMARY KEY, y BIGINT); CREATE TABLE c (id BIGINT, y BIGINT, z BIGINT);";
+    // The table's own rows; a side of the join's own; an arrangement, of as many columns and of more.
+    for (right, views, shared) in [
+        ("b", "", &[][..]),
+        ("c", "", &[]),
+        ("c", "CREATE VIEW w AS SELECT a.id, c.y AS y FROM a JOIN c ON a.id = c.id;", &[2]),
+        ("c", "CREATE VIEW w AS SELECT c.z, c.y AS y FROM a JOIN c ON a.id = c.id;", &[2]),
+    ] {
+        let sql = format!(
+            "{tables} {views} CREATE VIEW v AS SELECT a.id, a.x / {right}.y AS q FROM a JOIN {right} ON a.id = {right}.id;"
+        );
+        let program = compile(&sql, "p.sql").unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(arrangements(&program.plan), shared, "{sql}");
+        for workers in [1, 2] {
+            let mut circuit = Circuit::start(&program, workers, 7);
+            let delta = |table: usize, rows: &[(i64, i64, i64)]| {
+                let schema = &program.tables[table].schema;
+                let column = |of: fn(&(i64, i64, i64)) -> i64| {
+                    Arc::new(Int64Array::from_iter_values(rows.iter().map(of))) as ArrayRef
+                };
+                let mut columns = vec![column(|r| r.0), column(|r| r.1), column(|r| r.0 + 100)];
+                columns.truncate(schema.fields().len());
+                let rows_of = RecordBatch::try_new(schema.clone(), columns).unwrap();
+                vec![Delta { rows: rows_of, weights: rows.iter().map(|r| r.2).collect() }]
+            };
+            let step = |circuit: &mut Circuit, a: &[(i64, i64, i64)], right_rows: &[(i64, i64, i64)]| {
+                let place = if right == "b" { 1 } else { 2 };
+                let mut inputs = vec![delta(0, a), Vec::new(), Vec::new()];
+                inputs[place] = delta(place, right_rows);
+                circuit.step(0, &inputs).unwrap_or_else(|e| panic!("{sql}: {e}"));
+            };
+            let other = [(2, 1, 1), (3, 2, 1)];
+            step(&mut circuit, &[(2, 4, 1)], &[&[(1, 0, 1)], &other[..]].concat());
+            // One key's rows change at both sides, another's at the left side only, a third's at the right side only.
+            step(&mut circuit, &[(1, 10, 1), (3, 6, 1)], &[(1, 0, -1), (1, 5, 1)]);
+            assert_eq!(circuit.view("v").len(), 3, "{sql}");
+            step(&mut circuit, &[(1, 10, -1), (4, 8, 1)], &[(4, 2, 1)]);
+            assert_eq!(circuit.view("v").len(), 3, "{sql}");
+        }
     }
 }
