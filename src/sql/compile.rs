@@ -12,6 +12,7 @@ use super::error::{Mistake, Source, SqlErrors};
 use super::lower::{Lowering, Nodes, share};
 use super::options::LATE_ROWS;
 use super::program::{Place, Program, Table, View};
+use super::types::{TOO_DEEP, is_too_deep};
 use super::{parse, planner, unsupported};
 use crate::circuit::CircuitPlan;
 use crate::circuit::plan::{Node, NodeId, NodeKind, TableNode, ViewNode};
@@ -213,6 +214,11 @@ impl Compiler {
                 return None;
             }
         };
+        if let Some(field) = schema.fields().iter().find(|field| is_too_deep(field.data_type())) {
+            let message = format!("the view {}: column {}: {TOO_DEEP}", view.name, field.name());
+            mistakes.push(Mistake::new(view.span, message));
+            return None;
+        }
         self.catalog.relations.insert(view.name.clone(), Relation { schema: Arc::clone(&schema), node });
         if view.materialized {
             self.materialize(node, &schema, &view.name);

@@ -14,9 +14,35 @@ use datafusion_sql::sqlparser::ast::{
 
 use super::ddl::normalized;
 
+/// How deep lists, structs and maps stand in each other. What is done with a type goes through it by recursion, on stacks of any size.
+const MAX_NESTING: usize = 64;
+/// What is said of deeper ones.
+pub(super) const TOO_DEEP: &str = "lists, structs and maps stand in each other at most 64 deep";
+
+/// Whether a type is nested deeper than it may be.
+pub(super) fn is_too_deep(data_type: &DataType) -> bool {
+    fn is_deeper_than(data_type: &DataType, most: usize) -> bool {
+        let Some(below) = most.checked_sub(1) else { return true };
+        match data_type {
+            DataType::List(item) | DataType::Map(item, _) => is_deeper_than(item.data_type(), below),
+            DataType::Struct(fields) => fields.iter().any(|field| is_deeper_than(field.data_type(), below)),
+            _ => false,
+        }
+    }
+    // The entries of a map are a struct.
+    is_deeper_than(data_type, 2 * MAX_NESTING)
+}
+
 /// The Arrow type of a SQL type, or what to use instead.
 pub(super) fn arrow_type(sql: &SqlType) -> Result<DataType, &'static str> {
+    within(sql, MAX_NESTING)
+}
+
+/// As [`arrow_type`], of a type that may be nested so deep.
+fn within(sql: &SqlType, most: usize) -> Result<DataType, &'static str> {
     use ExactNumberInfo as Number;
+    let below = most.checked_sub(1).ok_or(TOO_DEEP)?;
+    let arrow_type = |sql: &SqlType| within(sql, below);
     Ok(match sql {
         SqlType::Boolean | SqlType::Bool => DataType::Boolean,
         SqlType::TinyInt(_) => DataType::Int8,

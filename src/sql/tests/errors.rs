@@ -600,6 +600,15 @@ fn depth_and_length_are_bounded() {
     assert!(chain(1000).contains("error: an expression is nested more than 200 levels deep"));
     assert!(chain(9000).contains("error: an expression is nested more than 200 levels deep"));
     assert!(chain(20_000).contains("words and signs; at most 20000 are supported"));
+    // What is done with types goes through them by recursion, on ordinary stacks.
+    let deep = "stand in each other at most 64 deep";
+    let rows = |n: usize| compiled(&format!("CREATE TABLE r (a {}INT{});", "ROW(x ".repeat(n), ")".repeat(n)));
+    let arrays = |n: usize| compiled(&format!("CREATE TABLE r (a INT{});", " ARRAY".repeat(n)));
+    assert!(!rows(60).contains(deep) && rows(70).contains(deep) && rows(1000).contains(deep));
+    assert!(!arrays(60).contains(deep) && arrays(70).contains(deep) && arrays(5000).contains(deep));
+    let views: String =
+        (1..150).map(|i| format!("CREATE VIEW v{i} AS SELECT make_array(a) AS a FROM v{};\n", i - 1)).collect();
+    assert!(compiled(&format!("CREATE VIEW v0 AS SELECT 1 AS a;\n{views}")).contains(deep));
 }
 
 #[test]
