@@ -3,6 +3,7 @@
 //! Text has no time: who keeps the lines (journald, a container's runtime) adds it. JSON has it, the level, and the fields as they are.
 
 use std::fmt;
+use std::io::Write as _;
 use std::sync::OnceLock;
 
 use tracing::field::{Field, Visit};
@@ -39,7 +40,8 @@ pub fn fail(message: &str) {
     let prefix = if message.contains("error: ") { "" } else { "error: " };
     match FORMAT.get() {
         Some(LogFormat::Json) => tracing::error!("{message}"),
-        _ => eprintln!("{prefix}{message}"),
+        // Nobody may hear it: the file is on a full disk, the reader has gone.
+        _ => _ = writeln!(std::io::stderr(), "{prefix}{message}"),
     }
 }
 
@@ -61,7 +63,9 @@ pub fn last_failure(lines: &str) -> Option<String> {
 /// Begins to write what is said from now on. Once a process; a second call changes nothing.
 pub fn begin(format: LogFormat) {
     let _ = FORMAT.set(format);
+    // What it would say of a line that cannot be written, it would say there, and panic.
     let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(Level::INFO);
+    let lines = lines.log_internal_errors(false);
     // A test's process may have begun before.
     let _ = match format {
         LogFormat::Text => lines.event_format(Text).try_init(),

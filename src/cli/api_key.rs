@@ -27,10 +27,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         return Err(Failure::usage("--label: one line of text"));
     }
     let key = keys::generate([uuid::Uuid::new_v4(), uuid::Uuid::new_v4()]);
+    // First, as it is known to nobody else once the hash is kept.
+    outln!("{key}");
     let line = format!("{}\n", keys::line(&key, &args.label));
     let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&args.file);
     let kept = file.and_then(|mut file| file.write_all(line.as_bytes()).and_then(|()| file.sync_all()));
-    kept.map_err(|e| Failure::new(1, format!("the key cannot be kept in {}: {e}", args.file.display())))?;
-    println!("{key}");
+    kept.map_err(|e| {
+        Failure::new(1, format!("the key is not kept in {}, and does not count: {e}", args.file.display()))
+    })?;
     Ok(())
 }

@@ -21,9 +21,9 @@ pub(super) fn check(args: Args) -> Result<(), Failure> {
     let text = read_text(&args.sql, "SQL file")?;
     let program = sql::compile(&text, &args.sql.display().to_string()).map_err(Failure::usage)?;
     if args.explain {
-        print!("{}", program.plan);
+        out!("{}", program.plan);
     }
-    println!(
+    outln!(
         "{}: {} tables, {} views, {} operators",
         args.sql.display(),
         program.tables.len(),
@@ -32,10 +32,10 @@ pub(super) fn check(args: Args) -> Result<(), Failure> {
     );
     let growing = growing_state(&program.plan);
     if !growing.is_empty() {
-        println!("state that grows with the input (LATENESS on a column of time can bound it, see docs/sql.md):");
+        outln!("state that grows with the input (LATENESS on a column of time can bound it, see docs/sql.md):");
     }
     for Growth { node, label, keeps } in growing {
-        println!("  operator {node}, {label}: keeps {keeps}");
+        outln!("  operator {node}, {label}: keeps {keeps}");
     }
     Ok(())
 }

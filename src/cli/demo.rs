@@ -74,7 +74,7 @@ fn act(args: &Args, seed: u64, dir: &Path) -> Result<(), Failure> {
     let sql = dir.join("auctions.sql");
     write(&sql, &program(args.events))?;
     write(&dir.join("auctions.config.json"), &configuration(args))?;
-    println!(
+    outln!(
         "An auction stream of {} events into {} views; seed {seed}, folder {}",
         args.events,
         VIEWS.len(),
@@ -85,7 +85,7 @@ fn act(args: &Args, seed: u64, dir: &Path) -> Result<(), Failure> {
     fresh(&calm)?;
     let reference = Pipeline::start(args, &sql, &calm)?.wait()?;
     let total = output_bytes(&calm);
-    println!("never killed:  {:.1} s, {total} bytes of output", reference.took.as_secs_f64());
+    outln!("never killed:  {:.1} s, {total} bytes of output", reference.took.as_secs_f64());
 
     let stormy = dir.join("killed");
     fresh(&stormy)?;
@@ -103,8 +103,8 @@ fn act(args: &Args, seed: u64, dir: &Path) -> Result<(), Failure> {
 }
 
 fn table(lives: &[Life], total: u64) {
-    println!("\n start | resumed at | replayed        | recovery | end");
-    println!(" ------+------------+-----------------+----------+------------------------------");
+    outln!("\n start | resumed at | replayed        | recovery | end");
+    outln!(" ------+------------+-----------------+----------+------------------------------");
     for (n, life) in lives.iter().enumerate() {
         let end = match life.killed_at {
             Some(bytes) => {
@@ -112,7 +112,7 @@ fn table(lives: &[Life], total: u64) {
             }
             None => format!("done after {:.2} s", life.took.as_secs_f64()),
         };
-        println!(
+        outln!(
             " {:>5} | step {:>5} | {:>3} st {:>7} r | {:>6.3} s | {end}",
             n + 1,
             life.resumed_at,
@@ -143,16 +143,14 @@ fn verdict(lives: &[Life], calm: &Path, stormy: &Path, wanted: u32) -> Result<()
         losses -= count.values().filter(|n| **n < 0).sum::<i64>();
     }
     let replayed: u64 = lives.iter().map(|l| l.replayed_steps).sum();
-    println!(
-        "\nkills {kills}, steps replayed {replayed}, output rows {rows}, duplicates {duplicates}, losses {losses}"
-    );
+    outln!("\nkills {kills}, steps replayed {replayed}, output rows {rows}, duplicates {duplicates}, losses {losses}");
     if !equal || duplicates != 0 || losses != 0 {
         return Err(Failure::new(3, "the outputs differ from those of the run that was never killed"));
     }
     if kills < wanted as usize {
         return Err(Failure::new(1, format!("only {kills} of {wanted} kills came before the end: give more --events")));
     }
-    println!("The outputs are byte for byte those of the run that was never killed.");
+    outln!("The outputs are byte for byte those of the run that was never killed.");
     Ok(())
 }
 

@@ -39,8 +39,8 @@ pub(super) fn explain(args: &Args) -> Result<(), Failure> {
         )));
     }
     match args.json {
-        true => println!("{}", serde_json::json!({ "step": state.step, "operators": state.operators })),
-        false => print!("{}", table(state)),
+        true => outln!("{}", serde_json::json!({ "step": state.step, "operators": state.operators })),
+        false => out!("{}", table(state)),
     }
     Ok(())
 }

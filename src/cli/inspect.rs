@@ -61,17 +61,17 @@ fn list_log(dir: &Path, parts: &[LogPart]) -> Result<(), Failure> {
     }
     let asked = |part| parts.contains(&part);
     let what = Dump { chain: asked(LogPart::Chain), blocks: asked(LogPart::Blocks), records: asked(LogPart::Records) };
-    println!("  log, listed:");
-    dump_log(&*disk::system(), dir, what, &mut |line| println!("    {line}")).map_err(Failure::usage)
+    outln!("  log, listed:");
+    dump_log(&*disk::system(), dir, what, &mut |line| outln!("    {line}")).map_err(Failure::usage)
 }
 
 fn head(report: &Report) {
-    println!("{}", report.dir.display());
+    outln!("{}", report.dir.display());
     if let Some(id) = report.store_id {
-        println!("  store {}, epoch {}", uuid::Uuid::from_u128(id), report.epoch);
+        outln!("  store {}, epoch {}", uuid::Uuid::from_u128(id), report.epoch);
     }
     let log = &report.log;
-    println!(
+    outln!(
         "  log: records {} to {}, {} in {} segments",
         log.first_seq,
         log.last_seq,
@@ -79,7 +79,7 @@ fn head(report: &Report) {
         log.segments.len()
     );
     for segment in &log.segments {
-        println!(
+        outln!(
             "    segment {:016x}: epoch {}, records from {}, {}",
             segment.id,
             segment.epoch,
@@ -91,7 +91,7 @@ fn head(report: &Report) {
 
 fn tell_manifest(what: &str, manifest: &Manifest, whole: bool) {
     let runs: Vec<_> = manifest.spines.iter().flat_map(|s| &s.runs).collect();
-    println!(
+    outln!(
         "  {what}: {} spines, {} runs, {} rows, {}; log needed from record {}{}",
         manifest.spines.len(),
         runs.len(),
@@ -102,33 +102,37 @@ fn tell_manifest(what: &str, manifest: &Manifest, whole: bool) {
     );
     match PipelineState::decode(&manifest.blob) {
         Ok(state) => tell_state(&state),
-        Err(error) => println!("    {error}"),
+        Err(error) => outln!("    {error}"),
     }
 }
 
 fn tell_state(state: &PipelineState) {
-    println!(
+    outln!(
         "    pipeline {} after step {}, {} workers, engine {}, incarnation {}",
-        state.name, state.step, state.workers, state.engine, state.incarnation
+        state.name,
+        state.step,
+        state.workers,
+        state.engine,
+        state.incarnation
     );
     for (name, _) in state.paused.iter().filter(|(_, paused)| **paused) {
-        println!("    paused: {name}");
+        outln!("    paused: {name}");
     }
     for loss in state.recovery.iter().flat_map(|r| &r.losses) {
-        println!("    given up: {} rows of {} in steps {} to {}", loss.rows, loss.connector, loss.from, loss.to);
+        outln!("    given up: {} rows of {} in steps {} to {}", loss.rows, loss.connector, loss.from, loss.to);
     }
     for (name, input) in &state.inputs {
         let bad = if input.errors > 0 { format!(", {} did not parse", input.errors) } else { String::new() };
-        println!("    input {name}: {} rows{bad}", input.rows);
+        outln!("    input {name}: {} rows{bad}", input.rows);
         for at in &input.position.partitions {
-            println!("      {} at {}", at.partition, at.offset);
+            outln!("      {} at {}", at.partition, at.offset);
         }
     }
     for (name, output) in &state.outputs {
         let detail: Vec<String> = output.sink.detail.iter().map(|(k, v)| format!(", {k} {v}")).collect();
-        println!("    output {name}: delivered step {}{}", output.sink.step, detail.concat());
+        outln!("    output {name}: delivered step {}{}", output.sink.step, detail.concat());
         for file in &output.pending {
-            println!("      pending deltas in {file}");
+            outln!("      pending deltas in {file}");
         }
     }
 }
@@ -136,17 +140,17 @@ fn tell_state(state: &PipelineState) {
 fn files(report: &Report) {
     for (what, files) in [("run files", &report.runs), ("pending output files", &report.extras)] {
         if !files.is_empty() {
-            println!("  {} {what}, {}", files.len(), size(files.iter().map(|f| f.bytes).sum()));
+            outln!("  {} {what}, {}", files.len(), size(files.iter().map(|f| f.bytes).sum()));
         }
     }
     for file in &report.unnamed {
-        println!("  named by no checkpoint: {}", file.display());
+        outln!("  named by no checkpoint: {}", file.display());
     }
 }
 
 fn damage(report: &Report, verify: bool) -> Result<(), Failure> {
     if report.is_sound() {
-        println!(
+        outln!(
             "{}",
             if verify {
                 "every block was read and is sound"
@@ -158,13 +162,13 @@ fn damage(report: &Report, verify: bool) -> Result<(), Failure> {
     }
     report.damage.iter().for_each(tell_damage);
     for error in &report.unread {
-        println!("UNREAD {error}");
+        outln!("UNREAD {error}");
     }
     Err(Failure::new(3, format!("{} damaged, {} not read", report.damage.len(), report.unread.len())))
 }
 
 pub(super) fn tell_damage(damage: &Damage) {
-    println!(
+    outln!(
         "DAMAGED {} in {}, offset {}: expected {}, got {}",
         damage.what,
         damage.file.display(),

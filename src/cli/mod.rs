@@ -3,6 +3,9 @@
 //! Exit codes: 0 done; 1 the pipeline failed; 2 wrong usage, configuration or SQL; 3 damage, or a replay that differs; 4 the directory is
 //! in use; 5 no space left; 130 a second signal.
 
+#[macro_use]
+mod out;
+
 mod api_key;
 mod check;
 mod demo;
@@ -108,7 +111,9 @@ pub fn main() -> ExitCode {
         Command::Savepoint(args) => savepoint::savepoint(args),
         Command::Remote(command) => remote::run(command),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "backstay", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "backstay", &mut script);
+            out!("{}", String::from_utf8_lossy(&script));
             Ok(())
         }
     };

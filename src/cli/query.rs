@@ -67,9 +67,11 @@ pub(super) fn query(args: Args) -> Result<(), Failure> {
         result => result.map_err(|e| Failure::new(1, format!("the result cannot be written: {e}")))?,
     }
     let state = asked.state();
-    eprintln!("{} row(s); pipeline {} after step {}", answer.rows.num_rows(), state.name, state.step);
+    let rows = answer.rows.num_rows();
+    let _ = writeln!(std::io::stderr(), "{rows} row(s); pipeline {} after step {}", state.name, state.step);
     if answer.negative > 0 {
-        eprintln!(
+        let _ = writeln!(
+            std::io::stderr(),
             "warning: {} row(s) have a negative count and are not shown: their table was told to delete rows that it did not hold",
             answer.negative
         );
@@ -80,9 +82,9 @@ pub(super) fn query(args: Args) -> Result<(), Failure> {
 fn list(asked: &Asked) {
     for (name, schema) in asked.relations() {
         let columns: Vec<String> = schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
-        println!("{name} ({})", columns.join(", "));
+        outln!("{name} ({})", columns.join(", "));
     }
     if asked.relations().is_empty() {
-        println!("nothing is kept: no table has a PRIMARY KEY, and no table or view is materialized");
+        outln!("nothing is kept: no table has a PRIMARY KEY, and no table or view is materialized");
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn recover(args: &Args) -> Result<(), Failure> {
     let outputs: Vec<String> = survey.state.outputs.keys().cloned().collect();
     let recovery = survey.choose(&store, &choice, incarnation)?;
     match (&choice, recovery.losses.last()) {
-        (Choice::AcceptLoss { .. }, Some(loss)) => println!(
+        (Choice::AcceptLoss { .. }, Some(loss)) => outln!(
             "pipeline {name}: {} rows of {} in steps {} to {} are given up; steps {} to {last} run again without them",
             loss.rows,
             loss.connector,
@@ -60,14 +60,13 @@ pub(super) fn recover(args: &Args) -> Result<(), Failure> {
             loss.to,
             step + 1
         ),
-        _ => println!(
-            "pipeline {name} goes on behind step {step}; logged steps {} to {last} count for nothing",
-            step + 1
-        ),
+        _ => {
+            outln!("pipeline {name} goes on behind step {step}; logged steps {} to {last} count for nothing", step + 1)
+        }
     }
-    println!("it is incarnation {incarnation} now; outputs begin anew with step {}:", step + 1);
+    outln!("it is incarnation {incarnation} now; outputs begin anew with step {}:", step + 1);
     for output in outputs {
-        println!(
+        outln!(
             "  {output}: where it has written, what is there must be moved away or emptied, or the connector be given another place"
         );
     }
@@ -76,10 +75,10 @@ pub(super) fn recover(args: &Args) -> Result<(), Failure> {
 
 fn show(survey: &Survey, dir: &str) {
     let Survey { state, steps, .. } = survey;
-    println!("pipeline {}, incarnation {}: the checkpoint is of step {}", state.name, state.incarnation, state.step);
+    outln!("pipeline {}, incarnation {}: the checkpoint is of step {}", state.name, state.incarnation, state.step);
     match steps.last() {
-        None => println!("no step is logged behind it"),
-        Some(last) => println!("logged behind it: steps {} to {}, which took", state.step + 1, last.step),
+        None => outln!("no step is logged behind it"),
+        Some(last) => outln!("logged behind it: steps {} to {}, which took", state.step + 1, last.step),
     }
     let connectors = survey.connectors();
     for connector in &connectors {
@@ -94,21 +93,21 @@ fn show(survey: &Survey, dir: &str) {
             }
         }
         if rows > 0 || !places.is_empty() {
-            println!("  {rows} rows of {connector}");
+            outln!("  {rows} rows of {connector}");
             for (partition, start, end) in places {
-                println!("    {partition}, {start} to {end}");
+                outln!("    {partition}, {start} to {end}");
             }
         }
     }
     for (output, known) in &state.outputs {
-        println!("output {output}: has delivered step {} at least", known.sink.step);
+        outln!("output {output}: has delivered step {} at least", known.sink.step);
     }
-    println!("\nif these steps cannot be run again, or a source cannot be read on, choose:");
+    outln!("\nif these steps cannot be run again, or a source cannot be read on, choose:");
     for connector in connectors.iter().filter(|c| !is_pushed(c)) {
-        println!("  backstay recover {dir} --accept-loss {connector}");
+        outln!("  backstay recover {dir} --accept-loss {connector}");
     }
-    println!("      the logged steps run again without that input's rows (--from-step N: only from step N on)");
-    println!("  backstay recover {dir} --new-incarnation");
-    println!("      the logged steps count for nothing; inputs are read again behind step {}", state.step);
-    println!("either way outputs begin anew, as in a savepoint's copy. Nothing has been changed.");
+    outln!("      the logged steps run again without that input's rows (--from-step N: only from step N on)");
+    outln!("  backstay recover {dir} --new-incarnation");
+    outln!("      the logged steps count for nothing; inputs are read again behind step {}", state.step);
+    outln!("either way outputs begin anew, as in a savepoint's copy. Nothing has been changed.");
 }

@@ -110,10 +110,9 @@ fn create(place: &Place<'_>, name: &str, common: &Common) -> Result<(), Failure>
         );
         match steps_behind {
             0 => what,
-            1 => format!("{what}\none logged step after it is not part of it: a copy reads its input anew"),
-            behind => {
-                format!("{what}\n{behind} logged steps after it are not part of it: a copy reads their input anew")
-            }
+            behind => format!(
+                "{what}\nlogged steps after it are not part of it ({behind}): a copy reads their input anew, and has not what was pushed to them"
+            ),
         }
     });
     Ok(())
@@ -128,9 +127,9 @@ fn list(place: &Place<'_>, of: &Path, common: &Common) -> Result<(), Failure> {
         Place::Pipeline(client, path) => (of_json(client.json("GET", path, None)?)?, Vec::new()),
     };
     if common.json {
-        println!("{:#}", to_json(&all));
+        outln!("{:#}", to_json(&all));
     } else if all.is_empty() && damage.is_empty() {
-        println!("no savepoints in {}", of.display());
+        outln!("no savepoints in {}", of.display());
         return Ok(());
     } else {
         show(&all);
@@ -153,7 +152,7 @@ fn show(all: &[Savepoint]) {
             (None, error) => error.clone().unwrap_or_default(),
         };
         let whole = if *whole { "" } else { "; NOT WHOLE" };
-        println!("{name:width$}  checkpoint {checkpoint}, {what}, {}{whole}", size(*bytes));
+        outln!("{name:width$}  checkpoint {checkpoint}, {what}, {}{whole}", size(*bytes));
     }
 }
 
@@ -172,17 +171,17 @@ fn copy(dir: &Path, name: &str, to: &Path) -> Result<(), Failure> {
     let report = savepoint::report(dir)?;
     savepoint::require(&report, name)?;
     let copied = copy_savepoint(&disk::system(), dir, name, to).map_err(SavepointError::from)?;
-    println!("savepoint {name:?} is copied to {}: {} files, {}", to.display(), copied.files, size(copied.bytes));
+    outln!("savepoint {name:?} is copied to {}: {} files, {}", to.display(), copied.files, size(copied.bytes));
     let manifest = report.savepoints.iter().find(|s| s.name == name).map(|s| &s.manifest);
     let Some(state) = manifest.map(|m| PipelineState::decode(&m.blob)).transpose()? else { return Ok(()) };
-    println!(
+    outln!(
         "run the SQL of pipeline {} with --data-dir {}: it goes on behind step {}, as an incarnation of its own",
         state.name,
         to.display(),
         state.step
     );
     for name in state.outputs.keys() {
-        println!(
+        outln!(
             "  output {name} begins anew there, with step {}; a file that is there already is refused",
             state.step + 1
         );

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::process::{output, stderr, succeed};
+use crate::process::{backstay, output, stderr, succeed};
 
 /// A folder with a small program: three rows of CSV, summed by key.
 pub struct Place {
@@ -336,4 +336,30 @@ fn the_fault_tolerance_may_change_between_runs_and_a_crash() {
         assert_eq!(rows.get(&format!("{{\"k\":\"a\",\"n\":{sum}}}")), Some(&1), "round {round}, {model}: {rows:?}");
         assert_eq!(rows.len(), 2, "round {round}, {model}: {rows:?}");
     }
+}
+
+/// A reader that goes ends a command quietly; an output that cannot be written is told.
+#[test]
+fn an_output_that_nobody_reads_is_no_panic() {
+    let place = Place::new();
+    let keys = place.path("keys.txt");
+    let commands: [&[&str]; 3] =
+        [&["completions", "bash"], &["check", "--explain", "p.sql"], &["api-key", keys.to_str().unwrap()]];
+    place.write("p.sql", "CREATE TABLE t (a INT); CREATE VIEW v AS SELECT a FROM t;");
+    for command in commands {
+        let mut child = backstay(command.iter().copied());
+        child.current_dir(place.path("")).stderr(std::process::Stdio::piped());
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let gone = child.stdout(writer).output().unwrap();
+        assert!(gone.status.success() && gone.stderr.is_empty(), "{command:?}: {} {}", gone.status, stderr(&gone));
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let full = child.stdout(full).output().unwrap();
+        assert_eq!(full.status.code(), Some(1), "{command:?}: {}", stderr(&full));
+        assert!(stderr(&full).contains("standard output cannot be written"), "{command:?}: {}", stderr(&full));
+        // Where what went wrong cannot be said either, the exit code says it.
+        let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        assert_eq!(child.stdout(full()).stderr(full()).status().unwrap().code(), Some(1), "{command:?}");
+    }
+    assert!(!keys.exists(), "a key that nobody saw is not kept");
 }

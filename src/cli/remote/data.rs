@@ -80,7 +80,7 @@ pub(in crate::cli) fn query(client: &Client, name: &str, sql: Option<&str>, form
         for kind in ["inputs", "outputs"] {
             let relations = shown.pointer(&format!("/program_info/schema/{kind}")).and_then(Value::as_array);
             for relation in relations.into_iter().flatten().filter(|r| r.get("materialized") == Some(&json!(true))) {
-                println!("{}", word(relation, "name"));
+                outln!("{}", word(relation, "name"));
             }
         }
         return Ok(());

@@ -233,8 +233,8 @@ impl Common {
     /// Prints an answer as JSON if that is wanted, or else what `told` makes of it.
     pub(super) fn show(&self, answer: &Value, told: impl FnOnce(&Value) -> String) {
         match self.json {
-            true => println!("{answer:#}"),
-            false => println!("{}", told(answer).trim_end()),
+            true => outln!("{answer:#}"),
+            false => outln!("{}", told(answer).trim_end()),
         }
     }
 }
