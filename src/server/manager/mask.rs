@@ -10,17 +10,23 @@ use serde_json::Value;
 const MASK: &str = "***";
 /// Parts of the keys of settings that hold secrets.
 const SECRET_KEYS: &[&str] = &[
-    "password",
+    "passw",
+    "passphrase",
     "secret",
     "token",
     "private_key",
     "client_key",
+    "customer_key",
     "key.pem",
     "access_key",
     "account_key",
     "credential",
     "sas_key",
     "authorization",
+    "api_key",
+    "apikey",
+    "oauthbearer.config",
+    "pwd",
     "cookie",
 ];
 /// Parts of keys that have such a part, and hold none.
@@ -32,7 +38,10 @@ pub fn mask(value: &mut Value) {
         Value::Object(settings) => {
             for (key, value) in settings {
                 match value {
-                    Value::String(text) if is_secret(key) && !is_reference(text) => MASK.clone_into(text),
+                    Value::String(text) if is_secret(key) && is_reference(text) => {}
+                    Value::Null | Value::Bool(_) => {}
+                    // Of whatever type somebody gave it.
+                    other if is_secret(key) => *other = MASK.into(),
                     // Whatever their names: keys come this way.
                     Value::Object(headers) if key.to_lowercase().contains("headers") => {
                         headers.values_mut().for_each(|value| *value = MASK.into());
@@ -61,22 +70,35 @@ fn is_reference(text: &str) -> bool {
     text.starts_with("${") && text.find('}') == Some(text.len() - 1)
 }
 
-/// A URL that has a password or a query, without them; libpq's `password=…` in any text.
+/// A URL without its password, query and fragment, and without a user's name that stands there alone (a token, as a rule); libpq's `password=…` in any text.
 fn without_password(text: &str) -> Option<String> {
     if !text.contains("://") {
-        let (before, _) = text.split_once("password=")?;
-        return Some(format!("{before}password={MASK}"));
+        let lower = text.to_ascii_lowercase();
+        let is_given =
+            |at: &usize| lower.get(at + "password".len()..).is_some_and(|rest| rest.trim_start().starts_with('='));
+        let at = lower.match_indices("password").map(|(at, _)| at).find(is_given)?;
+        return Some(format!("{}password={MASK}", text.get(..at)?));
     }
-    let mut url = url::Url::parse(text).ok()?;
-    let (has_password, has_query) = (url.password().is_some(), url.query().is_some());
-    if has_password {
+    let Ok(mut url) = url::Url::parse(text) else {
+        // As PostgreSQL's with several hosts.
+        let (scheme, rest) = text.split_once("://")?;
+        let (_, place) = rest.rsplit_once('@')?;
+        return Some(format!("{scheme}://{MASK}@{}", place.split(['?', '#']).next().unwrap_or_default()));
+    };
+    let before = url.clone();
+    if url.password().is_some() {
         url.set_password(Some(MASK)).ok()?;
+    } else if !url.username().is_empty() && url.scheme().starts_with("http") {
+        url.set_username(MASK).ok()?;
     }
-    if has_query {
+    if url.query().is_some() {
         // A signature, as a rule.
         url.set_query(Some(MASK));
     }
-    (has_password || has_query).then(|| url.to_string())
+    if url.fragment().is_some() {
+        url.set_fragment(Some(MASK));
+    }
+    (url != before).then(|| url.to_string())
 }
 
 #[cfg(test)]
@@ -94,7 +116,13 @@ mod tests {
             "aws_secret_access_key": "s3cret",
             "aws_access_key_id": "AKIA",
             "options": { "google_service_account_key": "s3cret", "azure_storage_sas_token": "s3cret" },
-            "list": ["https://x:s3cret@y/"],
+            "list": ["https://x:s3cret@y/", "http://s3cret@h/x#s3cret", "host=h PassWord = s3cret user=me"],
+            "uris": "postgresql://me:s3cret@h1:1,h2:2/db?sslkey=s3cret",
+            "sasl.oauthbearer.config": "clientId=s3cret",
+            "passwrd": "s3cret",
+            "sasl.password.list": ["s3cret"],
+            "aws_sse_customer_key_base64": "s3cret",
+            "password_is_needed": true,
             "password": "${secret:pg/password}",
             "bootstrap.servers": "a:1,b:2",
             "url": "s3://bucket/key",
