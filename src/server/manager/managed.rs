@@ -90,9 +90,12 @@ impl Managed {
 
     /// Takes over a record that has been kept.
     pub fn replace(&self, record: Record) {
+        // Before the lock, which all that ask for the pipeline wait for. Records are replaced one at a time.
+        let is_new = self.lock().record.program_code != record.program_code;
+        let compiled = is_new.then(|| Compiled::new(&record.program_code));
         let mut inner = self.lock();
-        if inner.record.program_code != record.program_code {
-            inner.compiled = Compiled::new(&record.program_code);
+        if let Some(compiled) = compiled {
+            inner.compiled = compiled;
         }
         if record.desired != Desired::Stopped {
             inner.force = false;

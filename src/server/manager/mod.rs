@@ -31,6 +31,7 @@ mod supervisor;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -148,7 +149,9 @@ pub async fn serve(options: Options, end: impl Future<Output = ()> + Send + 'sta
         return Err(wrong(message));
     }
     let tls = listen::certified(options.tls).await?;
-    tokio::fs::create_dir_all(root.join(SHARED)).await?;
+    // Programs, rows and logs are in it: it is the user's own.
+    let made = tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(root.join(SHARED)).await;
+    made.map_err(|e| std::io::Error::new(e.kind(), format!("--data-dir {}: {e}", root.display())))?;
     let mut allow = vec![root.join(SHARED)];
     for folder in &options.allow {
         let known = tokio::fs::canonicalize(folder).await;
@@ -179,18 +182,29 @@ pub async fn serve(options: Options, end: impl Future<Output = ()> + Send + 'sta
     for record in records {
         manager.manage(record);
     }
-    let listener = std::net::TcpListener::bind(options.bind)?;
+    let bind = |flag: &str, address: SocketAddr| {
+        std::net::TcpListener::bind(address)
+            .map_err(|e| std::io::Error::new(e.kind(), format!("{flag} {address}: {e}")))
+    };
+    let listener = bind("--bind", options.bind)?;
+    let postgres = options.bind_postgres.map(|address| bind("--bind-postgres", address)).transpose()?;
     listener.set_nonblocking(true)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     tracing::info!("serving at {scheme}://{}, data in {}", listener.local_addr()?, manager.root.display());
-    let postgres = match options.bind_postgres {
-        Some(address) => {
-            let listener = std::net::TcpListener::bind(address)?;
+    let postgres = match postgres {
+        Some(listener) => {
             tracing::info!("serving PostgreSQL's protocol at {}", listener.local_addr()?);
             Some(pgwire::serve(Arc::clone(&manager), listener, tls.as_ref().map(RustlsConfig::get_inner))?)
         }
         None => None,
     };
+    let mode = tokio::fs::metadata(&manager.root).await?.permissions().mode();
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            "other users of this machine can look into {}: chmod 700 makes it yours alone",
+            manager.root.display()
+        );
+    }
     let router = routes::router(Arc::clone(&manager));
     let served = tokio::spawn(listen::serve(listener, tls, router));
     tokio::select! {

@@ -61,7 +61,12 @@ pub(super) async fn push(
             Err(error) => return Err(refused(&error)),
         }
     };
-    pushes.when_durable(&pushed).await.map_err(|e| ApiError::internal(format!("the rows are not durable: {e}")))?;
+    let unknown = |e| {
+        ApiError::internal(format!(
+            "it is not known whether the rows are durable: {e}. Push them again with the same Idempotency-Key, or look for them once the pipeline runs again"
+        ))
+    };
+    pushes.when_durable(&pushed).await.map_err(unknown)?;
     let token = token(&pushes, &table.name, &pushed);
     let repeated = [("idempotent-replayed", if pushed.repeated { "true" } else { "false" })];
     Ok((repeated, Json(Token { token })).into_response())

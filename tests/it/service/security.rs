@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::server::Service;
-use crate::process::{output, stderr};
+use crate::process::{backstay, output, stderr};
 
 /// A file with one key's hash, and the key.
 pub fn key_file(path: &Path) -> String {
@@ -237,4 +238,24 @@ fn programs_do_not_see_the_environment() {
     service.until("it is given up", || service.pipeline("p")["deployment_error"].is_object());
     let error = service.pipeline("p")["deployment_error"]["message"].as_str().unwrap().to_owned();
     assert!(error.contains("PATH is not set") && !error.contains("/bin"), "{error}");
+}
+
+#[test]
+fn nobody_else_looks_into_the_data_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("a/b");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    drop(Service::start(&root));
+    assert_eq!((mode(&root), mode(&root.join("catalog")) & 0o700), (0o700, 0o700));
+    std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let log = dir.path().join("log");
+    let serve = ["serve", "--data-dir", root.to_str().unwrap(), "--bind", "127.0.0.1:0"];
+    let mut child = backstay(serve).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while !std::fs::read_to_string(&log).unwrap().contains("chmod 700") {
+        assert!(Instant::now() < end && child.try_wait().unwrap().is_none(), "no warning");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
