@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -68,12 +69,23 @@ impl Broker {
         let reader = self.reader(topic);
         let mut count = 0;
         loop {
-            match reader.poll(PATIENCE).expect("messages or the end") {
+            match next(&reader) {
                 Ok(_) => count += 1,
                 Err(KafkaError::PartitionEOF(_)) => return count,
                 Err(e) => panic!("{e}"),
             }
         }
+    }
+}
+
+/// What a reader has next. The library's own call also ends, with nothing, when it has served something else.
+pub fn next(reader: &BaseConsumer) -> Result<BorrowedMessage<'_>, KafkaError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(message) = reader.poll(PATIENCE) {
+            return message;
+        }
+        assert!(Instant::now() < end, "no message comes");
     }
 }
 

@@ -6,7 +6,7 @@ use rdkafka::Message;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, Producer};
 
-use super::broker::{Broker, PATIENCE, send};
+use super::broker::{Broker, PATIENCE, next, send};
 use super::ours::is_long;
 
 /// As `kafka_output`.
@@ -24,7 +24,7 @@ pub fn copy(broker: &Broker, input: &str, output: &str, count: u64) -> Duration 
     let (mut read, mut bytes, mut messages) = (0, 0, 0);
     producer.begin_transaction().expect("a transaction");
     while read < count {
-        match reader.poll(PATIENCE).expect("a message") {
+        match next(&reader) {
             Ok(message) => {
                 read += 1;
                 let payload = message.payload().unwrap_or_default();
