@@ -1,7 +1,7 @@
 //! `kafka_input`: rows from topics, exactly once.
 //!
 //! Settings: `topic` or `topics`; `start_from`: `"earliest"` (the default), `"latest"`, `{"offsets": {"<topic>/<partition>": n}}` or
-//! `{"timestamp": ms}`; those of [`metadata`]; all else is librdkafka's. A message is a document of the format, `json` or `csv` without a header, or `raw`
+//! `{"timestamp": ms}`; those of [`metadata`]; all else is librdkafka's. A message is a document of the format, `json`, `avro`, `csv` without a header, or `raw`
 //! bytes.
 //!
 //! A partition is `<topic>/<number>`, an offset Kafka's. Positions are the checkpoint's alone: the consumer group's name is there because

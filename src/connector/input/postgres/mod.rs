@@ -17,7 +17,7 @@
 //!    comes to what the server has, once it caught up.
 //!
 //! Limits: TRUNCATE stops the pipeline. A transaction is in memory whole. Long values that did not change are not sent without REPLICA IDENTITY FULL: such
-//! rows do not parse. No TLS: the crate's own would bring a second library of cryptography. Arrays and other types that are no text do not parse. A slot that is not used keeps the server's log for ever: drop it with the pipeline.
+//! rows do not parse. Arrays and other types that are no text do not parse. A slot that is not used keeps the server's log for ever: drop it with the pipeline.
 
 mod change;
 mod slot;
