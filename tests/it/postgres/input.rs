@@ -289,5 +289,8 @@ fn what_cannot_be_read_is_refused() {
     db.execute(&format!("SELECT pg_create_logical_replication_slot('{0}_{name}', 'pgoutput'), pg_create_logical_replication_slot('moves_{name}', 'pgoutput')", "accounts"));
     fails(&["stands at", "somebody else read from it"]);
     drop_slots(&db);
+    db.execute(&format!("SELECT pg_create_logical_replication_slot('accounts_{name}', 'test_decoding')"));
+    fails(&["another plugin than pgoutput"]);
+    drop_slots(&db);
     succeed(["check", place.path("p.sql").to_str().unwrap()]);
 }

@@ -57,21 +57,46 @@ pub(super) fn find(shared: &Shared) -> Result<(Session, Option<u64>)> {
     }
     let slot = quoted_text(&shared.slot);
     let sql = format!(
-        "SELECT (confirmed_flush_lsn - '0/0')::text FROM pg_replication_slots WHERE slot_name = {slot} AND plugin = 'pgoutput' \
-         AND coalesce(wal_status, '') <> 'lost'"
+        "SELECT CASE WHEN wal_status = 'lost' THEN 'lost' WHEN plugin <> 'pgoutput' THEN 'other' ELSE coalesce((confirmed_flush_lsn - '0/0')::text, 'new') END \
+         FROM pg_replication_slots WHERE slot_name = {slot}"
     );
-    let confirmed = ask("look for the slot", &sql)?.and_then(|lsn| lsn.parse().ok());
+    let (name, place) = (&shared.slot, &shared.server.place);
+    let confirmed = match ask("look for the slot", &sql)?.as_deref() {
+        None => None,
+        Some("lost") => {
+            return Err(shared.error(format!(
+                "the slot {name} at {place} lost what it kept: what was not read is not to be had any more. Drop it (pg_drop_replication_slot), and start in another data directory"
+            )));
+        }
+        Some("other") => {
+            return Err(shared.error(format!(
+                "the slot {name} at {place} is of another plugin than pgoutput: name another one by \"slot\""
+            )));
+        }
+        Some("new") => {
+            let error = shared.error(format!("the slot {name} at {place} is being made by somebody else"));
+            return Err(ConnectorError { retry: true, ..error });
+        }
+        Some(lsn) => lsn.parse().ok(),
+    };
     Ok((session, confirmed))
 }
 
 /// The slot, which must have all that comes behind `at`.
 pub(super) fn check(shared: &Shared, at: u64) -> Result<()> {
-    let (_, confirmed) = find(shared)?;
-    let name = &shared.slot;
+    let (session, confirmed) = find(shared)?;
+    let (name, place) = (&shared.slot, &shared.server.place);
+    // A server that was restored or replaced has a log of its own.
+    let sql = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0')::text";
+    let end = first(&session, sql).map_err(|f| failed(shared, "look at the log's end", &f))?;
+    if let Some(end) = end.and_then(|end| end.parse::<u64>().ok()).filter(|end| *end < at) {
+        return Err(shared.error(format!(
+            "the log of {place} ends at {end:X}, and is to be read from {at:X} on: it is another server than the one that was read, or was restored. Start in another data directory"
+        )));
+    }
     match confirmed {
         None => Err(shared.error(format!(
-            "the slot {name} at {} is gone, or lost what it kept: what was not read is not to be had any more. Start in another data directory",
-            shared.server.place
+            "the slot {name} at {place} is gone: what was not read is not to be had any more. Start in another data directory"
         ))),
         Some(confirmed) if confirmed > at => Err(shared.error(format!(
             "the slot {name} stands at {confirmed:X}, and is to be read from {at:X} on: somebody else read from it, or this is an old copy of the data directory. Start in another one \
