@@ -61,14 +61,10 @@ pub(super) fn connector(name: &str, relation: &str, connector: &str, common: &Co
 
 pub(super) fn logs(name: &str, watch: bool, common: &Common) -> Result<(), Failure> {
     let path = format!("{}/logs?follow={watch}", of(name));
-    let mut out = std::io::stdout().lock();
     for line in common.client()?.stream(&path)?.lines() {
         let line = line.map_err(|e| Failure::new(1, format!("the log was cut off: {e}")))?;
         let text = if common.json { json!({ "line": line }).to_string() } else { line };
-        // `logs … | head` is no failure.
-        if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
-            return Ok(());
-        }
+        outln!("{text}");
     }
     Ok(())
 }
