@@ -20,7 +20,7 @@ mod arrange;
 mod as_of;
 mod ordered;
 
-pub use arrange::{Arrange, Arranged};
+pub use arrange::{Arrange, Arranged, JoinSide};
 pub use as_of::{AsOf, TimeSide};
 pub use ordered::{
     Distance, Frame, FrameBound, FrameUnits, Ranking, Session, TopK, Window, WindowFunction, WindowKind,

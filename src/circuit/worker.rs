@@ -112,7 +112,7 @@ impl Worker {
             views: vec![Vec::new(); plan.views.len()],
             on_eval_error: options.on_eval_error,
             stopwatch: options.stopwatch.clone(),
-            context: context(0, 0, options.on_eval_error, arrangements),
+            context: StepContext::new(0, 0, options.on_eval_error, arrangements),
         })
     }
 
@@ -130,7 +130,7 @@ impl Worker {
         input: Vec<TableChunk>,
     ) -> Result<Vec<Message>> {
         let arrangements = std::mem::take(&mut self.context.arrangements);
-        self.context = context(step, clock_ms, self.on_eval_error, arrangements);
+        self.context = StepContext::new(step, clock_ms, self.on_eval_error, arrangements);
         for floor in floors {
             self.raise(floor)?;
         }
@@ -292,10 +292,6 @@ impl Worker {
 fn spines<'a>(id: NodeId, node: &'a mut NodeState, arrangements: &'a mut Arrangements) -> Vec<&'a mut Spine> {
     let own = node.operator.as_mut().map_or_else(Vec::new, |o| o.spines());
     own.into_iter().chain(arrangements.spine(id)).collect()
-}
-
-fn context(step: u64, clock_ms: i64, on_eval_error: OnEvalError, arrangements: Arrangements) -> StepContext {
-    StepContext { step, clock_ms, on_eval_error, eval_errors: EvalErrors::default(), arrangements }
 }
 
 /// Spreads a step's input over the workers: large chunks in equal slices, small ones in turn.

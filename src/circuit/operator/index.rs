@@ -13,7 +13,7 @@ use backstay_storage::spine::{Discipline, KeyBatch, Probe, RowBatch, Spine};
 use super::{OpenRole, StateKeys, StepContext, any_null, pick};
 use crate::circuit::delta::Delta;
 use crate::circuit::error::{CircuitError, Result};
-use crate::circuit::plan::{CircuitPlan, NodeId, NodeKind};
+use crate::circuit::plan::{CircuitPlan, JoinSide, NodeId, NodeKind};
 use crate::circuit::row::{RowCodec, normalise};
 
 /// What an index has behind a key.
@@ -62,11 +62,6 @@ impl Layout {
         })
     }
 
-    /// The types of the key.
-    pub(super) fn key_types(&self) -> &[DataType] {
-        self.key_codec.types()
-    }
-
     /// Where a row has a NULL in its key and so equals nothing; `None` if nowhere.
     fn unequal(&self, keys: &[ArrayRef]) -> Option<NullBuffer> {
         any_null(keys).filter(|_| !self.null_equals_null)
@@ -100,7 +95,7 @@ impl Layout {
     }
 
     /// The columns of rows as an index has them.
-    pub(super) fn decode<'a>(&self, rows: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Result<Vec<ArrayRef>> {
+    fn decode<'a>(&self, rows: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Result<Vec<ArrayRef>> {
         let needs_keys = self.sources.iter().any(|&source| source < self.keys.len());
         let mut stored = match needs_keys {
             // The first byte of a key is its vnode.
@@ -128,18 +123,44 @@ enum Kept {
     Shared { node: NodeId, wider: Option<(Layout, Vec<usize>)> },
 }
 
+/// Where rows come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stand {
+    /// A probe found them: they stood there before the step.
+    Before,
+    /// The step brings them.
+    Delta,
+}
+
 impl Index {
+    /// Both sides of the join of a node, the left one first.
+    ///
+    /// # Errors
+    /// Keys of different types; types without a row encoding; spines that do not open.
+    pub(super) fn both(
+        plan: &CircuitPlan,
+        id: NodeId,
+        values: [Value; 2],
+        open: &mut OpenRole<'_>,
+    ) -> Result<(Self, Self)> {
+        let [left, right] = values;
+        let (left, right) = (Self::new(plan, (id, 0), left, open)?, Self::new(plan, (id, 1), right, open)?);
+        let (left_types, right_types) = (left.layout.key_codec.types(), right.layout.key_codec.types());
+        if left_types != right_types {
+            let label = plan.nodes.get(id).map_or("join", |node| node.label.as_str());
+            return Err(CircuitError::plan(label, format!("joins {left_types:?} with {right_types:?}")));
+        }
+        Ok((left, right))
+    }
+
     /// A side (0 is left, 1 is right) of the join of a node. A spine of its own is opened if no arrangement keeps the rows.
     ///
     /// # Errors
     /// Types without a row encoding; a spine that does not open; inputs that are not there.
-    pub(super) fn new(
-        plan: &CircuitPlan,
-        (id, side): (NodeId, usize),
-        (keys, value, null_equals_null): (&[usize], Value, bool),
-        open: &mut OpenRole<'_>,
-    ) -> Result<Self> {
+    fn new(plan: &CircuitPlan, (id, side): (NodeId, usize), value: Value, open: &mut OpenRole<'_>) -> Result<Self> {
         let node = plan.nodes.get(id);
+        let keyed = node.and_then(|n| n.kind.side(side)).ok_or_else(|| CircuitError::plan("join", "not a join"))?;
+        let JoinSide { keys, null_equals_null, .. } = keyed;
         let schema = node.and_then(|n| plan.nodes.get(*n.inputs.get(side)?)).map(|n| &n.schema);
         let label = node.map_or("join", |n| n.label.as_str());
         let schema = schema.ok_or_else(|| CircuitError::plan(label, format!("it has no input {side}")))?;
@@ -187,14 +208,17 @@ impl Index {
         }
     }
 
-    /// The side's columns of rows that a probe found.
+    /// The side's columns of kept rows.
     pub(super) fn decode<'a>(
         &self,
-        found: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+        stand: Stand,
+        rows: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
     ) -> Result<Vec<ArrayRef>> {
-        match &self.kept {
-            Kept::Shared { wider: Some((layout, columns)), .. } => Ok(pick(&layout.decode(found)?, columns)),
-            _ => self.layout.decode(found),
+        match (&self.kept, stand) {
+            (Kept::Shared { wider: Some((layout, columns)), .. }, Stand::Before) => {
+                Ok(pick(&layout.decode(rows)?, columns))
+            }
+            _ => self.layout.decode(rows),
         }
     }
 
@@ -211,7 +235,7 @@ impl Index {
         if let Kept::Shared { wider: Some(_), .. } = &self.kept
             && !keys.is_empty()
         {
-            let columns = self.decode(old().map(|i| (stood.key(i), stood.value(i))))?;
+            let columns = self.decode(Stand::Before, old().map(|i| (stood.key(i), stood.value(i))))?;
             let columns: Vec<ArrayRef> = columns.iter().map(normalise).collect();
             let values = self.layout.value_codec.encode(&pick(&columns, &self.layout.values), old().count())?;
             for (place, i) in old().enumerate() {

@@ -12,7 +12,7 @@ use arrow::array::{ArrayRef, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use backstay_storage::spine::{KeyBatch, RowBatch, Spine};
 
-use super::index::{Index, Value};
+use super::index::{Index, Stand, Value};
 use super::linear::Evaluator;
 use super::{OpenRole, Operator, StepContext};
 use crate::circuit::delta::{Delta, take_columns};
@@ -43,15 +43,14 @@ struct Matches<'a> {
 }
 
 impl<'a> Matches<'a> {
-    /// Those of these rows that are in the ranges, by key; nothing, if all ranges are empty. `stood`: a probe found them, else they lie as the side's delta does.
-    fn of(side: &Index, rows: &'a RowBatch, ranges: Vec<Range<usize>>, stood: bool) -> Result<Option<Self>> {
+    /// Those of these rows that are in the ranges, by key; nothing, if all ranges are empty.
+    fn of(side: &Index, rows: &'a RowBatch, ranges: Vec<Range<usize>>, stand: Stand) -> Result<Option<Self>> {
         let found = || ranges.iter().filter(|range| !range.is_empty());
         let (Some(first), Some(last)) = (found().next().map(|r| r.start), found().next_back().map(|r| r.end)) else {
             return Ok(None);
         };
         let kept = (first..last).map(|i| (rows.key(i), rows.value(i)));
-        let columns = if stood { side.decode(kept)? } else { side.layout().decode(kept)? };
-        Ok(Some(Self { rows, columns, ranges, first }))
+        Ok(Some(Self { rows, columns: side.decode(stand, kept)?, ranges, first }))
     }
 }
 
@@ -62,16 +61,10 @@ impl Join {
     /// Keys of different types; types without a row encoding; spines that do not open.
     pub fn new(plan: &CircuitPlan, id: NodeId, open: &mut OpenRole<'_>) -> Result<Self> {
         let node = &plan.nodes[id];
-        let NodeKind::Join { left_keys, right_keys, null_equals_null, filter } = &node.kind else {
+        let NodeKind::Join { filter, .. } = &node.kind else {
             return Err(CircuitError::plan(&node.label, "not a join"));
         };
-        let left = Index::new(plan, (id, 0), (left_keys, Value::Row, *null_equals_null), open)?;
-        let right = Index::new(plan, (id, 1), (right_keys, Value::Row, *null_equals_null), open)?;
-        let (left_types, right_types) = (left.layout().key_types(), right.layout().key_types());
-        if left_types != right_types {
-            let message = format!("joins {left_types:?} with {right_types:?}");
-            return Err(CircuitError::plan(&node.label, message));
-        }
+        let (left, right) = Index::both(plan, id, [Value::Row; 2], open)?;
         Ok(Self {
             label: node.label.clone(),
             schema: node.schema.clone(),
@@ -103,23 +96,21 @@ impl Join {
                 let other = if delta_is_left { &mut self.right } else { &mut self.left };
                 let probe = other.probe(context, &self.label, &keys)?;
                 let mut stood: Vec<Range<usize>> = (0..keys.len()).map(|key| probe.range(key)).collect();
-                let mut changed = also.map_or_else(Vec::new, |also| meet(&keys, also, &mut met));
-                // Keys that stood before and are changed: their rows are taken out here, and stand together there.
-                let both = stood
-                    .iter_mut()
-                    .zip(&mut changed)
-                    .filter(|(old, new)| !Range::is_empty(old) && !Range::is_empty(new));
-                let both: Vec<_> = both.map(|(old, new)| (std::mem::take(old), std::mem::take(new))).collect();
                 let other = if delta_is_left { &self.right } else { &self.left };
-                let nothing = RowBatch::new();
-                let also = also.unwrap_or(&nothing);
-                let after = other.after(&probe.rows, also, &both)?;
-                let settled = meet(&keys, &after, &mut 0);
-                let theirs = [
-                    Matches::of(other, &probe.rows, stood, true)?,
-                    Matches::of(other, also, changed, false)?,
-                    Matches::of(other, &after, settled, false)?,
-                ];
+                let mut theirs = Vec::new();
+                let after;
+                if let Some(also) = also {
+                    let mut changed = meet(&keys, also, &mut met);
+                    // Keys that stood before and are changed: their rows are taken out here, and stand together there.
+                    let pairs = stood.iter_mut().zip(&mut changed);
+                    let pairs = pairs.filter(|(old, new)| !Range::is_empty(old) && !Range::is_empty(new));
+                    let both: Vec<_> = pairs.map(|(old, new)| (std::mem::take(old), std::mem::take(new))).collect();
+                    after = other.after(&probe.rows, also, &both)?;
+                    theirs.extend(Matches::of(other, also, changed, Stand::Delta)?);
+                    theirs.extend(Matches::of(other, &after, meet(&keys, &after, &mut 0), Stand::Delta)?);
+                }
+                let stood = Matches::of(other, &probe.rows, stood, Stand::Before)?;
+                let theirs: Vec<Matches<'_>> = stood.into_iter().chain(theirs).collect();
                 self.join(context, delta, &ranges, delta_is_left, &theirs, out)?;
                 keys = KeyBatch::new();
                 ranges.clear();
@@ -135,16 +126,16 @@ impl Join {
         delta: &RowBatch,
         ranges: &[Range<usize>],
         delta_is_left: bool,
-        matches: &[Option<Matches<'_>>],
+        matches: &[Matches<'_>],
         out: &mut Vec<Delta>,
     ) -> Result<()> {
-        if matches.iter().all(Option::is_none) {
+        if matches.is_empty() {
             return Ok(());
         }
         let (first, last) = (ranges.first().map_or(0, |r| r.start), ranges.last().map_or(0, |r| r.end));
         let ours = if delta_is_left { &self.left } else { &self.right };
-        let ours = ours.layout().decode((first..last).map(|i| (delta.key(i), delta.value(i))))?;
-        for theirs in matches.iter().flatten() {
+        let ours = ours.decode(Stand::Delta, (first..last).map(|i| (delta.key(i), delta.value(i))))?;
+        for theirs in matches {
             let mut pairs = Pairs::default();
             for (range, found) in ranges.iter().zip(&theirs.ranges) {
                 for i in range.clone() {

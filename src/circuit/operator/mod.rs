@@ -55,6 +55,11 @@ pub struct StepContext {
 }
 
 impl StepContext {
+    /// Of a step that begins.
+    pub fn new(step: u64, clock_ms: i64, on_eval_error: OnEvalError, arrangements: Arrangements) -> Self {
+        Self { step, clock_ms, on_eval_error, eval_errors: EvalErrors::default(), arrangements }
+    }
+
     /// Stops the step for rows that an expression failed on, or counts them as left out.
     fn fail(&mut self, error: EvalError) -> Result<()> {
         match self.on_eval_error {

@@ -19,7 +19,7 @@ use arrow::array::{ArrayRef, BooleanArray};
 use arrow::datatypes::SchemaRef;
 use backstay_storage::spine::{KeyBatch, Probe, RowBatch, Spine};
 
-use super::index::{Index, Value};
+use super::index::{Index, Stand, Value};
 use super::join::{OUTPUT_ROWS, PROBE_KEYS, meet};
 use super::{OpenRole, Operator, StepContext};
 use crate::circuit::delta::Delta;
@@ -45,16 +45,10 @@ impl Semi {
     /// Keys of different types; types without a row encoding; spines that do not open.
     pub fn new(plan: &CircuitPlan, id: NodeId, open: &mut OpenRole<'_>) -> Result<Self> {
         let node = &plan.nodes[id];
-        let NodeKind::Semi { left_keys, right_keys, null_equals_null, output } = &node.kind else {
+        let NodeKind::Semi { output, .. } = &node.kind else {
             return Err(CircuitError::plan(&node.label, "not a semi join"));
         };
-        let left = Index::new(plan, (id, 0), (left_keys, Value::Rest, *null_equals_null), open)?;
-        let right = Index::new(plan, (id, 1), (right_keys, Value::Nothing, *null_equals_null), open)?;
-        let (left_types, right_types) = (left.layout().key_types(), right.layout().key_types());
-        if left_types != right_types {
-            let message = format!("joins {left_types:?} with {right_types:?}");
-            return Err(CircuitError::plan(&node.label, message));
-        }
+        let (left, right) = Index::both(plan, id, [Value::Rest, Value::Nothing], open)?;
         Ok(Self { label: node.label.clone(), schema: node.schema.clone(), output: *output, left, right })
     }
 
@@ -178,10 +172,7 @@ impl Semi {
             return Ok(());
         }
         let stored = rows.keys.iter().copied().zip(rows.rests.iter().copied());
-        let columns = match rows.stand {
-            Stand::Before => self.left.decode(stored)?,
-            Stand::Delta => self.left.layout().decode(stored)?,
-        };
+        let columns = self.left.decode(rows.stand, stored)?;
         out.push(self.delta(columns, rows.weights, rows.matched)?);
         Ok(())
     }
@@ -192,15 +183,6 @@ impl Semi {
         }
         Delta::new(&self.schema, columns, weights).map_err(CircuitError::arrow(&self.label))
     }
-}
-
-/// Where rows come from.
-#[derive(Clone, Copy)]
-enum Stand {
-    /// They stood there before the step.
-    Before,
-    /// The step brings them.
-    Delta,
 }
 
 /// Left rows to be put out, as they are stored.

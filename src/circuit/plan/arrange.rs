@@ -28,24 +28,43 @@ pub struct Arranged {
     pub columns: Option<Vec<usize>>,
 }
 
+/// What a side of a join looks the other's rows up by.
+#[derive(Clone, Copy, Debug)]
+pub struct JoinSide<'a> {
+    /// Columns of the key, of the side's input.
+    pub keys: &'a [usize],
+    /// Whether NULL keys match each other.
+    pub null_equals_null: bool,
+    /// Whether the side is the number of rows of each key, as the right one of a semi join is.
+    pub counts_keys: bool,
+}
+
+impl NodeKind {
+    /// A side (0 is left, 1 is right) of a [`NodeKind::Join`] or [`NodeKind::Semi`]; of no other node.
+    pub fn side(&self, side: usize) -> Option<JoinSide<'_>> {
+        let (left, right, null_equals_null, is_semi) = match self {
+            Self::Join { left_keys, right_keys, null_equals_null, .. } => {
+                (left_keys, right_keys, null_equals_null, false)
+            }
+            Self::Semi { left_keys, right_keys, null_equals_null, .. } => {
+                (left_keys, right_keys, null_equals_null, true)
+            }
+            _ => return None,
+        };
+        let keys = if side == 0 { left } else { right };
+        Some(JoinSide { keys, null_equals_null: *null_equals_null, counts_keys: is_semi && side == 1 })
+    }
+}
+
 impl CircuitPlan {
     /// Where a side (0 is left, 1 is right) of a [`NodeKind::Join`] or [`NodeKind::Semi`] has its rows, if an arrangement keeps them.
     pub fn arranged(&self, node: NodeId, side: usize) -> Option<Arranged> {
         let join = self.nodes.get(node)?;
-        let (keys, nulls, counts_keys) = match &join.kind {
-            NodeKind::Join { left_keys, right_keys, null_equals_null, .. } => {
-                (if side == 0 { left_keys } else { right_keys }, *null_equals_null, false)
-            }
-            // The right side of a semi join is the number of rows of each key.
-            NodeKind::Semi { left_keys, right_keys, null_equals_null, .. } => {
-                (if side == 0 { left_keys } else { right_keys }, *null_equals_null, side == 1)
-            }
-            _ => return None,
-        };
+        let JoinSide { keys, null_equals_null, counts_keys } = join.kind.side(side)?;
         let input = *join.inputs.get(side)?;
         let (at, columns) = self.chosen(input).map_or((input, None), |(at, columns)| (at, Some(columns)));
         let own = match &columns {
-            None => keys.clone(),
+            None => keys.to_vec(),
             Some(columns) => keys.iter().map(|&key| columns.get(key).copied()).collect::<Option<Vec<_>>>()?,
         };
         let kept = self.nodes.get(at)?;
@@ -53,7 +72,7 @@ impl CircuitPlan {
             NodeKind::Arrange(arrange) => {
                 let is_key = |column: usize| arrange.keys.contains(&column);
                 let counted = !counts_keys || (0..kept.schema.fields().len()).all(is_key);
-                own == arrange.keys && nulls == arrange.null_equals_null && counted
+                own == arrange.keys && null_equals_null == arrange.null_equals_null && counted
             }
             // A key is there once, and is never NULL.
             NodeKind::Table { primary_key } => !primary_key.is_empty() && own == *primary_key,

@@ -29,7 +29,7 @@ use datafusion_physical_expr::expressions::Column;
 use super::nodes::{same_expr, same_exprs, same_kind, same_stage};
 use crate::circuit::CircuitPlan;
 use crate::circuit::floors::Floors;
-use crate::circuit::plan::{Arrange, Node, NodeId, NodeKind, Stage};
+use crate::circuit::plan::{Arrange, JoinSide, Node, NodeId, NodeKind, Stage};
 
 type Expr = Arc<dyn PhysicalExpr>;
 
@@ -53,15 +53,7 @@ impl Side {
     fn of(plan: &CircuitPlan, floors: &Floors, reader: (NodeId, usize)) -> Option<Self> {
         let (node, port) = reader;
         let join = plan.nodes.get(node)?;
-        let (keys, null_equals_null, counts_keys) = match &join.kind {
-            NodeKind::Join { left_keys, right_keys, null_equals_null, .. } => {
-                (if port == 0 { left_keys } else { right_keys }, *null_equals_null, false)
-            }
-            NodeKind::Semi { left_keys, right_keys, null_equals_null, .. } => {
-                (if port == 0 { left_keys } else { right_keys }, *null_equals_null, port == 1)
-            }
-            _ => return None,
-        };
+        let JoinSide { keys, null_equals_null, counts_keys } = join.kind.side(port)?;
         if plan.arranged(node, port).is_some() {
             return None;
         }

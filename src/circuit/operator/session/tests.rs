@@ -3,7 +3,6 @@ use arrow::datatypes::{Field, Int64Type, Schema};
 use backstay_storage::spine::Spine;
 
 use super::*;
-use crate::circuit::operator::EvalErrors;
 use crate::circuit::plan::NodeKind;
 use crate::circuit::step::OnEvalError;
 
@@ -29,13 +28,7 @@ fn step(operator: &mut SessionOperator, rows: &[(i64, i64, i64)]) -> Vec<(i64, i
         Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|r| r.1))),
     ];
     let delta = Delta::new(&schema, columns, rows.iter().map(|r| r.2).collect()).unwrap();
-    let mut context = StepContext {
-        step: 1,
-        clock_ms: 0,
-        on_eval_error: OnEvalError::Stop,
-        eval_errors: EvalErrors::default(),
-        arrangements: Default::default(),
-    };
+    let mut context = StepContext::new(1, 0, OnEvalError::Stop, Default::default());
     let mut out = Vec::new();
     for delta in operator.step(&mut context, vec![vec![delta]]).unwrap() {
         let p = delta.rows.column(0).as_primitive::<Int64Type>();

@@ -5,7 +5,6 @@ use arrow::array::{Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema};
 
 use super::*;
-use crate::circuit::operator::EvalErrors;
 use crate::circuit::plan::{Grain, NodeKind};
 use crate::circuit::step::OnEvalError;
 
@@ -33,13 +32,7 @@ fn delta(node: &Node, rows: &[Row]) -> Delta {
 
 /// The ids that a step changes, with their weights.
 fn step(operator: &mut Temporal, clock_ms: i64, rows: &[Row]) -> BTreeMap<i64, i64> {
-    let mut context = StepContext {
-        step: 1,
-        clock_ms,
-        on_eval_error: OnEvalError::Stop,
-        eval_errors: EvalErrors::default(),
-        arrangements: Default::default(),
-    };
+    let mut context = StepContext::new(1, clock_ms, OnEvalError::Stop, Default::default());
     let node = node(&operator.bounds);
     let mut ids = BTreeMap::new();
     for out in operator.step(&mut context, vec![vec![delta(&node, rows)]]).unwrap() {

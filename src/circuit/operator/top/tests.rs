@@ -4,7 +4,6 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, UInt64Type};
 use backstay_storage::spine::Spine;
 
 use super::*;
-use crate::circuit::operator::EvalErrors;
 use crate::circuit::plan::{NodeKind, SortColumn};
 use crate::circuit::step::OnEvalError;
 
@@ -37,13 +36,7 @@ fn step(top: &mut TopKOperator, rows: &[(Row, i64)]) -> Vec<(i64, i64, u64, i64)
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.0.1))),
     ];
     let delta = Delta::new(&schema, columns, rows.iter().map(|r| r.1).collect()).unwrap();
-    let mut context = StepContext {
-        step: 1,
-        clock_ms: 0,
-        on_eval_error: OnEvalError::Stop,
-        eval_errors: EvalErrors::default(),
-        arrangements: Default::default(),
-    };
+    let mut context = StepContext::new(1, 0, OnEvalError::Stop, Default::default());
     let mut out = Vec::new();
     for delta in top.step(&mut context, vec![vec![delta]]).unwrap() {
         let (p, x) =

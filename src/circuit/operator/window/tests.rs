@@ -2,7 +2,6 @@ use arrow::array::{AsArray, Int64Array};
 use arrow::datatypes::Int64Type;
 
 use super::*;
-use crate::circuit::operator::EvalErrors;
 use crate::circuit::plan::NodeKind;
 use crate::circuit::step::OnEvalError;
 use crate::sql::compile;
@@ -26,13 +25,7 @@ fn step(operator: &mut WindowOperator, rows: &[(i64, i64, i64)]) -> Vec<(i64, Op
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.1))),
     ];
     let delta = Delta::new(&operator.input, columns, rows.iter().map(|r| r.2).collect()).unwrap();
-    let mut context = StepContext {
-        step: 1,
-        clock_ms: 0,
-        on_eval_error: OnEvalError::Stop,
-        eval_errors: EvalErrors::default(),
-        arrangements: Default::default(),
-    };
+    let mut context = StepContext::new(1, 0, OnEvalError::Stop, Default::default());
     let mut out = Vec::new();
     for delta in operator.step(&mut context, vec![vec![delta]]).unwrap() {
         let column = |i: usize| delta.rows.column(i).as_primitive::<Int64Type>();
