@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -26,7 +26,7 @@ use serde_json::json;
 use tokio::net::UnixListener;
 
 use super::error::{ApiError, Result};
-use super::extract::{BODY_BYTES, Query};
+use super::extract::Query;
 use crate::pipeline::{Clock, Control};
 use crate::sql::Program;
 
@@ -88,7 +88,6 @@ fn router(served: Arc<Served>) -> Router {
         .route("/completion_status", get(ingress::completion))
         .route("/tables/{table}/connectors/{connector}/{action}", post(connectors::input))
         .route("/views/{view}/connectors/{connector}/{action}", post(connectors::output))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(served)
 }
 

@@ -17,7 +17,6 @@ mod savepoints;
 
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 use axum::{Json as Body, Router, middleware};
 use serde::Deserialize;
@@ -27,7 +26,7 @@ use utoipa_axum::routes;
 
 use super::Manager;
 use crate::server::console;
-use crate::server::extract::{BODY_BYTES, Json, Path, Query};
+use crate::server::extract::{Json, Path, Query};
 
 /// The pipeline that a path is about, whatever else it names.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -96,6 +95,5 @@ pub(super) fn router(manager: Arc<Manager>) -> Router {
         .method_not_allowed_fallback(meta::wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&manager), guard::same_origin))
         .layer(middleware::from_fn_with_state(Arc::clone(&manager), guard::limit))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(manager)
 }

@@ -1,4 +1,6 @@
-//! Requests that a pipeline's process answers: passed on with their bodies, and back, piece by piece; WebSockets too.
+//! Requests that a pipeline's process answers: passed on once their bodies are here, and back piece by piece; WebSockets too.
+//!
+//! A body is passed on whole: a process that answers before it has read all of one would break the connection to it, and its answer be lost.
 
 use std::sync::Arc;
 
@@ -7,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
@@ -15,6 +17,7 @@ use super::super::Manager;
 use super::super::managed::Managed;
 use super::{Connector, Named, Path};
 use crate::server::error::{ApiError, Result};
+use crate::server::extract;
 
 /// Headers that belong to one connection, and secrets that the process does not need.
 const NOT_PASSED: [HeaderName; 7] = [
@@ -44,7 +47,8 @@ async fn send(managed: &Managed, uri: Uri, mut request: Request) -> Result<Respo
     let is_upgrade = request.headers().contains_key(header::UPGRADE);
     let ours = is_upgrade.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
-    let mut passed = Request::new(body);
+    let body = extract::whole(body).await?;
+    let mut passed = Request::new(Full::new(body));
     *passed.method_mut() = parts.method;
     *passed.uri_mut() = uri;
     *passed.headers_mut() = passable(parts.headers);
