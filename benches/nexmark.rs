@@ -4,6 +4,9 @@
 //! Events are those of the whole stream, also where a query reads one of its tables only. State is kept in a store either way; with fault
 //! tolerance (the default configuration: exactly once, a checkpoint a minute) each step has a durable record, too. The generator alone is
 //! what its tables cost to make, on one thread; in a pipeline each table has a thread of its own.
+//!
+//! What fault tolerance costs is the geometric mean over the queries: one query's two figures differ by more from round to round than it does.
+//! Of the slowest queries it is told which operators took the time.
 
 #![expect(clippy::disallowed_methods, reason = "a bench measures time, and makes folders as a user would")]
 
@@ -21,6 +24,7 @@ use std::time::Instant;
 use backstay::connector::{Context, Next, Position, registry};
 use backstay::pipeline::PipelineConfig;
 use backstay::pipeline::config::FaultTolerance;
+use backstay::pipeline::state::OperatorState;
 use backstay::sql::{self, Program};
 use backstay_storage::disk;
 
@@ -31,6 +35,18 @@ use runs::{Run, discard_outputs, run};
 const QUERIES: usize = 23;
 /// In the queries' files.
 const EVENTS: u64 = 1_000_000;
+/// The slowest queries, and operators of each, that are shown.
+const SHOWN_QUERIES: usize = 3;
+const SHOWN_OPERATORS: usize = 6;
+
+/// A query's medians, in thousands of events a second.
+struct Measured {
+    name: String,
+    /// By workers, then fault tolerance.
+    rates: [[f64; 2]; 2],
+    /// Of the last run.
+    operators: Vec<OperatorState>,
+}
 
 fn main() {
     let (mut events, mut rounds) = (EVENTS, 1);
@@ -49,20 +65,40 @@ fn main() {
         "", "generator", "1 worker", "2 workers", "on/off, 1 and 2", "state"
     );
     println!("{:<6} {:>10} {:>20} {:>20}", "", "alone", "off      on", "off      on");
-    for n in 0..QUERIES {
-        let name = format!("q{n}");
-        if args.filter.as_ref().is_some_and(|wanted| *wanted != name) {
-            continue;
-        }
-        measure(&name, events, rounds, folder.path());
+    let names = (0..QUERIES).map(|n| format!("q{n}"));
+    let wanted = names.filter(|name| args.filter.as_ref().is_none_or(|wanted| wanted == name));
+    let mut all: Vec<Measured> = wanted.map(|name| measure(name, events, rounds, folder.path())).collect();
+    for (workers, what) in ["1 worker", "2 workers"].iter().enumerate() {
+        let logs = all.iter().map(|measured| (measured.rates[workers][1] / measured.rates[workers][0]).ln());
+        let mean = (logs.sum::<f64>() / all.len() as f64).exp();
+        println!("on/off, {what}: {:.1}% (geometric mean over {} queries)", 100.0 * mean, all.len());
+    }
+    all.sort_by(|a, b| a.rates[1][1].total_cmp(&b.rates[1][1]));
+    all.iter_mut().take(SHOWN_QUERIES).for_each(show_operators);
+}
+
+/// The operators of a query that took the most time, summed over both workers.
+fn show_operators(Measured { name, operators, .. }: &mut Measured) {
+    let all: u64 = operators.iter().map(|o| o.figures.busy_us).sum();
+    operators.sort_by_key(|operator| std::cmp::Reverse(operator.figures.busy_us));
+    println!("{name}: {:.2} s in operators of both workers", all as f64 / 1e6);
+    for OperatorState { kind, label, figures, .. } in operators.iter().take(SHOWN_OPERATORS) {
+        println!(
+            "  {:>6.2} s {:>3.0}%  {:>10} rows in, {:>10} out, {:>9} kept  {kind}: {label}",
+            figures.busy_us as f64 / 1e6,
+            figures.busy_us as f64 * 100.0 / all.max(1) as f64,
+            figures.rows_in,
+            figures.rows_out,
+            figures.state_rows
+        );
     }
 }
 
-fn measure(name: &str, events: u64, rounds: u64, folder: &Path) {
+fn measure(name: String, events: u64, rounds: u64, folder: &Path) -> Measured {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/nexmark/{name}.sql"));
     let text = fs::read_to_string(&file).expect("the query's file");
     let text = text.replace("\"events\": 1000000}", &format!("\"events\": {events}}}"));
-    let mut program = sql::compile(&text, name).unwrap_or_else(|e| panic!("{e}"));
+    let mut program = sql::compile(&text, &name).unwrap_or_else(|e| panic!("{e}"));
     discard_outputs(&mut program);
     let thousands = |seconds: f64| events as f64 / seconds / 1e3;
     let generator = thousands(generate(&program));
@@ -81,11 +117,14 @@ fn measure(name: &str, events: u64, rounds: u64, folder: &Path) {
             }
             let run = run(&program, &config, Path::new("."), folder);
             rates[workers][on].push(thousands(run.took.as_secs_f64()));
-            last = Some(run);
+            if (workers, on) == (1, 1) {
+                last = Some(run);
+            }
         }
     }
-    let [[one_off, one_on], [two_off, two_on]] = rates.map(|ways| ways.map(|rates| median(&rates)));
-    let Some(Run { summary, checkpoints, state_bytes, .. }) = last else { return };
+    let rates = rates.map(|ways| ways.map(|rates| median(&rates)));
+    let [[one_off, one_on], [two_off, two_on]] = rates;
+    let Run { summary, checkpoints, state_bytes, operators, .. } = last.expect("at least one round");
     println!(
         "{name:<6} {generator:>10.0} {one_off:>11.0} {one_on:>8.0} {two_off:>11.0} {two_on:>8.0} {:>8.0}% {:>6.0}% {:>8.1} MiB {:>7} {checkpoints:>6}",
         100.0 * one_on / one_off,
@@ -93,6 +132,7 @@ fn measure(name: &str, events: u64, rounds: u64, folder: &Path) {
         state_bytes as f64 / (1 << 20) as f64,
         summary.step
     );
+    Measured { name, rates, operators }
 }
 
 /// Makes all rows of a program's tables, and says how many seconds it took.

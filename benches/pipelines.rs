@@ -80,7 +80,7 @@ fn main() {
         }
         for (i, on) in order {
             let way = &ways[i];
-            let Run { summary, checkpoints, took, state_bytes } =
+            let Run { summary, checkpoints, took, state_bytes, .. } =
                 run(&subjects[way.subject], way, on == 1, folder.path());
             figures[i].rates[on].push(summary.new_rows as f64 / took.as_secs_f64());
             if on == 1 {

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use backstay::pipeline::query::Asked;
+use backstay::pipeline::state::OperatorState;
 use backstay::pipeline::{self, Control, Environment, Options, PipelineConfig, Summary, SystemClock, Threads};
 use backstay::sql::Program;
 use backstay_storage::disk;
@@ -18,7 +20,12 @@ pub struct Run {
     pub took: Duration,
     /// Bytes of the run files that are left: the state, if the last checkpoint holds all of it.
     pub state_bytes: u64,
+    /// What each operator did, over all workers.
+    pub operators: Vec<OperatorState>,
 }
+
+/// For a look at a checkpoint's manifest.
+const CACHE_BYTES: u64 = 1 << 20;
 
 /// Has every output throw away what it gets.
 pub fn discard_outputs(program: &mut Program) {
@@ -50,6 +57,8 @@ pub fn run(program: &Program, config: &PipelineConfig, base_dir: &Path, folder: 
     assert!(summary.finished && summary.parse_errors == 0, "{summary:?}");
     let files = fs::read_dir(data_dir.join("runs")).into_iter().flatten();
     let state_bytes = files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum();
+    let operators =
+        Asked::open(&env.disk, &data_dir, None, CACHE_BYTES).expect("the last checkpoint").state().operators.clone();
     fs::remove_dir_all(&data_dir).expect("remove the run's folder");
-    Run { summary, checkpoints: control.snapshot().checkpoints, took, state_bytes }
+    Run { summary, checkpoints: control.snapshot().checkpoints, took, state_bytes, operators }
 }
