@@ -54,9 +54,9 @@ impl PipelineError {
             PipelineError::Replay { .. } | PipelineError::State(_) => 3,
             PipelineError::Storage(error) | PipelineError::Circuit(CircuitError::Storage { source: error, .. }) => {
                 match error {
+                    full if full.is_no_space() => 5,
                     StorageError::Damaged(_) | StorageError::Unsupported { .. } => 3,
                     StorageError::Locked { .. } => 4,
-                    StorageError::NoSpace { .. } => 5,
                     _ => 1,
                 }
             }

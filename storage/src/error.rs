@@ -21,6 +21,37 @@ pub struct Damage {
     pub got: String,
 }
 
+/// The failure after which nothing is written any more.
+#[derive(Clone, Debug)]
+pub(crate) struct Cause {
+    text: String,
+    no_space: bool,
+}
+
+impl Cause {
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl From<&Error> for Cause {
+    fn from(first: &Error) -> Self {
+        Self { text: first.to_string(), no_space: first.is_no_space() }
+    }
+}
+
+impl From<String> for Cause {
+    fn from(text: String) -> Self {
+        Self { text, no_space: false }
+    }
+}
+
+impl From<&Cause> for Error {
+    fn from(cause: &Cause) -> Self {
+        Error::Poisoned { cause: cause.text.clone(), no_space: cause.no_space }
+    }
+}
+
 /// An error of the storage engine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -51,6 +82,8 @@ pub enum Error {
     Poisoned {
         /// The first failure.
         cause: String,
+        /// Whether that was a device or quota that is full.
+        no_space: bool,
     },
     /// Another process has the directory open.
     #[error("{} is in use by another process{}; stop it, or choose another directory", path.display(), holder.map(|p| format!(" (pid {p})")).unwrap_or_default())]
@@ -78,6 +111,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it is a full device or quota: met now, or by the failure that poisoned the store.
+    ///
+    /// ```
+    /// use backstay_storage::Error;
+    /// let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+    /// assert!(Error::io("write", "/x", full()).is_no_space());
+    /// assert!(!Error::Invalid("no".into()).is_no_space());
+    /// ```
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::NoSpace { .. } | Self::Poisoned { no_space: true, .. })
+    }
+
+    /// The failure of a thread that panicked while it did something.
+    pub(crate) fn panicked(what: impl std::fmt::Display) -> Self {
+        Self::Poisoned { cause: format!("a thread panicked while it {what}"), no_space: false }
+    }
+
     /// An I/O error with its operation and path; a full disk becomes [`Error::NoSpace`].
     ///
     /// ```

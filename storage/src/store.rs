@@ -363,7 +363,7 @@ impl Store {
     /// # Ok::<(), backstay_storage::Error>(())
     /// ```
     pub fn poison(&self, cause: impl std::fmt::Display) {
-        self.fence.poison(cause);
+        self.fence.poison(cause.to_string());
     }
 
     /// Why the store refuses to write, if it does.

@@ -14,6 +14,7 @@ use super::segment::Segments;
 use super::writer::{DEPTH, Job, Next, Pace, Report, Writer, open};
 use super::{LogOptions, Seq, lock};
 use crate::disk::{ALIGN, Disk, Slab};
+use crate::error::Cause;
 use crate::queue::gather::{Gather, MOST_BYTES, gather};
 use crate::queue::inbox::Inbox;
 use crate::queue::lead::{self, Goal};
@@ -55,7 +56,7 @@ pub(super) struct Core {
     /// The last record that was put in flight.
     submitted: AtomicU64,
     /// Why nothing works any more.
-    poison: OnceLock<String>,
+    poison: OnceLock<Cause>,
     /// What a leader would find to do, as the last one left it.
     open: AtomicU8,
     /// Of writes that callers have done.
@@ -202,16 +203,13 @@ impl Core {
 
     /// Fails if something failed before.
     pub(super) fn check(&self) -> Result<()> {
-        match self.poison.get() {
-            Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
-            None => Ok(()),
-        }
+        self.poison.get().map_or(Ok(()), |cause| Err(cause.into()))
     }
 
     /// Poisons the log with a failure of its own, and wakes all who wait.
     pub(super) fn fail(&self, error: Error) -> Error {
         // Only the first is kept: what comes after may be its consequence.
-        let _ = self.poison.set(error.to_string());
+        let _ = self.poison.set(Cause::from(&error));
         self.lead.wake(self, Wish::Lead);
         error
     }
@@ -219,7 +217,7 @@ impl Core {
     /// Starts what others asked for, does `work` with the lead, and hands over.
     fn with<T>(&self, mut led: Led<'_>, work: impl FnOnce(&mut Led<'_>) -> Result<T>) -> Result<T> {
         if self.lead.is_broken() {
-            let _ = self.poison.set("a thread panicked while it wrote the log".into());
+            let _ = self.poison.set("a thread panicked while it wrote the log".to_owned().into());
         }
         led.read_notes();
         if self.check().is_ok() && led.any_waits(|wish| matches!(wish, Wish::Started(_)) && !self.met(wish)) {

@@ -65,8 +65,7 @@ impl Mail {
             fn drop(&mut self) {
                 let mut state = lock(&self.0.state);
                 state.stepping = false;
-                let failed =
-                    || Some(Err(Error::Poisoned { cause: "a thread panicked while it made a segment".into() }));
+                let failed = || Some(Err(Error::panicked("made a segment")));
                 match self.1.take() {
                     Some(State { making, made, .. }) => (state.making, state.made) = (making, made),
                     None => state.made = failed(),

@@ -103,8 +103,8 @@ pub(super) struct Report {
 impl Job {
     /// What is reported if the write panics.
     pub(super) fn panicked(&self) -> Report {
-        let cause = format!("a thread panicked while it wrote {}", self.file.path().display());
-        Report { token: self.token, buf: AlignedBuf::default(), result: Err(Error::Poisoned { cause }) }
+        let result = Err(Error::panicked(format_args!("wrote {}", self.file.path().display())));
+        Report { token: self.token, buf: AlignedBuf::default(), result }
     }
 
     /// Does it, durably.

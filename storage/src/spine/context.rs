@@ -24,6 +24,7 @@ use super::memory::Memory;
 use super::merger::Merger;
 use super::meta::{parse_run_file_name, run_file_name};
 use crate::disk::{ALIGN, AlignedBuf, Completion, Disk, File, IoQueue, Op, OpenOptions};
+use crate::error::Cause;
 use crate::sabotage::{Check, checked};
 use crate::{Error, Result};
 
@@ -75,7 +76,7 @@ pub struct SpineContext {
     /// Merges of less are left to checkpoints.
     small: u64,
     /// Why nothing works any more.
-    failure: OnceLock<String>,
+    failure: OnceLock<Cause>,
     /// Who is to be told of that.
     told: OnceLock<Tell>,
 }
@@ -165,12 +166,12 @@ impl SpineContext {
 
     /// Fails if something failed before.
     pub(crate) fn check(&self) -> Result<()> {
-        self.failure.get().map_or(Ok(()), |cause| Err(Error::Poisoned { cause: cause.clone() }))
+        self.failure.get().map_or(Ok(()), |cause| Err(cause.into()))
     }
 
     /// Nothing works any more. Only the first cause is kept: what comes after may be its consequence.
     pub(super) fn fail(&self, error: &Error) {
-        if self.failure.set(error.to_string()).is_ok()
+        if self.failure.set(error.into()).is_ok()
             && let Some(tell) = self.told.get()
         {
             tell(error);

@@ -211,8 +211,7 @@ impl Merger {
         impl Drop for Taken<'_> {
             fn drop(&mut self) {
                 if !self.ended {
-                    let cause = "a thread panicked while it wrote or merged runs".into();
-                    self.context.fail(&Error::Poisoned { cause });
+                    self.context.fail(&Error::panicked("wrote or merged runs"));
                 }
                 let mut state = lock(&self.merger.state);
                 state.taken -= 1;

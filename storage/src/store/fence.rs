@@ -7,7 +7,6 @@
 //!    [`Error::Poisoned`] with that cause. Reads go on.
 //! 2. The lock is let go when the last file, queue, spine or log handle of the store is gone, not merely the `Store`.
 
-use std::fmt::Display;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -16,12 +15,13 @@ use crate::disk::{
     Completion, Create, DirEntry, DirLock, Disk, DiskInfo, DiskStats, File, IoQueue, Map, Metadata, Op, OpenOptions,
     Slab,
 };
+use crate::error::Cause;
 use crate::{Error, Result};
 
 /// Lock and poison, shared by everything that belongs to one opening of a store.
 #[derive(Debug)]
 pub(crate) struct Fence {
-    cause: OnceLock<String>,
+    cause: OnceLock<Cause>,
     _lock: DirLock,
 }
 
@@ -31,20 +31,17 @@ impl Fence {
     }
 
     /// Stops all writes from now on. The first cause stays.
-    pub fn poison(&self, cause: impl Display) {
-        let _ = self.cause.set(cause.to_string());
+    pub fn poison(&self, cause: impl Into<Cause>) {
+        let _ = self.cause.set(cause.into());
     }
 
     pub fn cause(&self) -> Option<&str> {
-        self.cause.get().map(String::as_str)
+        self.cause.get().map(Cause::text)
     }
 
     /// [`Error::Poisoned`] if a write failed before.
     pub fn check(&self) -> Result<()> {
-        match self.cause() {
-            Some(cause) => Err(Error::Poisoned { cause: cause.to_owned() }),
-            None => Ok(()),
-        }
+        self.cause.get().map_or(Ok(()), |cause| Err(cause.into()))
     }
 
     /// Runs an operation that changes the disk.

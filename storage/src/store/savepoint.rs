@@ -256,7 +256,7 @@ impl Store {
     /// Holds off checkpoints, savepoints and the clearing up after them.
     pub(super) fn lock_history(&self) -> Result<MutexGuard<'_, History>> {
         let Ok(history) = self.history.lock() else {
-            self.fence.poison("a checkpoint panicked");
+            self.fence.poison("a checkpoint panicked".to_owned());
             return Err(self.fence.check().err().unwrap_or_else(|| Error::Invalid("a checkpoint panicked".into())));
         };
         self.fence.check()?;

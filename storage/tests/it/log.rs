@@ -369,7 +369,7 @@ fn after_a_failed_write_or_sync_every_call_is_refused() {
             log.trim_before(1).unwrap_err(),
         ];
         for error in later {
-            assert!(matches!(&error, Error::Poisoned { cause } if *cause == first.to_string()), "{error}");
+            assert!(matches!(&error, Error::Poisoned { cause, .. } if *cause == first.to_string()), "{error}");
         }
         assert_eq!(log.durable(), 1);
         drop(log);

@@ -69,7 +69,7 @@ fn one_failed_write_poisons_everything() {
         poisoned += 1;
         let before = disk.stats();
         let refused = embedder.store.checkpoint(Checkpoint::default());
-        assert!(matches!(&refused, Err(Error::Poisoned { cause: c }) if *c == cause), "{at}: {refused:?}");
+        assert!(matches!(&refused, Err(Error::Poisoned { cause: c, .. }) if *c == cause), "{at}: {refused:?}");
         let refused = embedder.steps(1, &mut promised);
         assert!(matches!(&refused, Err(Stop::Refused(Error::Poisoned { .. }))), "{at}: {refused:?}");
         let refused = embedder.store.write_extra("pending", b"x");
