@@ -24,9 +24,12 @@ pub const KEYS: &[&str] = &[
     "on_parse_error",
     "max_pending_output_bytes",
     "clock_resolution_usecs",
+    "http",
 ];
 
 const STORAGE_KEYS: &[&str] = &["cache_mib", "max_log_bytes", "max_memtable_bytes", "quota_bytes"];
+const HTTP_KEYS: &[&str] =
+    &["egress_max_bytes", "egress_max_age_secs", "idempotency_max_keys", "idempotency_max_age_secs"];
 const FAULT_TOLERANCE_KEYS: &[&str] = &["model", "checkpoint_interval_secs"];
 
 /// What to do about one bad row or value.
@@ -65,6 +68,32 @@ pub struct PipelineConfig {
     pub max_pending_output_bytes: u64,
     /// The least time between a step and the next one that is made only because time has passed. Default 1 s.
     pub clock_resolution: Duration,
+    /// What is kept for clients that push and listen.
+    pub http: HttpConfig,
+}
+
+/// What is kept for clients that push rows and listen to views. It may change between runs: no delta depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// The most bytes of changes that are kept of a view, in memory, for listeners that come back. Default 16 MiB.
+    pub egress_max_bytes: u64,
+    /// The longest time that a change is kept. Default 1 h.
+    pub egress_max_age: Duration,
+    /// The most idempotency keys that are known of a table, of some 60 bytes of memory each. Default 1,000,000.
+    pub idempotency_max_keys: u64,
+    /// How long a key is known. Default 24 h.
+    pub idempotency_max_age: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            egress_max_bytes: 16 << 20,
+            egress_max_age: Duration::from_secs(3600),
+            idempotency_max_keys: 1_000_000,
+            idempotency_max_age: Duration::from_secs(24 * 3600),
+        }
+    }
 }
 
 /// How state is kept.
@@ -118,6 +147,7 @@ impl Default for PipelineConfig {
             on_parse_error: OnError::Skip,
             max_pending_output_bytes: 256 << 20,
             clock_resolution: Duration::from_secs(1),
+            http: HttpConfig::default(),
         }
     }
 }
@@ -186,7 +216,27 @@ impl PipelineConfig {
         if let Some(bytes) = keys.positive("max_pending_output_bytes")? {
             config.max_pending_output_bytes = bytes;
         }
+        config.http = match keys.get("http") {
+            None | Some(Value::Null) => HttpConfig::default(),
+            Some(Value::Object(http)) => HttpConfig::from_json(http)?,
+            Some(other) => return Err(format!("config: \"http\" must be an object, got {other}")),
+        };
         Ok(config)
+    }
+}
+
+impl HttpConfig {
+    fn from_json(object: &Map<String, Value>) -> Result<Self, String> {
+        check_keys(object, HTTP_KEYS, "config.http")?;
+        let keys = Object { object, place: "config.http" };
+        let default = Self::default();
+        let age = |key, default| Ok::<_, String>(keys.positive(key)?.map_or(default, Duration::from_secs));
+        Ok(Self {
+            egress_max_bytes: keys.positive("egress_max_bytes")?.unwrap_or(default.egress_max_bytes),
+            egress_max_age: age("egress_max_age_secs", default.egress_max_age)?,
+            idempotency_max_keys: keys.positive("idempotency_max_keys")?.unwrap_or(default.idempotency_max_keys),
+            idempotency_max_age: age("idempotency_max_age_secs", default.idempotency_max_age)?,
+        })
     }
 }
 
@@ -301,6 +351,11 @@ mod tests {
         let error = |text: &str| PipelineConfig::parse(text).unwrap_err();
         assert!(error(r#"{"worker": 2}"#).contains("did you mean \"workers\"?"));
         assert!(error(r#"{"storage": {"cache": 2}}"#).starts_with("config.storage: unknown key \"cache\""));
+        assert!(error(r#"{"http": {"egress_max_byte": 2}}"#).contains("did you mean \"egress_max_bytes\"?"));
+        assert_eq!(
+            error(r#"{"http": {"idempotency_max_keys": 0}}"#),
+            "config.http: \"idempotency_max_keys\" must be at least 1"
+        );
         assert_eq!(error(r#"{"workers": 0}"#), "config: \"workers\" must be from 1 to 256, got 0");
         assert_eq!(error(r#"{"rows_per_step": 0}"#), "config: \"rows_per_step\" must be at least 1");
         assert!(error(r#"{"on_parse_error": "ignore"}"#).contains("\"stop\" or \"skip\""));

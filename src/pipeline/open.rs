@@ -135,6 +135,7 @@ impl Pipeline {
             &|table| known(table).position,
             (state.step, state.incarnation, copy_of.is_some()),
         )?);
+            config.http,
         for (table, definition) in program.tables.iter().enumerate().filter(|(table, _)| !is_late(*table)) {
             let hasher = RowHasher::new(&definition.schema, definition.is_append_only())?;
             let name = pushed_name(table).unwrap_or_default();
@@ -199,7 +200,8 @@ impl Pipeline {
         // Without a log a restart makes other steps under the same numbers.
         let logged = config.fault_tolerance.model == Level::ExactlyOnce;
         let scope = if logged { state.incarnation } else { env.new_id };
-        let feed = control.keeps_changes().then(|| Arc::new(Feed::new(program.views.len(), state.step, scope)));
+        let feed = || Arc::new(Feed::new(program.views.len(), state.step, scope, config.http));
+        let feed = control.keeps_changes().then(feed);
         let mut pipeline = Self {
             program: Arc::clone(program),
             config: config.clone(),

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! 1. What a checkpoint keeps of the keys is as of its freeze, like all other state; later ones stand in the push records of the log.
-//! 2. A table's keys are forgotten in the order in which they came: after [`LIFE_MS`], or when there are more than [`MOST`].
+//! 2. A table's keys are forgotten in the order in which they came: at the configured age, or when there are more than is configured.
+//!    One that is too old is not known any more, though it takes its memory until the table's next key.
 //!
 //! A key is known by a 128-bit hash of table and text. In memory a key takes some 60 bytes.
 
@@ -12,16 +13,13 @@ use backstay_storage::spine::{Discipline, RowBatch, Snapshot, Spine};
 use backstay_storage::{Result as StorageResult, Store};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::super::config::HttpConfig;
 use super::record::PushKey;
 
 /// The spine's name in the store.
 const SPINE: &str = "ingress.keys";
 /// The format of its rows: key (16 bytes) → table (u32), hash of the request, number, time (8 bytes each), all big-endian.
 const FORMAT: u32 = 1;
-/// How long a key is known, in ms.
-pub const LIFE_MS: i64 = 24 * 3_600_000;
-/// The most keys that are known of a table.
-pub const MOST: usize = 1_000_000;
 
 /// What is known of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +41,7 @@ pub(super) struct Keys {
     spine: Option<Spine>,
     /// Whether there are checkpoints.
     is_kept: bool,
+    config: HttpConfig,
 }
 
 /// The hash by which a key is known.
@@ -53,9 +52,14 @@ pub fn hash(table: &str, key: &str) -> u128 {
 impl Keys {
     /// The keys that the store's checkpoint has.
     /// Keys of pushes that `is_there` denies are left out: a savepoint's copy does not have what stood in the log only.
-    pub(super) fn open(tables: usize, store: Option<&Store>, is_there: &dyn Fn(&Known) -> bool) -> StorageResult<Self> {
+    pub(super) fn open(
+        tables: usize,
+        store: Option<&Store>,
+        config: HttpConfig,
+        is_there: &dyn Fn(&Known) -> bool,
+    ) -> StorageResult<Self> {
         let is_kept = store.is_some();
-        let mut this = Self { order: vec![VecDeque::new(); tables], is_kept, ..Self::default() };
+        let mut this = Self { order: vec![VecDeque::new(); tables], is_kept, config, ..Self::default() };
         let Some(store) = store.filter(|s| s.spine_names().iter().any(|name| name == SPINE)) else { return Ok(this) };
         let spine = store.spine(SPINE, Discipline::Latest, FORMAT)?;
         let mut cursor = spine.cursor()?;
@@ -71,13 +75,21 @@ impl Keys {
         for (key, known) in found {
             this.remember(key, known);
         }
-        this.changed = denied.into_iter().map(|key| (key, None)).collect();
+        // The spine has those that are known already, and not yet that the others are not.
+        this.changed.retain(|_, known| known.is_none());
+        this.changed.extend(denied.into_iter().map(|key| (key, None)));
         this.spine = Some(spine);
         Ok(this)
     }
 
+    /// What is known of a key, at the time when it was given.
     pub(super) fn get(&self, key: &PushKey) -> Option<Known> {
-        self.known.get(&key.hash).copied()
+        self.known.get(&key.hash).copied().filter(|known| !self.is_old(known.at_ms, key.at_ms))
+    }
+
+    /// Whether what came at one time is forgotten at another.
+    fn is_old(&self, at_ms: i64, now_ms: i64) -> bool {
+        u128::try_from(now_ms.saturating_sub(at_ms)).is_ok_and(|age| age > self.config.idempotency_max_age.as_millis())
     }
 
     /// Adds a key of a push, and forgets what is too old by then.
@@ -86,18 +98,32 @@ impl Keys {
     }
 
     fn remember(&mut self, key: u128, known: Known) {
-        let Some(order) = usize::try_from(known.table).ok().and_then(|t| self.order.get_mut(t)) else { return };
-        if self.known.insert(key, known).is_none() {
+        let Some(table) = usize::try_from(known.table).ok().filter(|t| *t < self.order.len()) else { return };
+        // First: it may be one that was known so long ago that it is another one now.
+        self.forget(table, known.at_ms);
+        // An entry of another time is not this one's any more.
+        if self.known.insert(key, known).is_none_or(|before| before.at_ms != known.at_ms)
+            && let Some(order) = self.order.get_mut(table)
+        {
             order.push_back((known.at_ms, key));
         }
         if self.is_kept {
             self.changed.insert(key, Some(known));
         }
-        while let Some(&(at_ms, old)) = order.front() {
-            if order.len() <= MOST && known.at_ms.saturating_sub(at_ms) <= LIFE_MS {
+        self.forget(table, known.at_ms);
+    }
+
+    /// Forgets a table's keys that are too old, or too many.
+    fn forget(&mut self, table: usize, now_ms: i64) {
+        while let Some((order, &(at_ms, old))) = self.order.get(table).and_then(|order| Some((order, order.front()?))) {
+            if !self.is_old(at_ms, now_ms) && order.len() as u64 <= self.config.idempotency_max_keys {
                 break;
             }
-            order.pop_front();
+            self.order.get_mut(table).map(VecDeque::pop_front);
+            if self.known.get(&old).is_some_and(|known| known.at_ms != at_ms) {
+                // It was given again since.
+                continue;
+            }
             self.known.remove(&old);
             if self.is_kept {
                 self.changed.insert(old, None);
@@ -165,8 +191,10 @@ mod tests {
     }
 
     #[test]
-    fn a_day_later_a_key_is_forgotten_of_its_table_only() {
-        let mut keys = Keys::open(2, None, &|_| true).unwrap();
+    fn what_is_too_old_or_too_much_is_forgotten_of_its_table_only() {
+        const LIFE_MS: i64 = 24 * 3_600_000;
+        let config = HttpConfig { idempotency_max_keys: 3, ..HttpConfig::default() };
+        let mut keys = Keys::open(2, None, config, &|_| true).unwrap();
         keys.is_kept = true;
         keys.add(0, 0, &key(1, 0));
         keys.add(1, 0, &key(2, 0));
@@ -176,5 +204,38 @@ mod tests {
         assert_eq!(keys.get(&key(1, 0)), None);
         assert!(keys.get(&key(2, 0)).is_some() && keys.get(&key(3, 0)).is_some());
         assert_eq!(keys.changed.get(&1), Some(&None));
+        keys.add(0, 3, &key(5, LIFE_MS + 1));
+        assert!(keys.get(&key(3, 0)).is_some());
+        keys.add(0, 4, &key(6, LIFE_MS + 1));
+        assert_eq!(keys.get(&key(3, 0)), None, "a fourth key of the table");
+        assert!(keys.get(&key(4, 0)).is_some() && keys.get(&key(2, 0)).is_some());
+        // The same key after its time is another one, whose time begins anew.
+        assert_eq!(keys.get(&key(2, LIFE_MS + 1)), None);
+        keys.add(1, 7, &key(2, LIFE_MS + 1));
+        assert_eq!(keys.get(&key(2, 2 * LIFE_MS)).map(|known| known.number), Some(7));
+    }
+
+    #[test]
+    fn what_a_lower_bound_forgets_is_gone_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = || backstay_storage::disk::system();
+        let config = |idempotency_max_keys| HttpConfig { idempotency_max_keys, ..HttpConfig::default() };
+        let open = |most| {
+            let store = Store::open(disk(), dir.path(), backstay_storage::StoreOptions::default()).unwrap();
+            let keys = Keys::open(1, Some(&store), config(most), &|_| true).unwrap();
+            (store, keys)
+        };
+        let close = |store: Store, mut keys: Keys| {
+            let frozen = keys.freeze(&store).unwrap().into_iter().collect();
+            store.checkpoint(backstay_storage::Checkpoint { frozen, ..Default::default() }).unwrap();
+        };
+        let (store, mut keys) = open(100);
+        (0..10).for_each(|n| keys.add(0, n as u64, &key(n, 0)));
+        close(store, keys);
+        let (store, keys) = open(2);
+        assert_eq!((keys.known.len(), keys.changed.len()), (2, 8));
+        close(store, keys);
+        let (_, keys) = open(100);
+        assert_eq!(keys.known.keys().copied().collect::<Vec<_>>(), [8, 9]);
     }
 }

@@ -25,6 +25,7 @@ use backstay_storage::spine::Snapshot;
 use crossbeam::sync::Unparker;
 
 use super::batch::{Buffer, HashedChunk};
+use super::config::HttpConfig;
 use super::error::{PipelineError, Result};
 use super::hash::RowHasher;
 use super::rows;
@@ -148,6 +149,7 @@ impl Pushes {
         store: Option<&Arc<Store>>,
         positions: &dyn Fn(usize) -> Position,
         (step, incarnation, is_copy): (u64, uuid::Uuid, bool),
+        config: HttpConfig,
     ) -> Result<Self> {
         let mut tables: Vec<Table> = Vec::with_capacity(program.tables.len());
         let mut hashers = Vec::with_capacity(program.tables.len());
@@ -163,7 +165,7 @@ impl Pushes {
             let table = usize::try_from(known.table).unwrap_or(usize::MAX);
             !is_copy || positions(table).partitions.first().is_some_and(|p| offset(known.number + 1) <= p.offset)
         };
-        let keys = Keys::open(tables.len(), store.map(Arc::as_ref), &is_there)?;
+        let keys = Keys::open(tables.len(), store.map(Arc::as_ref), config, &is_there)?;
         let state = State { is_open: false, tables, keys, bytes: 0, wake: None };
         Ok(Self { store: store.cloned(), incarnation, hashers, partition: PARTITION.into(), state: Mutex::new(state) })
     }
@@ -247,9 +249,9 @@ impl Pushes {
         if let Some(wake) = &state.wake {
             wake.unpark();
         }
-        // Only now: if it fails, the record may come to be durable all the same, and the push is known.
+        // Only now. If it fails, the record may come to be durable all the same, and the push is known: that nobody knows is told by the wait.
         if let Some(store) = &self.store {
-            store.log().submit().map_err(PipelineError::from)?;
+            let _ = store.log().submit();
         }
         Ok(Pushed { table, end: offset(number + 1), seq, repeated: false })
     }

@@ -94,12 +94,14 @@ with browser(ADDRESS, viewport={"width": 1280, "height": 900}) as watched:
     watched.shot("settings")
     dialog.get_by_label("Every (seconds)").fill("2")
     dialog.get_by_label("Most rows in a step").fill("200")
+    dialog.get_by_label("Changes kept of a view").fill("1 MiB")
     dialog.get_by_role("button", name="Save").click()
     expect(dialog).to_have_count(0)
     config = api(ADDRESS, "/v0/pipelines/story")["runtime_config"]
     assert config["storage"]["max_log_bytes"] == 64 << 20, config
     assert config["fault_tolerance"] == {"model": "exactly_once", "checkpoint_interval_secs": 2}, config
     assert config["max_rows_per_step"] == 200, config
+    assert config["http"] == {"egress_max_bytes": 1 << 20}, config
 
     page.get_by_role("button", name="Start", exact=True).click()
     state(page, "Running")

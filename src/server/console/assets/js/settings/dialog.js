@@ -5,7 +5,7 @@ import { of, post, until } from "../api.js";
 import { Dialog } from "../ui/dialog.js";
 import { Banner } from "../ui/parts.js";
 import { tell } from "../ui/toasts.js";
-import { MODELS, ON_ERROR, STEPS, STORAGE, configOf, formOf } from "./fields.js";
+import { HTTP, MODELS, ON_ERROR, STEPS, STORAGE, configOf, formOf } from "./fields.js";
 
 function Text({ field: { key, label, help, standard }, value, wrong, onInput, disabled }) {
   const id = `set-${key}`;
@@ -17,6 +17,12 @@ function Text({ field: { key, label, help, standard }, value, wrong, onInput, di
   </div>`;
 }
 
+// The fields of one part of the form.
+function Fields({ fields, of, form, wrong, set }) {
+  return html`<div class="pair">${fields.map((field) => html`<${Text} key=${field.key} field=${field} value=${form[of][field.key]} wrong=${wrong[field.key]}
+    onInput=${(text) => set({ [of]: { ...form[of], [field.key]: text } })} />`)}</div>`;
+}
+
 function Storage({ form, wrong, set }) {
   return html`<fieldset>
     <legend>Storage <span class="key muted mono">storage</span></legend>
@@ -24,8 +30,7 @@ function Storage({ form, wrong, set }) {
       <input type="checkbox" id="set-storage" checked=${form.stored} onChange=${(event) => set({ stored: event.target.checked })} />
       <span><b>Keep state on disk</b><span class="help">Checkpoints, fault tolerance and queries need it, and state may then be larger than memory. Without it everything begins anew at each start.</span></span>
     </label>
-    ${form.stored && html`<div class="pair">${STORAGE.map((field) => html`<${Text} key=${field.key} field=${field} value=${form.storage[field.key]} wrong=${wrong[field.key]}
-      onInput=${(text) => set({ storage: { ...form.storage, [field.key]: text } })} />`)}</div>`}
+    ${form.stored && html`<${Fields} fields=${STORAGE} of="storage" form=${form} wrong=${wrong} set=${set} />`}
   </fieldset>`;
 }
 
@@ -97,8 +102,9 @@ export function SettingsDialog({ pipeline, isStopped, save, onClose }) {
     <hr />
     <${FaultTolerance} form=${form} wrong=${wrong} set=${set} />
     <hr />
-    <fieldset><legend>Steps</legend><div class="pair">${STEPS.map((field) => html`<${Text} key=${field.key} field=${field} value=${form.steps[field.key]} wrong=${wrong[field.key]}
-      onInput=${(text) => set({ steps: { ...form.steps, [field.key]: text } })} />`)}</div></fieldset>
+    <fieldset><legend>Steps</legend><${Fields} fields=${STEPS} of="steps" form=${form} wrong=${wrong} set=${set} /></fieldset>
+    <hr />
+    <fieldset><legend>Clients that push and listen <span class="key muted mono">http</span></legend><${Fields} fields=${HTTP} of="http" form=${form} wrong=${wrong} set=${set} /></fieldset>
     <hr />
     <${Errors} form=${form} set=${set} />
     <details><summary class="muted small">As JSON, for the REST API or a file</summary><pre class="scroll mono" tabindex="0">${JSON.stringify(config, null, 2)}</pre></details>

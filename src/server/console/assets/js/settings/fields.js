@@ -35,6 +35,13 @@ export const STEPS = [
   room("max_pending_output_bytes", "Undelivered output", "Inputs wait while outputs hold more than this.", "256 MiB"),
 ];
 
+export const HTTP = [
+  room("egress_max_bytes", "Changes kept of a view", "In memory, for listeners that come back.", "16 MiB"),
+  number("egress_max_age_secs", "… for (seconds)", "A listener that comes back later is told that it fell behind.", "3600", 1),
+  number("idempotency_max_keys", "Idempotency keys of a table", "A key makes a push that is repeated one push. Some 60 bytes of memory each.", "1000000", 1),
+  number("idempotency_max_age_secs", "… for (seconds)", "A push that is repeated later is another one.", "86400", 1),
+];
+
 export const MODELS = [
   ["exactly_once", "Exactly once", "Each row counts once, across crashes and loss of power: steps are logged, and replayed from the newest checkpoint."],
   ["at_least_once", "At least once", "No log. A crash goes back to the last checkpoint: nothing is lost, outputs may repeat what came after it."],
@@ -58,6 +65,7 @@ export function formOf(config) {
     timed: ft?.checkpoint_interval_secs !== null,
     interval: String(ft?.checkpoint_interval_secs ?? 60),
     steps: texts(STEPS, config),
+    http: texts(HTTP, config.http),
     errors: Object.fromEntries(ON_ERROR.map(([key, , standard]) => [key, config[key] ?? standard])),
   };
 }
@@ -80,6 +88,9 @@ export function configOf(form, before) {
     config.storage = { ...(before.storage || {}) };
     take(STORAGE, form.storage, config.storage);
   }
+  config.http = { ...before.http };
+  take(HTTP, form.http, config.http);
+  if (Object.keys(config.http).length === 0) delete config.http;
   const interval = whole(1, 3600)(form.interval);
   if (form.model !== "none" && !form.stored) wrong.fault_tolerance = "Fault tolerance needs storage: switch it on, or choose “None”.";
   if (form.model !== "none" && form.timed && interval.wrong) wrong.checkpoint_interval_secs = interval.wrong;
