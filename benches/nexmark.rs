@@ -142,6 +142,7 @@ fn generate(program: &Program) -> f64 {
         for config in &table.connectors {
             let context = Context {
                 append_only: table.is_append_only(),
+                rereads: false,
                 pipeline: "nexmark".into(),
                 name: table.name.clone(),
                 schema: table.schema.clone(),

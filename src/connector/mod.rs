@@ -305,6 +305,8 @@ pub struct Context {
     pub primary_key: Vec<usize>,
     /// For a table: whether its rows are never taken back.
     pub append_only: bool,
+    /// Whether a replay has the rows of this input from its source: the pipeline is exactly once, and the log does not keep them.
+    pub rereads: bool,
     /// The door to the file system.
     pub disk: Arc<dyn backstay_storage::disk::Disk>,
     /// Relative paths of inputs and outputs start here: the SQL file's folder.
@@ -322,6 +324,7 @@ impl Context {
             schema: Arc::clone(schema),
             primary_key: Vec::new(),
             append_only: false,
+            rereads: false,
             disk: backstay_storage::disk::system(),
             base_dir: std::path::PathBuf::new(),
             variables: BTreeMap::new(),

@@ -10,11 +10,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{Error, ObjectMeta, ObjectStore, RetryConfig, parse_url_opts};
+use object_store::{Error, ObjectStore, RetryConfig, parse_url_opts};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use url::Url;
@@ -24,6 +24,7 @@ use super::{ConnectorError, Context, Result};
 
 /// The longest that one call waits.
 const CALL: Duration = Duration::from_secs(30);
+const LATE: &str = "the store does not answer in time";
 /// How long the store's client tries by itself within that.
 const TRIES: Duration = Duration::from_secs(20);
 
@@ -114,23 +115,42 @@ impl Objects {
                 Ok(Err(e))
             }
             Ok(Err(e)) => Err(self.failed(key, &e)),
-            Err(_) => Err(ConnectorError { retry: true, ..self.error(key, "the store does not answer in time") }),
+            Err(_) => Err(ConnectorError { retry: true, ..self.error(key, LATE) }),
         }
     }
 
-    /// The objects whose keys begin like this, sorted, with their lengths.
-    pub(super) fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>> {
+    /// Makes calls side by side, each of which is waited for by itself.
+    pub(super) fn all<F: Future<Output = Result<()>>>(
+        &self,
+        calls: impl Iterator<Item = (String, F)>,
+        at_once: usize,
+    ) -> Result<()> {
+        let calls = calls.map(|(key, call)| async move {
+            let late = |_| ConnectorError { retry: true, ..self.error(&key, LATE) };
+            tokio::time::timeout(CALL, call).await.unwrap_or_else(|e| Err(late(e)))
+        });
+        self.runtime.block_on(stream::iter(calls).buffer_unordered(at_once).try_collect::<Vec<()>>()).map(drop)
+    }
+
+    /// The objects whose keys begin like this, and stand behind `after`, sorted, with their lengths.
+    pub(super) fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<(String, u64)>> {
         // A store lists by whole parts of keys only.
         let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
         let folder = self.path(folder)?;
-        let all = self.store().list(Some(&folder)).try_collect::<Vec<ObjectMeta>>();
-        let found = match self.wait(prefix, all)? {
-            Ok(found) => found,
-            Err(Error::NotFound { .. }) => Vec::new(),
-            Err(e) => return Err(self.failed(prefix, &e)),
+        let mut found = match after {
+            Some(key) => self.store().list_with_offset(Some(&folder), &self.path(key)?),
+            None => self.store().list(Some(&folder)),
         };
-        let keys = found.iter().map(|meta| (self.key(&meta.location).to_owned(), meta.size));
-        let mut keys: Vec<(String, u64)> = keys.filter(|(key, _)| key.starts_with(prefix)).collect();
+        let mut keys: Vec<(String, u64)> = Vec::new();
+        loop {
+            // Each is waited for by itself: a store lists a thousand at a time.
+            match self.wait(prefix, found.try_next())? {
+                Ok(Some(meta)) => keys.push((self.key(&meta.location).to_owned(), meta.size)),
+                Ok(None) | Err(Error::NotFound { .. }) => break,
+                Err(e) => return Err(self.failed(prefix, &e)),
+            }
+        }
+        keys.retain(|(key, _)| key.starts_with(prefix));
         keys.sort();
         Ok(keys)
     }

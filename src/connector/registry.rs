@@ -52,6 +52,84 @@ pub struct Connectors {
 
 impl Connectors {
     /// Adds an input transport; one that has the name of another takes its place.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use backstay::connector::{
+    ///     Chunk, Connectors, Descriptor, Input, InputReader, Level, Next, NoIdentity, Position, Result,
+    /// };
+    /// use backstay::pipeline::{self, Control, Environment, Options, PipelineConfig, SystemClock, Threads};
+    /// use arrow::array::{Int64Array, RecordBatch};
+    /// use arrow::datatypes::SchemaRef;
+    ///
+    /// /// The numbers below a hundred: a number's offset is the number.
+    /// #[derive(Clone, Debug)]
+    /// struct Numbers {
+    ///     schema: SchemaRef,
+    /// }
+    ///
+    /// impl Numbers {
+    ///     fn chunk(&self, start: u64, end: u64) -> Chunk {
+    ///         let column = Arc::new(Int64Array::from_iter_values(start as i64..end as i64));
+    ///         let rows = RecordBatch::try_new(Arc::clone(&self.schema), vec![column]).expect("one BIGINT column");
+    ///         let ends = (start + 1..=end).collect();
+    ///         let (partition, identity) = ("0".into(), Arc::new(NoIdentity));
+    ///         Chunk { partition, start, end, rows, weights: None, ends, errors: Vec::new(), identity }
+    ///     }
+    /// }
+    ///
+    /// #[derive(Debug)]
+    /// struct Reader {
+    ///     numbers: Numbers,
+    ///     next: u64,
+    /// }
+    ///
+    /// impl InputReader for Reader {
+    ///     fn next(&mut self) -> Result<Next> {
+    ///         let start = self.next;
+    ///         self.next = (start + 30).min(100);
+    ///         Ok(if start < 100 { Next::Chunk(self.numbers.chunk(start, self.next)) } else { Next::End })
+    ///     }
+    /// }
+    ///
+    /// impl Input for Numbers {
+    ///     fn level(&self) -> Level {
+    ///         Level::ExactlyOnce
+    ///     }
+    ///     fn is_finite(&self) -> bool {
+    ///         true
+    ///     }
+    ///     fn open(&self, position: &Position) -> Result<Box<dyn InputReader>> {
+    ///         let next = position.partitions.first().map_or(0, |p| p.offset);
+    ///         Ok(Box::new(Reader { numbers: self.clone(), next }))
+    ///     }
+    ///     fn replay(&self, descriptor: &Descriptor) -> Result<Vec<Chunk>> {
+    ///         Ok(descriptor.ranges.iter().map(|range| self.chunk(range.start, range.end)).collect())
+    ///     }
+    /// }
+    ///
+    /// let sql = r#"CREATE TABLE t (n BIGINT NOT NULL) WITH ('connectors' = '[{"transport": {"name": "numbers"}}]');
+    ///     CREATE VIEW v WITH ('connectors' = '[{"transport": {"name": "file_output", "config": {"path": "v.ndjson"}},
+    ///     "format": {"name": "json"}}]') AS SELECT count(*) AS c, sum(n) AS s FROM t;"#;
+    /// let program = Arc::new(backstay::sql::compile(sql, "numbers.sql").expect("a program"));
+    /// let dir = tempfile::tempdir().expect("a folder");
+    /// let env = Environment {
+    ///     disk: backstay_storage::disk::system(),
+    ///     clock: Arc::new(SystemClock::new()),
+    ///     scheduler: Arc::new(Threads),
+    ///     connectors: Connectors::default().with_input("numbers", |_, ctx| Ok(Box::new(Numbers { schema: ctx.schema }))),
+    ///     data_dir: Some(dir.path().join("data")),
+    ///     base_dir: dir.path().to_owned(),
+    ///     variables: Default::default(),
+    ///     new_id: uuid::Uuid::new_v4(),
+    /// };
+    /// let config = PipelineConfig { rows_per_step: Some(100), ..PipelineConfig::exactly_once() };
+    /// let options = Options { config, name: None, default_name: "numbers".into(), until_end: true };
+    /// pipeline::run(&program, &options, &env, &Arc::new(Control::default())).expect("a run");
+    /// let written = std::fs::read_to_string(dir.path().join("v.ndjson")).expect("the view");
+    /// assert_eq!(written, "{\"insert\":{\"c\":100,\"s\":4950}}\n");
+    /// ```
     #[must_use]
     pub fn with_input(
         mut self,

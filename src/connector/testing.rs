@@ -29,6 +29,7 @@ pub(crate) fn context(disk: Arc<dyn Disk>, schema: SchemaRef) -> Context {
         schema,
         primary_key: Vec::new(),
         append_only: false,
+        rereads: true,
         disk,
         base_dir: PathBuf::from("/data"),
         variables: BTreeMap::new(),

@@ -66,7 +66,7 @@ impl Pipeline {
         control.update(|s| s.phase = Phase::Opening);
         let config = &options.config;
         let name = options.name.as_ref().unwrap_or(&options.default_name);
-        let inputs = make_inputs(program, name, env)?;
+        let inputs = make_inputs(program, (name, config.fault_tolerance.model), env)?;
         let outputs = timed(make_outputs(program, name, env)?, env, control);
         check_levels(config.fault_tolerance.model, &inputs)?;
         check_bounds(config, &inputs)?;

@@ -24,6 +24,7 @@ pub(super) fn schema() -> SchemaRef {
 pub(super) fn context(disk: &SimDisk, pipeline: &str, schema: SchemaRef) -> Context {
     Context {
         append_only: false,
+        rereads: true,
         name: "r.c".to_owned(),
         pipeline: pipeline.to_owned(),
         schema,

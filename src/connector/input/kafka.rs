@@ -14,13 +14,15 @@
 //! 3. What retention deleted before it was read, or before it could be read again, is an error that names topic, partition and offsets.
 //!
 //! Bounds: chunks of [`reader::ROWS`] messages or [`reader::BYTES`]; librdkafka reads ahead `queued.max.messages.kbytes` (16 MiB unless set).
-//! Where `start_from` leaves a partition is known before anything of it is read: an empty range says so to the first checkpoint.
+//! Where `start_from` leaves a partition is known before anything of it is read: an empty range says so to the first checkpoint. Those of one topic come
+//! with the highest number first, so that a partition without one is known for one that had none yet, or for one that came later.
 //! Limit: a message without a value is a row that does not parse (`raw`: NULL; `debezium`: no row).
 
 mod metadata;
 mod reader;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use serde_json::Value;
@@ -33,6 +35,9 @@ use super::super::{Chunk, ConnectorError, Context, Descriptor, Input, InputReade
 use crate::connector::kafka;
 use metadata::Metadata;
 use reader::KafkaReader;
+
+/// How often it is looked whether topics have more partitions, unless `topic.metadata.refresh.interval.ms` says it.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// A configured input.
 #[derive(Debug)]
@@ -58,6 +63,10 @@ struct Shared {
     metadata: Metadata,
     format: Format,
     layout: Layout,
+    /// Whether a replay reads messages a second time.
+    rereads: bool,
+    /// How often it is looked whether topics have more partitions.
+    look: Duration,
     /// The consumer that replays steps, once there is one.
     replaying: Mutex<Option<kafka::Consumer>>,
 }
@@ -108,7 +117,12 @@ impl KafkaInput {
         if settings.get("queued.max.messages.kbytes").is_none() {
             settings.set("queued.max.messages.kbytes", "16384");
         }
+        // librdkafka's own word for it; it takes a number of milliseconds, and -1 for never.
+        let look = settings.get("topic.metadata.refresh.interval.ms").and_then(|ms| ms.parse::<i64>().ok());
+        let look = look.map_or(LOOK, |ms| u64::try_from(ms).map_or(Duration::MAX, Duration::from_millis));
         let shared = Shared {
+            rereads: ctx.rereads,
+            look,
             connector: ctx.name.clone(),
             topics: topics.into_iter().map(Arc::from).collect(),
             start: start(&options)?,

@@ -62,7 +62,7 @@ impl Source for Bucket {
             Selector::Key(key) => return Ok(vec![key.clone()]),
             Selector::Prefix(prefix) => prefix,
         };
-        let found = self.objects.list(prefix)?;
+        let found = self.objects.list(prefix, None)?;
         if found.is_empty() {
             return Err(self.objects.error(prefix, "no object's key begins like that; check \"prefix\""));
         }

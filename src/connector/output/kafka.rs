@@ -59,6 +59,8 @@ pub(crate) struct KafkaOutput {
     link: Option<Link>,
     /// What this process writes into the marker.
     me: Marker,
+    /// Whether a marker of this epoch may be this process's.
+    is_claiming: bool,
     /// The step of the topic's marker, if it has one.
     marker: Option<u64>,
     /// Steps up to here are in the topic, and come again in a replay.
@@ -99,6 +101,7 @@ impl KafkaOutput {
             transaction_ms,
             link: None,
             me: Marker::default(),
+            is_claiming: false,
             marker: None,
             has: 0,
             step: 0,
@@ -132,8 +135,8 @@ impl KafkaOutput {
             let me = self.me.incarnation;
             return Err(self.error(format!("topic {topic} belongs to {m}, not to incarnation {me}: {fix}")));
         }
-        // Each opening of a store has an epoch of its own.
-        if m.epoch >= self.me.epoch {
+        // Each opening of a store has an epoch of its own; ours is there only if an answer to an earlier try of this process was lost.
+        if m.epoch > self.me.epoch || (m.epoch == self.me.epoch && !self.is_claiming) {
             return Err(self.error(format!(
                 "topic {topic} was taken over by {m}, and this is epoch {}: another process runs this pipeline from a copy of its data directory",
                 self.me.epoch
@@ -290,7 +293,9 @@ impl Output for KafkaOutput {
     }
 
     fn open(&mut self, resume: &Resume) -> Result<()> {
-        self.me = Marker { step: 0, incarnation: resume.incarnation, epoch: resume.epoch };
+        let me = Marker { step: 0, incarnation: resume.incarnation, epoch: resume.epoch };
+        self.is_claiming &= me == self.me;
+        self.me = me;
         self.step = resume.checkpoint.as_ref().map_or(resume.step, |c| c.step);
         // Before anything is fenced: is this topic ours? What a killed process left under way is not waited for: only its end tells the
         // step, and it ends when this producer begins.
@@ -314,6 +319,7 @@ impl Output for KafkaOutput {
         if let Some(found) = found {
             self.marker = Some(found.step);
             // Only the epoch changes: a process that was cut off finds that it was replaced.
+            self.is_claiming = true;
             insist(self.patience, || self.transact(found.step))?;
         }
         Ok(())

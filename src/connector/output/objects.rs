@@ -15,7 +15,6 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::{Error, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
 use super::super::config::{ConnectorConfig, FormatConfig};
@@ -113,8 +112,9 @@ impl ObjectsOutput {
         digits.parse().ok().filter(|_| digits.len() == DIGITS)
     }
 
-    fn found(&self) -> Result<BTreeMap<u64, String>> {
-        let all = self.objects.list(&self.prefix)?;
+    /// The objects of the steps after one, or of all.
+    fn found(&self, after: Option<u64>) -> Result<BTreeMap<u64, String>> {
+        let all = self.objects.list(&self.prefix, after.map(|step| self.key(step)).as_deref())?;
         Ok(all.into_iter().filter_map(|(key, _)| Some((self.step_of(&key)?, key))).collect())
     }
 
@@ -126,7 +126,8 @@ impl ObjectsOutput {
         let (this, pending) = (&*self, &self.pending);
         let calls = pending.iter().map(|(step, bytes)| {
             let key = this.key(*step);
-            async move {
+            let call = async move {
+                let key = this.key(*step);
                 let fail = |e: Error| this.objects.failed(&key, &e);
                 let path = this.objects.path(&key)?;
                 let payload = PutPayload::from(bytes.clone());
@@ -138,12 +139,10 @@ impl ObjectsOutput {
                 }
                 let there = this.objects.store().get(&path).await.map_err(fail)?.bytes().await.map_err(fail)?;
                 if this.format.same(&there, bytes) { Ok(()) } else { Err(this.differs(&key, bytes, &there)) }
-            }
+            };
+            (key, call)
         });
-        let all = async { Ok(stream::iter(calls).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await) };
-        let key = self.key(pending.first().map_or(0, |(step, _)| *step));
-        let put: Result<Vec<()>> = self.objects.wait(&key, all)?.map_err(|e| self.objects.failed(&key, &e))?;
-        put?;
+        self.objects.all(calls, AT_ONCE)?;
         self.pending.clear();
         self.pending_bytes = 0;
         Ok(())
@@ -175,7 +174,7 @@ impl Output for ObjectsOutput {
     fn open(&mut self, resume: &Resume) -> Result<()> {
         (self.pending, self.pending_bytes) = (Vec::new(), 0);
         self.left = BTreeMap::new();
-        let found = self.found()?;
+        let found = self.found(resume.checkpoint.as_ref().map(|position| position.step))?;
         let Some(position) = &resume.checkpoint else {
             self.step = resume.step;
             return match found.values().next() {

@@ -56,7 +56,11 @@ pub(super) fn open_output(
     }
 }
 
-pub(super) fn make_inputs(program: &Program, pipeline: &str, env: &Environment) -> Result<Vec<MadeInput>> {
+pub(super) fn make_inputs(
+    program: &Program,
+    (pipeline, model): (&str, Level),
+    env: &Environment,
+) -> Result<Vec<MadeInput>> {
     let mut made = Vec::new();
     for (table, definition) in program.tables.iter().enumerate() {
         for config in &definition.connectors {
@@ -70,6 +74,7 @@ pub(super) fn make_inputs(program: &Program, pipeline: &str, env: &Environment) 
             let context = Context {
                 primary_key: definition.primary_key.clone(),
                 append_only: definition.is_append_only(),
+                rereads: model == Level::ExactlyOnce && config.replay == Replay::Source,
                 ..context(env, pipeline, &name, &definition.schema)
             };
             let input = Arc::from(env.connectors.input(config, context).map_err(misconfigured)?);
@@ -112,6 +117,7 @@ fn context(env: &Environment, pipeline: &str, name: &str, schema: &SchemaRef) ->
         schema: Arc::clone(schema),
         primary_key: Vec::new(),
         append_only: false,
+        rereads: false,
         disk: Arc::clone(&env.disk),
         base_dir: env.base_dir.clone(),
         variables: env.variables.clone(),

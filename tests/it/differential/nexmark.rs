@@ -62,6 +62,7 @@ fn rows(table: &Table) -> RecordBatch {
     let [config] = &table.connectors[..] else { panic!("{} has one connector", table.name) };
     let context = Context {
         append_only: table.is_append_only(),
+        rereads: false,
         pipeline: "nexmark".into(),
         name: format!("{}.{}", table.name, config.name),
         schema: table.schema.clone(),

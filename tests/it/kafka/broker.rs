@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Message, OwnedMessage};
@@ -97,10 +97,27 @@ impl Broker {
 
     /// Makes topics of so many partitions.
     pub fn create(&self, topics: &[(&str, i32)]) {
+        self.create_with(topics, &[]);
+    }
+
+    /// As [`Broker::create`], with settings of the topics'.
+    pub fn create_with(&self, topics: &[(&str, i32)], settings: &[(&str, &str)]) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let new = topics.iter().map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1)));
+        let new = topics.iter().map(|(name, partitions)| {
+            let topic = NewTopic::new(name, *partitions, TopicReplication::Fixed(1));
+            settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+        });
         let new: Vec<_> = new.collect();
         for result in runtime.block_on(self.admin().create_topics(&new, &AdminOptions::new())).unwrap() {
+            result.unwrap();
+        }
+    }
+
+    /// Gives a topic more partitions, so that it has so many.
+    pub fn extend(&self, topic: &str, partitions: usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let wanted = [NewPartitions::new(topic, partitions)];
+        for result in runtime.block_on(self.admin().create_partitions(&wanted, &AdminOptions::new())).unwrap() {
             result.unwrap();
         }
     }
@@ -148,6 +165,26 @@ impl Broker {
         let producer = self.producer(None);
         for value in values {
             producer.send(BaseRecord::<[u8], str>::to(topic).payload(value)).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+    }
+
+    /// Sends values to one partition, of these times if any are given, and waits until the broker has them.
+    pub fn send_to(&self, topic: &str, partition: i32, values: &[String], times_ms: &[i64]) {
+        let producer = self.producer(None);
+        for (i, value) in values.iter().enumerate() {
+            let mut record = BaseRecord::<[u8], str>::to(topic).partition(partition).payload(value);
+            record.timestamp = times_ms.get(i).copied();
+            producer.send(record).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+    }
+
+    /// Sends keys and values, and waits until the broker has them.
+    pub fn send_keyed(&self, topic: &str, pairs: &[(String, String)]) {
+        let producer = self.producer(None);
+        for (key, value) in pairs {
+            producer.send(BaseRecord::to(topic).key(key).payload(value)).unwrap();
         }
         producer.flush(PATIENCE).unwrap();
     }

@@ -2,6 +2,7 @@
 
 mod avro;
 pub mod broker;
+mod compaction;
 mod faults;
 mod kills;
 mod limits;

@@ -273,6 +273,15 @@ fn what_cannot_be_read_is_refused() {
     fails(&["accounts.pg", "moves.pg", "exactly"]);
     place.write("p.sql", &program.replace("all_of_it", "nothing"));
     fails(&[".pg", "publication nothing", "CREATE PUBLICATION"]);
+    for (name, what, left_out) in [
+        ("few", "accounts, moves WITH (publish = 'insert, update')", "leaves deletes of table"),
+        ("chosen", "accounts WHERE (id > 5), moves", "leaves rows of table accounts"),
+        ("narrow", "accounts (id, balance), moves (n, at, data)", "leaves column note of table accounts"),
+    ] {
+        db.execute(&format!("CREATE PUBLICATION {name} FOR TABLE {what}"));
+        place.write("p.sql", &program.replace("all_of_it", name));
+        fails(&[left_out, &format!("ALTER PUBLICATION {name}")]);
+    }
     place.write("p.sql", &program);
     let _ = std::fs::remove_dir_all(place.path("data"));
     let mut running = Running::start(&place.path("p.sql"), &place.path("data"), &[]);
@@ -289,7 +298,9 @@ fn what_cannot_be_read_is_refused() {
     db.execute(&format!("SELECT pg_create_logical_replication_slot('{0}_{name}', 'pgoutput'), pg_create_logical_replication_slot('moves_{name}', 'pgoutput')", "accounts"));
     fails(&["stands at", "somebody else read from it"]);
     drop_slots(&db);
-    db.execute(&format!("SELECT pg_create_logical_replication_slot('accounts_{name}', 'test_decoding')"));
+    for table in ["accounts", "moves"] {
+        db.execute(&format!("SELECT pg_create_logical_replication_slot('{table}_{name}', 'test_decoding')"));
+    }
     fails(&["another plugin than pgoutput"]);
     drop_slots(&db);
     succeed(["check", place.path("p.sql").to_str().unwrap()]);

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
@@ -25,8 +27,6 @@ use crate::connector::{
 pub(super) const ROWS: usize = 16 << 10;
 /// The bytes after which a chunk ends.
 pub(super) const BYTES: usize = 1 << 20;
-/// How often it is looked whether topics have more partitions.
-const LOOK: Duration = Duration::from_secs(30);
 /// How long a replay waits for the brokers to go on.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -143,7 +143,7 @@ impl KafkaReader {
 
     /// Takes up the partitions that are not read yet.
     fn look(&mut self) -> Result<()> {
-        if self.looked_at.is_some_and(|at| at.elapsed() < LOOK) {
+        if self.looked_at.is_some_and(|at| at.elapsed() < self.shared.look) {
             return Ok(());
         }
         let is_first = self.consumer.is_none();
@@ -169,8 +169,9 @@ impl KafkaReader {
         for topic in &shared.topics {
             let partitions = shared.partitions(consumer, topic)?;
             let known = self.places.keys().filter(|(t, _)| t == topic).map(|(_, p)| *p).max();
-            // Partitions of a topic that is known came to be while others were read: they are read from their beginning.
-            let is_new = known.is_none();
+            if is_first && self.shared.rereads {
+                shared.check_compaction(topic)?;
+            }
             if let Some(gone) = known.filter(|p| !partitions.contains(p)) {
                 return Err(shared.error(format!(
                     "partition {topic}/{gone} has been read, but the topic has {} partitions: it was made anew. Start in another data directory to read \
@@ -184,9 +185,11 @@ impl KafkaReader {
                 if !is_first && place.is_some() {
                     continue;
                 }
+                // What is numbered above those that are known came to be while these were read: it is read from its beginning. What is
+                // numbered below was there when the topic was taken up, by a process that ended before a step had said where it begins.
                 let from = match place.and_then(|p| p.next) {
                     Some(next) => self.resume_at(consumer, &key, next)?,
-                    None if is_new => shared.first(consumer, &key)?,
+                    None if known.is_none_or(|last| partition < last) => shared.first(consumer, &key)?,
                     None => Offset::Beginning,
                 };
                 if let (Offset::Offset(from), None) = (from, place.and_then(|p| p.next)) {
@@ -204,7 +207,8 @@ impl KafkaReader {
         for key in begun {
             self.places.entry(key).or_default();
         }
-        for (key, from) in first {
+        // The highest number first: see above.
+        for (key, from) in first.into_iter().rev() {
             self.places.entry(key.clone()).or_default().next = Some(from);
             self.ready.push_back(shared.begun(&key, from));
         }
@@ -361,12 +365,38 @@ impl Shared {
             .fetch_metadata(Some(topic), REQUEST)
             .map_err(|e| self.refused(consumer, "reach the brokers", &e))?;
         let found = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
-        let partitions: Vec<i32> = found.iter().flat_map(|t| t.partitions()).map(|p| p.id()).collect();
+        let mut partitions: Vec<i32> = found.iter().flat_map(|t| t.partitions()).map(|p| p.id()).collect();
+        partitions.sort_unstable();
         if partitions.is_empty() {
             let error = self.error(format!("topic {topic} does not exist; create it, it goes on by itself"));
             return Err(ConnectorError { retry: true, ..error });
         }
         Ok(partitions)
+    }
+
+    /// Refuses a topic that is compacted, where its messages may be read a second time: some of them will be gone. Brokers that do not say are
+    /// believed: then a replay whose messages are gone is refused when it comes.
+    fn check_compaction(&self, topic: &str) -> Result<()> {
+        let what = "ask for a topic's cleanup.policy";
+        let admin: AdminClient<DefaultClientContext> =
+            self.settings.create().map_err(|e| failed(&self.connector, what, &e))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.map_err(|e| self.error(format!("no runtime for a request: {e}")))?;
+        let options = AdminOptions::new().request_timeout(Some(REQUEST));
+        let described = runtime.block_on(admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options));
+        let described = match described.map_err(|e| failed(&self.connector, what, &e)) {
+            Ok(described) => described,
+            Err(error) if error.retry => return Err(error),
+            Err(_) => return Ok(()),
+        };
+        let policies = described.iter().flatten().filter_map(|topic| topic.get("cleanup.policy")?.value.as_deref());
+        match policies.into_iter().any(|policy| policy.contains("compact")) {
+            false => Ok(()),
+            true => Err(self.error(format!(
+                "topic {topic} is compacted: messages that a step had may be gone when it is replayed, so that exactly-once needs \"replay\": \"bytes\" beside \
+                 the connector's \"transport\", which keeps them in the log"
+            ))),
+        }
     }
 
     /// First offset that is there, and the one after the last.

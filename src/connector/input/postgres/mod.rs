@@ -74,6 +74,7 @@ struct Shared {
     slot: String,
     wants_snapshot: bool,
     is_keyed: bool,
+    append_only: bool,
     schema: SchemaRef,
     format: Json,
     /// The place in the log that all checkpoints that are kept have passed.
@@ -119,6 +120,7 @@ impl PostgresInput {
             slot,
             wants_snapshot: options.bool("snapshot")?.unwrap_or(true),
             is_keyed: !ctx.primary_key.is_empty(),
+            append_only: ctx.append_only,
             schema: Arc::clone(&ctx.schema),
             format: Json::new(&json!({"update_format": "debezium"}), ctx)?,
             kept: AtomicU64::new(0),

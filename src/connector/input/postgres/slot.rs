@@ -46,14 +46,37 @@ pub(super) fn find(shared: &Shared) -> Result<(Session, Option<u64>)> {
     }
     let publication = quoted_text(&shared.publication);
     let (schema, table) = (quoted_text(&shared.relation.0), quoted_text(&shared.relation.1));
+    // Servers before 15 know no lists of columns and conditions.
+    let columns = shared.schema.fields().iter().map(|f| quoted_text(&f.name().to_lowercase()));
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    let changes = if shared.append_only {
+        ""
+    } else {
+        "CASE WHEN NOT pubupdate THEN 'updates' END, CASE WHEN NOT pubdelete THEN 'deletes' END,"
+    };
     let sql = format!(
-        "SELECT 1 FROM pg_publication_tables WHERE pubname = {publication} AND schemaname = {schema} AND tablename = {table}"
+        "SELECT concat_ws(', ', CASE WHEN NOT pubinsert THEN 'inserts' END, {changes}
+           CASE WHEN to_jsonb(t) ->> 'rowfilter' IS NOT NULL THEN 'rows' END,
+           (SELECT string_agg('column ' || attname, ', ') FROM pg_attribute
+            WHERE attrelid = to_regclass(quote_ident(schemaname) || '.' || quote_ident(tablename)) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+              AND lower(attname) IN ({columns}) AND NOT coalesce(to_jsonb(t) -> 'attnames' ? attname::text, true)))
+         FROM pg_publication_tables t JOIN pg_publication USING (pubname)
+         WHERE pubname = {publication} AND schemaname = {schema} AND tablename = {table}"
     );
-    if ask("look for the publication", &sql)?.is_none() {
-        return Err(shared.error(format!(
-            "publication {} at {} does not have table {}: CREATE PUBLICATION {0} FOR TABLE {2}",
-            shared.publication, shared.server.place, shared.table
-        )));
+    match ask("look for the publication", &sql)?.as_deref() {
+        Some("") => {}
+        Some(left_out) => {
+            return Err(shared.error(format!(
+                "publication {} at {} leaves {left_out} of table {} out: publish all of it (ALTER PUBLICATION {0} SET …), or name another publication",
+                shared.publication, shared.server.place, shared.table
+            )));
+        }
+        None => {
+            return Err(shared.error(format!(
+                "publication {} at {} does not have table {}: CREATE PUBLICATION {0} FOR TABLE {2}",
+                shared.publication, shared.server.place, shared.table
+            )));
+        }
     }
     let slot = quoted_text(&shared.slot);
     let sql = format!(

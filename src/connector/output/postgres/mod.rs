@@ -361,7 +361,10 @@ impl Output for PostgresOutput {
 
     fn open(&mut self, resume: &Resume) -> Result<()> {
         self.link = None;
-        (self.is_claimed, self.is_claiming) = (false, false);
+        // A try of this process before may have raised the epoch, and its answer have been lost.
+        let of = |resume: &Resume| (resume.incarnation, resume.epoch);
+        self.is_claiming &= self.resume.as_ref().is_some_and(|before| of(before) == of(resume));
+        self.is_claimed = false;
         self.batch.clear();
         (self.marked, self.certain) = (None, None);
         self.is_copy = resume.copy;
