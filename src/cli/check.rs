@@ -1,9 +1,11 @@
-//! `backstay check`: whether a SQL program compiles, and to what circuit.
+//! `backstay check`: whether a SQL program compiles, and to what circuit, and whether its connectors' settings are right. Opens nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::run::{of_program, variables};
 use super::{Failure, read_text};
 use crate::circuit::{Growth, growing_state};
+use crate::pipeline::check_connectors;
 use crate::sql;
 
 /// What `check` takes.
@@ -20,6 +22,9 @@ pub struct Args {
 pub(super) fn check(args: Args) -> Result<(), Failure> {
     let text = read_text(&args.sql, "SQL file")?;
     let program = sql::compile(&text, &args.sql.display().to_string()).map_err(Failure::usage)?;
+    // Some directory of data: a run has one.
+    let variables = variables(Some(Path::new("data")), true)?;
+    let unknown = check_connectors(&program, "check", &of_program(&args.sql, variables))?;
     if args.explain {
         out!("{}", program.plan);
     }
@@ -30,6 +35,9 @@ pub(super) fn check(args: Args) -> Result<(), Failure> {
         program.views.len(),
         program.plan.nodes.len()
     );
+    for why in unknown {
+        outln!("not checked: {why}");
+    }
     let growing = growing_state(&program.plan);
     if !growing.is_empty() {
         outln!("state that grows with the input (LATENESS on a column of time can bound it, see docs/sql.md):");

@@ -195,24 +195,8 @@ fn exists(path: &Path) -> bool {
 }
 
 fn environment(args: &Args) -> Result<Environment, Failure> {
-    let mut variables: BTreeMap<String, String> = BTreeMap::new();
-    if let Some(dir) = &args.data_dir {
-        let dir = std::path::absolute(dir).map_err(|e| Failure::usage(format!("--data-dir {}: {e}", dir.display())))?;
-        variables.insert("DATA_DIR".into(), dir.to_string_lossy().into_owned());
-    }
-    let secrets = std::env::var("BACKSTAY_SECRETS_DIR").unwrap_or_else(|_| DEFAULT_SECRETS_DIR.to_owned());
-    variables.insert(SECRETS_DIR.into(), secrets);
     // Not for a program that came over the service's API: whoever may send one may not read the manager's environment by it.
-    if args.api_socket.is_none() {
-        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((format!("env:{}", name.into_string().ok()?), value.into_string().ok()?))
-        };
-        variables.extend(std::env::vars_os().filter_map(text));
-    }
-    let base_dir = match args.sql.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
+    let variables = variables(args.data_dir.as_deref(), args.api_socket.is_none())?;
     let mut connectors = Connectors::default();
     if !args.allow_root.is_empty() {
         let roots = args
@@ -221,16 +205,42 @@ fn environment(args: &Args) -> Result<Environment, Failure> {
             .map(|root| resolved(root).map_err(|e| Failure::usage(format!("--allow-root {}: {e}", root.display()))));
         connectors = connectors.within(roots.collect::<Result<_, _>>()?);
     }
-    Ok(Environment {
+    Ok(Environment { connectors, data_dir: args.data_dir.clone(), ..of_program(&args.sql, variables) })
+}
+
+/// What a program of a file runs in, without a store.
+pub(super) fn of_program(sql: &Path, variables: BTreeMap<String, String>) -> Environment {
+    Environment {
         disk: backstay_storage::disk::system(),
         clock: Arc::new(SystemClock::new()),
         scheduler: Arc::new(Threads),
-        connectors,
-        data_dir: args.data_dir.clone(),
-        base_dir,
+        connectors: Connectors::default(),
+        data_dir: None,
+        base_dir: match sql.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+            _ => PathBuf::from("."),
+        },
         variables,
         new_id: uuid::Uuid::new_v4(),
-    })
+    }
+}
+
+/// The variables of connectors' settings.
+pub(super) fn variables(data_dir: Option<&Path>, with_environment: bool) -> Result<BTreeMap<String, String>, Failure> {
+    let mut variables: BTreeMap<String, String> = BTreeMap::new();
+    if let Some(dir) = data_dir {
+        let dir = std::path::absolute(dir).map_err(|e| Failure::usage(format!("--data-dir {}: {e}", dir.display())))?;
+        variables.insert("DATA_DIR".into(), dir.to_string_lossy().into_owned());
+    }
+    let secrets = std::env::var("BACKSTAY_SECRETS_DIR").unwrap_or_else(|_| DEFAULT_SECRETS_DIR.to_owned());
+    variables.insert(SECRETS_DIR.into(), secrets);
+    if with_environment {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((format!("env:{}", name.into_string().ok()?), value.into_string().ok()?))
+        };
+        variables.extend(std::env::vars_os().filter_map(text));
+    }
+    Ok(variables)
 }
 
 /// The first SIGINT or SIGTERM sets the flag, the second ends the process.

@@ -51,5 +51,6 @@ pub use clock::{Clock, SystemClock};
 pub use config::PipelineConfig;
 pub use controller::{Environment, Options, Summary, run};
 pub use error::{PipelineError, Result};
+pub use open::check_connectors;
 pub use schedule::{Scheduler, Threads};
 pub use status::Control;

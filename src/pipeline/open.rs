@@ -40,6 +40,7 @@ use crate::pipeline::status::{Control, Phase};
 use crate::pipeline::timed::Timed;
 use crate::sabotage::{Check, checked};
 use crate::sql::Program;
+pub use connectors::check_connectors;
 pub(super) use connectors::check_places;
 use connectors::{
     MadeInput, MadeOutput, check_bounds, check_levels, make_inputs, make_outputs, misconfigured, open_output,
@@ -134,8 +135,8 @@ impl Pipeline {
             store.as_ref(),
             &|table| known(table).position,
             (state.step, state.incarnation, copy_of.is_some()),
-        )?);
             config.http,
+        )?);
         for (table, definition) in program.tables.iter().enumerate().filter(|(table, _)| !is_late(*table)) {
             let hasher = RowHasher::new(&definition.schema, definition.is_append_only())?;
             let name = pushed_name(table).unwrap_or_default();

@@ -184,4 +184,12 @@ fn check_tells_what_compiles() {
     let (code, out, error) = check(&[]);
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(error.contains(": error: there is no column `m`"), "{error}");
+    // Settings of connectors too, of which some cannot be known here.
+    place.write("p.sql", &crate::cli::SQL.replace("\"path\": \"t.csv\"", "\"paht\": \"t.csv\""));
+    let (code, out, error) = check(&[]);
+    assert!((code, out.as_str()) == (2, "") && error.contains("did you mean \"path\"?"), "{error}");
+    place.write("p.sql", &crate::cli::SQL.replace("t.csv", "${env:BACKSTAY_NOT_SET}"));
+    let (code, out, error) = check(&[]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(out.contains("\nnot checked: ") && out.contains("BACKSTAY_NOT_SET is not set"), "{out}");
 }

@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use crossbeam::sync::Parker;
 
 use crate::connector::config::{ConnectorConfig, Replay};
+use crate::connector::variables::resolve;
 use crate::connector::{ConnectorError, Context, Input, Level, Output, Resume};
 use crate::pipeline::config::PipelineConfig;
 use crate::pipeline::controller::Environment;
@@ -103,6 +104,27 @@ pub(super) fn make_outputs(program: &Program, pipeline: &str, env: &Environment)
         }
     }
     Ok(made)
+}
+
+/// Checks the settings of a program's connectors, as a run does before it opens any of them. Gives what it cannot check: those that refer to
+/// a variable or a secret that is not here.
+///
+/// # Errors
+/// The first connector whose settings are wrong.
+pub fn check_connectors(program: &Program, pipeline: &str, env: &Environment) -> Result<Vec<String>> {
+    let mut program = program.clone();
+    let mut unknown = Vec::new();
+    let mut keep = |relation: &str, schema: &SchemaRef, connectors: &mut Vec<ConnectorConfig>| {
+        connectors.retain(|config| {
+            let context = context(env, pipeline, &format!("{relation}.{}", config.name), schema);
+            resolve(config, &context, &env.disk).map_err(|e| unknown.push(e.to_string())).is_ok()
+        });
+    };
+    program.tables.iter_mut().for_each(|t| keep(&t.name, &t.schema, &mut t.connectors));
+    program.views.iter_mut().for_each(|v| keep(&v.name, &v.schema, &mut v.connectors));
+    make_inputs(&program, (pipeline, Level::None), env)?;
+    make_outputs(&program, pipeline, env)?;
+    Ok(unknown)
 }
 
 /// What is wrong with a connector before it is opened is its configuration.
