@@ -78,7 +78,12 @@ impl Client {
             None => self.agent.run(request.body(()).map_err(wrong)?),
         };
         let answer = answer.map_err(|e| {
-            Failure::new(1, format!("{} cannot be asked: {e}; is `backstay serve` running there?", self.url))
+            let e = e.to_string();
+            let hint = match e.contains("CaUsedAsEndEntity") {
+                true => "its certificate is an authority's (CA:TRUE), as `openssl req -x509` makes them: add -addext basicConstraints=critical,CA:FALSE",
+                false => "is `backstay serve` running there?",
+            };
+            Failure::new(1, format!("{} cannot be asked: {e}; {hint}", self.url))
         })?;
         match answer.status().as_u16() {
             200..300 => Ok(answer),

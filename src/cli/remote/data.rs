@@ -5,7 +5,7 @@ use std::io::{BufRead as _, Write as _};
 use serde_json::{Value, json};
 
 use super::client::{Client, escaped, of};
-use super::{Common, word};
+use super::{Common, ConnectorAction, word};
 use crate::cli::Failure;
 use crate::pipeline::answer::Format;
 
@@ -42,15 +42,33 @@ fn trouble(endpoint: &Value) -> String {
     trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default()
 }
 
-pub(super) fn connector(name: &str, relation: &str, connector: &str, common: &Common) -> Result<(), Failure> {
+pub(super) fn connector(
+    (name, relation, connector): (&str, &str, &str),
+    action: ConnectorAction,
+    common: &Common,
+) -> Result<(), Failure> {
     let client = common.client()?;
-    let path =
-        |kind: &str| format!("{}/{kind}/{}/connectors/{}/stats", of(name), escaped(relation), escaped(connector));
     // Whether it is a table's or a view's, the program says.
     let shown = client.json("GET", &of(name), None)?;
     let outputs = shown.pointer("/program_info/output_connectors").and_then(Value::as_object);
     let is_output = outputs.is_some_and(|all| all.contains_key(&format!("{relation}.{connector}")));
-    let stats = client.json("GET", &path(if is_output { "views" } else { "tables" }), None)?;
+    let kind = if is_output { "views" } else { "tables" };
+    let path = format!("{}/{kind}/{}/connectors/{}", of(name), escaped(relation), escaped(connector));
+    let turned = match action {
+        ConnectorAction::Stats => None,
+        ConnectorAction::Start => Some(("start", "started")),
+        ConnectorAction::Pause => Some(("pause", "paused")),
+    };
+    if let Some((word, done)) = turned {
+        client.text("POST", &format!("{path}/{word}"), None)?;
+        client.wait(&format!("{path}/stats"), |stats| {
+            Ok(stats.get("paused") == Some(&json!(matches!(action, ConnectorAction::Pause))))
+        })?;
+        let shown = json!({ "connector": format!("{relation}.{connector}"), "state": done });
+        common.show(&shown, |_| format!("connector {relation}.{connector} of pipeline {name} is {done}"));
+        return Ok(());
+    }
+    let stats = client.json("GET", &format!("{path}/stats"), None)?;
     common.show(&stats, |stats| {
         let metrics = stats.get("metrics").and_then(Value::as_object).into_iter().flatten();
         let lines = metrics.map(|(key, value)| format!("{key}: {value}"));

@@ -140,7 +140,7 @@ The value is JSON where it can be read as such, else text: `set-config p workers
         #[command(flatten)]
         common: Common,
     },
-    /// Show a connector's figures.
+    /// Show a connector's figures, or let it pause or go on.
     Connector {
         /// The pipeline.
         name: String,
@@ -173,6 +173,10 @@ pub(super) struct Change {
 pub(super) enum ConnectorAction {
     /// Show its figures.
     Stats,
+    /// Let it go on.
+    Start,
+    /// Let it wait; the pipeline goes on without it.
+    Pause,
 }
 
 /// What can be done with a program.
@@ -219,8 +223,8 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::Stats { name, common } => data::stats(&name, &common),
         Command::Checkpoint { change } => lifecycle::checkpoint(&change),
         Command::Logs { name, watch, common } => data::logs(&name, watch, &common),
-        Command::Connector { name, relation, connector, action: ConnectorAction::Stats, common } => {
-            data::connector(&name, &relation, &connector, &common)
+        Command::Connector { name, relation, connector, action, common } => {
+            data::connector((&name, &relation, &connector), action, &common)
         }
     }
 }

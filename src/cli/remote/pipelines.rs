@@ -36,7 +36,8 @@ pub(super) fn status(name: &str, common: &Common) -> Result<(), Failure> {
     common.show(&shown, |shown| {
         let mut text = line(shown);
         if let Some(error) = shown.pointer("/deployment_error/message").and_then(Value::as_str) {
-            text.push_str(&format!("\n{error}"));
+            // The first line stands there already.
+            error.lines().skip(1).for_each(|line| text.push_str(&format!("\n{line}")));
         }
         text
     });

@@ -187,12 +187,16 @@ pub enum Process {
 }
 
 impl Process {
+    /// Its id, unless it has ended.
+    pub fn id(&self) -> Option<u32> {
+        match self {
+            Self::Own(child) => child.id(),
+            Self::Found(pid) => Some(*pid),
+        }
+    }
+
     fn pid(&self) -> Option<Pid> {
-        let pid = match self {
-            Self::Own(child) => child.id()?,
-            Self::Found(pid) => *pid,
-        };
-        Pid::from_raw(i32::try_from(pid).ok()?)
+        Pid::from_raw(i32::try_from(self.id()?).ok()?)
     }
 
     /// Asks it to stop behind a checkpoint.

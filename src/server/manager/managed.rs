@@ -36,6 +36,7 @@ struct Inner {
     clearing: bool,
     force: bool,
     deleted: bool,
+    process: Option<u32>,
 }
 
 /// What is wanted now.
@@ -62,8 +63,7 @@ const STATUSES: [&str; 9] = [
 
 impl Managed {
     /// A pipeline that is not seen yet.
-    pub fn new(record: Record, place: Place, clock: Arc<dyn Clock>) -> Self {
-        let compiled = Compiled::new(&record.program_code);
+    pub fn new(record: Record, compiled: Compiled, place: Place, clock: Arc<dyn Clock>) -> Self {
         let now = clock.wall_ms();
         let inner = Inner {
             record,
@@ -75,6 +75,7 @@ impl Managed {
             clearing: false,
             force: false,
             deleted: false,
+            process: None,
         };
         Self { place, history: History::default(), clock, inner: Mutex::new(inner), wake: Notify::new() }
     }
@@ -88,11 +89,8 @@ impl Managed {
         self.lock().record.clone()
     }
 
-    /// Takes over a record that has been kept.
-    pub fn replace(&self, record: Record) {
-        // Before the lock, which all that ask for the pipeline wait for. Records are replaced one at a time.
-        let is_new = self.lock().record.program_code != record.program_code;
-        let compiled = is_new.then(|| Compiled::new(&record.program_code));
+    /// Takes over a record that has been kept; with what its program compiled to, if that was set.
+    pub fn replace(&self, record: Record, compiled: Option<Compiled>) {
         let mut inner = self.lock();
         if let Some(compiled) = compiled {
             inner.compiled = compiled;
@@ -119,6 +117,18 @@ impl Managed {
     pub fn wish(&self) -> Wish {
         let inner = self.lock();
         Wish { desired: inner.record.desired, force: inner.force }
+    }
+
+    /// What a process is to be started for, if one is wanted still; from now on it is seen to begin.
+    pub fn begin(&self) -> Option<Record> {
+        let now = self.clock.wall_ms();
+        let mut inner = self.lock();
+        if inner.record.desired == Desired::Stopped || inner.clearing || inner.deleted {
+            return None;
+        }
+        (inner.status, inner.status_ms) = ("Provisioning", now);
+        (inner.resources, inner.resources_ms) = ("Provisioning", now);
+        Some(inner.record.clone())
     }
 
     /// A stop is to be at once.
@@ -162,6 +172,21 @@ impl Managed {
     pub fn is_stopped(&self) -> bool {
         let inner = self.lock();
         inner.status == "Stopped" && inner.record.desired == Desired::Stopped
+    }
+
+    /// Whether its storage is being removed.
+    pub fn is_clearing(&self) -> bool {
+        self.lock().clearing
+    }
+
+    /// Notes its process, or that it has none.
+    pub fn set_process(&self, pid: Option<u32>) {
+        self.lock().process = pid;
+    }
+
+    /// The id of its process, if it has one.
+    pub fn process(&self) -> Option<u32> {
+        self.lock().process
     }
 
     /// Notes that its storage is being removed, or no longer is. False: it was already so.

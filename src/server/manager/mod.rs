@@ -47,6 +47,7 @@ use keys::Keys;
 use limits::Limit;
 use managed::Managed;
 pub use pgwire::THREAD as PGWIRE_THREAD;
+use program::Compiled;
 use record::Record;
 
 use crate::logging::LogFormat;
@@ -120,6 +121,8 @@ pub struct Manager {
     catalog: Mutex<Catalog>,
     pipelines: Mutex<BTreeMap<Uuid, Arc<Managed>>>,
     ending: AtomicBool,
+    /// Held for reading while a process is being started.
+    starting: tokio::sync::RwLock<()>,
     /// The catalog took the last change.
     writes: AtomicBool,
 }
@@ -176,11 +179,16 @@ pub async fn serve(options: Options, end: impl Future<Output = ()> + Send + 'sta
         clock: options.clock,
         pipelines: Mutex::default(),
         ending: AtomicBool::new(false),
+        starting: tokio::sync::RwLock::default(),
         writes: AtomicBool::new(true),
     });
     let records: Vec<Record> = manager.catalog().records().cloned().collect();
-    for record in records {
-        manager.manage(record);
+    let compiling = records.into_iter().map(|record| {
+        let compiled = tokio::spawn(Compiled::of(record.program_code.clone()));
+        (record, compiled)
+    });
+    for (record, compiled) in compiling.collect::<Vec<_>>() {
+        manager.manage(record, compiled.await.map_err(std::io::Error::other)?.map_err(std::io::Error::other)?);
     }
     let bind = |flag: &str, address: SocketAddr| {
         std::net::TcpListener::bind(address)
@@ -269,7 +277,13 @@ impl Manager {
     fn durably(&self, write: impl FnOnce() -> backstay_storage::Result<()>) -> Result<()> {
         let written = tokio::task::block_in_place(write);
         self.writes.store(written.is_ok(), Ordering::Release);
-        written.map_err(|e| ApiError::internal(format!("the catalog cannot be written: {e}")))
+        written.map_err(|e| {
+            let message = format!("the catalog cannot be written: {e}");
+            match e.is_no_space() {
+                true => ApiError::new(axum::http::StatusCode::INSUFFICIENT_STORAGE, "NoSpace", message),
+                false => ApiError::internal(message),
+            }
+        })
     }
 
     /// Whether pipelines are being brought to a stop because the manager ends.
@@ -278,10 +292,10 @@ impl Manager {
     }
 
     /// Takes a pipeline under management.
-    fn manage(self: &Arc<Self>, record: Record) -> Arc<Managed> {
+    fn manage(self: &Arc<Self>, record: Record, compiled: Compiled) -> Arc<Managed> {
         let place = Place::new(&self.root, record.id);
         let id = record.id;
-        let managed = Arc::new(Managed::new(record, place, Arc::clone(&self.clock)));
+        let managed = Arc::new(Managed::new(record, compiled, place, Arc::clone(&self.clock)));
         lock(&self.pipelines).insert(id, Arc::clone(&managed));
         tokio::spawn(supervisor::supervise(Arc::clone(self), Arc::clone(&managed)));
         managed
@@ -301,27 +315,35 @@ impl Manager {
     }
 
     /// Creates a pipeline.
-    fn create(self: &Arc<Self>, record: Record) -> Result<Arc<Managed>> {
+    fn create(self: &Arc<Self>, record: Record, compiled: Compiled) -> Result<Arc<Managed>> {
         let mut catalog = self.catalog();
         if catalog.named(&record.name).is_some() {
             return Err(taken(&record.name));
         }
         self.durably(|| catalog.put(&record))?;
-        Ok(self.manage(record))
+        Ok(self.manage(record, compiled))
     }
 
     /// Changes what is wanted of a pipeline.
     fn change(&self, managed: &Managed, change: impl FnOnce(&mut Record)) -> Result<Record> {
-        self.try_change(managed, |record| {
+        self.try_change(managed, None, |record| {
             change(record);
             Ok(())
         })
     }
 
-    /// As [`Self::change`], unless `change` refuses.
-    fn try_change(&self, managed: &Managed, change: impl FnOnce(&mut Record) -> Result<()>) -> Result<Record> {
+    /// As [`Self::change`], unless `change` refuses. `compiled` is of the program that it sets.
+    fn try_change(
+        &self,
+        managed: &Managed,
+        compiled: Option<Compiled>,
+        change: impl FnOnce(&mut Record) -> Result<()>,
+    ) -> Result<Record> {
         // Under the catalog's lock: changes of one pipeline come one after another.
         let mut catalog = self.catalog();
+        if managed.is_deleted() {
+            return Err(ApiError::unknown_pipeline(&managed.name()));
+        }
         let old = managed.record();
         let mut record = old.clone();
         change(&mut record)?;
@@ -330,15 +352,19 @@ impl Manager {
         }
         if record != old {
             self.durably(|| catalog.put(&record))?;
-            managed.replace(record.clone());
+            managed.replace(record.clone(), compiled);
         }
         Ok(record)
     }
 
-    /// Forgets a pipeline that has no process.
-    fn forget(&self, managed: &Managed) -> Result<()> {
+    /// Forgets a pipeline that has no process, unless `check` refuses: asked when nothing can change what is wanted of it.
+    fn forget(&self, managed: &Managed, check: impl FnOnce() -> Result<()>) -> Result<()> {
         let id = managed.record().id;
         let mut catalog = self.catalog();
+        if managed.is_deleted() {
+            return Err(ApiError::unknown_pipeline(&managed.name()));
+        }
+        check()?;
         self.durably(|| catalog.remove(id))?;
         lock(&self.pipelines).remove(&id);
         managed.delete();
@@ -348,10 +374,17 @@ impl Manager {
     /// Stops every process behind a checkpoint, and waits for it. What is wanted stays as it is.
     async fn stop_all(&self) {
         self.ending.store(true, Ordering::Release);
+        // What is being started has a process then, and nothing is started after it.
+        drop(self.starting.write().await);
         let mut ending = Vec::new();
         for managed in self.all() {
-            if let Some(liveness) = managed.place.liveness().await {
-                let process = child::Process::Found(liveness.pid);
+            // One that does not listen yet, or not any more, is known by its start.
+            let pid = match managed.process() {
+                Some(pid) => Some(pid),
+                None => managed.place.liveness().await.map(|liveness| liveness.pid),
+            };
+            if let Some(pid) = pid {
+                let process = child::Process::Found(pid);
                 process.ask_to_stop();
                 ending.push(process);
             }

@@ -1,14 +1,17 @@
 //! A pipeline's program as clients see it: whether it compiles, with its errors in place, and which tables, views and connectors it has.
 //!
-//! Compiling takes milliseconds, so that it is done where a program is set, and its outcome is not kept.
+//! Compiling takes milliseconds, of a program made for it seconds: it is done where a program is set, and at the manager's start, on a thread
+//! that may block ([`Compiled::of`]), under no lock. Its outcome is not kept.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, SchemaRef};
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 
 use super::mask::mask;
 use crate::connector::config::ConnectorConfig;
+use crate::server::error::{ApiError, Result as ApiResult};
 use crate::sql::{self, Program, SqlErrors};
 
 /// What a program's text compiled to.
@@ -19,6 +22,19 @@ impl Compiled {
     /// Compiles a text.
     pub fn new(text: &str) -> Self {
         Self(sql::compile(text, "program.sql").map(Arc::new))
+    }
+
+    /// Compiles a text where that may take long.
+    ///
+    /// # Errors
+    /// The thread failed.
+    pub async fn of(text: String) -> ApiResult<Self> {
+        // Not more at a time than there are processors: others use these threads, too.
+        static PLACES: LazyLock<Semaphore> =
+            LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
+        let _place = PLACES.acquire().await;
+        let compiling = tokio::task::spawn_blocking(move || Self::new(&text));
+        compiling.await.map_err(|e| ApiError::internal(format!("the compiler's thread failed: {e}")))
     }
 
     /// Whether it can be run.
@@ -34,6 +50,12 @@ impl Compiled {
     /// `Success` or `SqlError`.
     pub fn status(&self) -> &'static str {
         if self.is_runnable() { "Success" } else { "SqlError" }
+    }
+
+    /// Its first error, if it does not compile.
+    pub fn first_error(&self) -> Option<String> {
+        let first = self.0.as_ref().err()?.0.first()?;
+        Some(format!("line {}, column {}: {}", first.line, first.column, first.message))
     }
 
     /// Its errors, in the shape of Feldera's; `{}` if there are none.

@@ -43,14 +43,10 @@ struct Supervisor {
 
 /// Runs until the pipeline is deleted.
 pub async fn supervise(manager: Arc<Manager>, managed: Arc<Managed>) {
-    let found = managed.place.liveness().await;
-    if let Some(found) = &found {
-        managed.history.note(manager.clock.wall_ms(), Happened::Found { pid: found.pid });
-    }
-    let process = found.map(|found| Process::Found(found.pid));
     let start_at = Duration::ZERO;
     let mut supervisor =
-        Supervisor { manager, managed, process, failures: 0, first_step: None, start_at, stopping: None };
+        Supervisor { manager, managed, process: None, failures: 0, first_step: None, start_at, stopping: None };
+    supervisor.adopt().await;
     loop {
         supervisor.turn().await;
         if supervisor.process.is_none() && supervisor.managed.is_deleted() {
@@ -77,17 +73,39 @@ impl Supervisor {
         }
     }
 
+    /// Takes over a process that is there.
+    async fn adopt(&mut self) -> bool {
+        let Some(found) = self.managed.place.liveness().await else { return false };
+        self.note(Happened::Found { pid: found.pid });
+        self.hold(Process::Found(found.pid));
+        true
+    }
+
+    fn hold(&mut self, process: Process) {
+        self.managed.set_process(process.id());
+        self.process = Some(process);
+        self.first_step = None;
+    }
+
     async fn start(&mut self) {
-        let record = self.managed.record();
-        self.managed.show("Provisioning", "Provisioning");
+        // One that was not there yet, or too busy to answer, when it was looked for.
+        if self.adopt().await {
+            return;
+        }
+        let manager = Arc::clone(&self.manager);
+        let _starting = manager.starting.read().await;
+        if manager.is_ending() {
+            return;
+        }
+        // Looked at again: it may have been stopped, and cleared or deleted, since.
+        let Some(record) = self.managed.begin() else { return };
         let started = match super::config::for_process(&record.runtime_config) {
             Ok(config) => self.managed.place.start(&self.manager.starter, &record, &config).await,
             Err(message) => Err(std::io::Error::other(message)),
         };
         match started {
             Ok(child) => {
-                self.process = Some(Process::Own(child));
-                self.first_step = None;
+                self.hold(Process::Own(child));
                 self.note(Happened::Start);
                 self.managed.show("Initializing", "Provisioning");
             }
@@ -103,6 +121,7 @@ impl Supervisor {
         let Some(process) = &mut self.process else { return };
         if let Some(ending) = process.ended(liveness.is_some()) {
             self.process = None;
+            self.managed.set_process(None);
             self.stopping = None;
             return self.ended(wish, &ending).await;
         }

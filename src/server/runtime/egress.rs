@@ -45,6 +45,8 @@ struct Listener {
     /// All up to this step was sent.
     after: u64,
     sequence: u64,
+    /// The rows that it begins with, as far as they are not prepared, and their step.
+    snapshot: Option<(u64, RecordBatch)>,
     /// What is ready to be sent.
     ready: VecDeque<Bytes>,
     has_ended: bool,
@@ -80,6 +82,7 @@ pub(super) async fn listen(
         after: after.unwrap_or(now),
         sequence: 0,
         ready: VecDeque::new(),
+        snapshot: None,
         has_ended: false,
     };
     if let Some(step) = after {
@@ -87,8 +90,10 @@ pub(super) async fn listen(
     } else if asked.send_snapshot {
         listener.snapshot(&served).await?;
     }
-    // A first piece, so that the client sees an answer.
-    listener.sign_of_life();
+    // A first piece, so that the client sees an answer; of a snapshot it is the rows' first part, before whose end there is no step to go on from.
+    if listener.snapshot.is_none() {
+        listener.sign_of_life();
+    }
     let content_type = if is_events { "text/event-stream" } else { "application/x-ndjson" };
     let pieces = stream::unfold(listener, |mut listener| async move {
         let piece = listener.next().await?;
@@ -157,14 +162,20 @@ impl Listener {
         });
         let (step, rows): (u64, RecordBatch) =
             work.await.map_err(|e| ApiError::internal(format!("the snapshot's thread failed: {e}")))??;
-        for start in (0..rows.num_rows()).step_by(SNAPSHOT_ROWS) {
-            let part = rows.slice(start, SNAPSHOT_ROWS.min(rows.num_rows() - start));
-            self.document(None, &Delta::inserts(part))?;
-        }
-        // Only behind all of its parts there is a step to go on from.
-        let schema = rows.schema();
-        self.document(Some(step), &Delta::empty(schema))?;
+        self.snapshot = Some((step, rows));
         self.after = step;
+        Ok(())
+    }
+
+    /// Prepares the next part of a snapshot: not all at once, of a large view.
+    fn part(&mut self, step: u64, rows: &RecordBatch) -> Result<()> {
+        if rows.num_rows() == 0 {
+            // Only behind all of its parts there is a step to go on from.
+            return self.document(Some(step), &Delta::empty(rows.schema()));
+        }
+        let count = SNAPSHOT_ROWS.min(rows.num_rows());
+        self.document(None, &Delta::inserts(rows.slice(0, count)))?;
+        self.snapshot = Some((step, rows.slice(count, rows.num_rows() - count)));
         Ok(())
     }
 
@@ -177,6 +188,12 @@ impl Listener {
             if self.has_ended {
                 return None;
             }
+            if let Some((step, rows)) = self.snapshot.take() {
+                if let Err(error) = self.part(step, &rows) {
+                    self.fail(&error);
+                }
+                continue;
+            }
             self.news.mark_unchanged();
             let changes = self.feed.after(self.view, self.after)?;
             if self.after < changes.from {
@@ -187,7 +204,9 @@ impl Listener {
             }
             for (step, delta) in &changes.deltas {
                 if let Err(error) = self.document(Some(*step), delta) {
+                    // Nothing comes behind it: a client that went on would miss this one.
                     self.fail(&error);
+                    break;
                 }
             }
             self.after = self.after.max(changes.last);

@@ -17,6 +17,7 @@ use super::wire::{Completion, Ingress, Token};
 use crate::connector::config::FormatConfig;
 use crate::connector::format::{Format, Parsed, document, split};
 use crate::connector::{Context, RowError};
+use crate::pipeline::PipelineError;
 use crate::pipeline::push::record::PushKey;
 use crate::pipeline::push::{CONNECTOR, PushError, Pushed, Pushes, keys};
 use crate::server::error::{ApiError, Result};
@@ -61,10 +62,11 @@ pub(super) async fn push(
             Err(error) => return Err(refused(&error)),
         }
     };
-    let unknown = |e| {
-        ApiError::internal(format!(
+    let unknown = |e: PipelineError| {
+        let message = format!(
             "it is not known whether the rows are durable: {e}. Push them again with the same Idempotency-Key, or look for them once the pipeline runs again"
-        ))
+        );
+        failed(&e, message)
     };
     pushes.when_durable(&pushed).await.map_err(unknown)?;
     let token = token(&pushes, &table.name, &pushed);
@@ -197,7 +199,17 @@ fn refused(error: &PushError) -> ApiError {
         PushError::Full => ApiError::unavailable("TooManyPushedRows", message),
         PushError::KeyReused => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "IdempotencyKeyReused", message),
         PushError::TooManyRows(_) => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "TooManyRows", message),
-        PushError::Failed(_) => ApiError::internal(message),
+        PushError::Failed(error) => failed(error, message),
+    }
+}
+
+/// What the log does not take: a full disk is nobody's fault, and is over once there is room.
+fn failed(error: &PipelineError, message: String) -> ApiError {
+    match error {
+        PipelineError::Storage(full) if full.is_no_space() => {
+            ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "NoSpace", message)
+        }
+        _ => ApiError::internal(message),
     }
 }
 
@@ -226,4 +238,21 @@ pub(super) async fn completion(
         place.ok_or_else(|| ApiError::bad_request(format!("the token is of the table {table}, which is not there")))?;
     let status = if pushes.is_complete(place, end) { "complete" } else { "inprogress" };
     Ok(Json(Completion { status }))
+}
+
+#[cfg(test)]
+mod tests {
+    use backstay_storage::Error;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_as_such() {
+        let status = |error| failed(&PipelineError::Storage(error), String::new()).status;
+        let full = || Error::io("write", "/x", std::io::ErrorKind::StorageFull.into());
+        assert_eq!(status(full()), StatusCode::INSUFFICIENT_STORAGE);
+        let poisoned = |no_space| Error::Poisoned { cause: full().to_string(), no_space };
+        assert_eq!(status(poisoned(true)), StatusCode::INSUFFICIENT_STORAGE);
+        assert_eq!(status(poisoned(false)), StatusCode::INTERNAL_SERVER_ERROR);
+    }
 }

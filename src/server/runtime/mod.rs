@@ -92,7 +92,7 @@ fn router(served: Arc<Served>) -> Router {
 }
 
 /// A relation's name as SQL has it: lower case unless it is in double quotes.
-fn normalized(name: &str) -> String {
+pub(in crate::server) fn normalized(name: &str) -> String {
     match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
         Some(quoted) => quoted.replace("\"\"", "\""),
         None => name.to_lowercase(),

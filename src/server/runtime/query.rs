@@ -10,7 +10,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{FromRequestParts, Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use crossbeam::channel::Receiver;
 use serde_json::{Value, json};
@@ -40,10 +40,12 @@ pub(super) async fn query(State(served): State<Arc<Served>>, request: Request) -
         Ok(Query(asked)) => asked,
         Err(rejected) => return ApiError::bad_request(rejected.body_text()).into_response(),
     };
-    if parts.headers.contains_key(header::UPGRADE) {
+    // Another protocol may be offered (`curl --http2`), and is not taken up.
+    let is_socket = |v: &HeaderValue| v.as_bytes().eq_ignore_ascii_case(b"websocket");
+    if parts.headers.get(header::UPGRADE).is_some_and(is_socket) {
         return match WebSocketUpgrade::from_request_parts(&mut parts, &served).await {
             Ok(upgrade) => upgrade.protocols([PROTOCOL]).on_upgrade(|socket| converse(served, socket)),
-            Err(rejected) => rejected.into_response(),
+            Err(rejected) => ApiError::bad_request(rejected.body_text()).into_response(),
         };
     }
     self::asked(State(served), Json(asked)).await.into_response()

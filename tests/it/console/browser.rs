@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::json;
 
 use crate::process::repository;
-use crate::service::security::key_file;
+use crate::service::security::{certificate, key_file};
 use crate::service::server::Service;
 
 /// One browser at a time: it is heavy, and other tests run beside it.
@@ -39,8 +39,11 @@ fn a_key_is_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let keys = dir.path().join("keys");
     let key = key_file(&keys);
-    let (_service, address) = serve(&dir.path().join("service"), &["--api-key-file", keys.to_str().unwrap()]);
-    drive("key.py", &[&address, &key]);
+    let (cert, tls_key) = certificate(dir.path());
+    let paths = [&keys, &cert, &tls_key].map(|path| path.to_str().unwrap());
+    let more = ["--api-key-file", paths[0], "--tls-cert", paths[1], "--tls-key", paths[2]];
+    let service = Service::start_with(&dir.path().join("service"), &more);
+    drive("key.py", &[&format!("https://{}", service.address()), &key]);
 }
 
 /// By keyboard; on a phone; light and dark; for assistive technology; and nothing of what users write becomes HTML.

@@ -1,4 +1,4 @@
-"""A service with a key: the page asks for it, and keeps it for its tab only. Arguments: the service's address, its key."""
+"""A service with a key, over TLS: the page asks for it, and keeps it for its tab only. Arguments: the service's address, its key."""
 
 import sys
 
@@ -8,7 +8,8 @@ from common import accessible, browser, fits
 
 ADDRESS, KEY = sys.argv[1:]
 
-with browser(ADDRESS, viewport={"width": 360, "height": 740}) as watched:
+# The certificate is of nobody whom the browser knows.
+with browser(ADDRESS, viewport={"width": 360, "height": 740}, ignore_https_errors=True) as watched:
     page = watched.page
     # A browser tells of each answer of 401.
     watched.allowed = ["401"]
@@ -30,6 +31,17 @@ with browser(ADDRESS, viewport={"width": 360, "height": 740}) as watched:
     watched.allowed = []
     page.reload()
     expect(page.get_by_role("button", name="New pipeline")).to_be_visible()
+    # Changes are asked for too: by HTTP/2, where the host is in no header.
+    ask = """async key => {
+        const body = JSON.stringify({ program_code: "CREATE TABLE t (a INT);" });
+        const headers = { authorization: `Bearer ${key}` };
+        const answer = await fetch("/v0/validate_program", { method: "POST", headers, body });
+        await answer.text();
+        return answer.status;
+    }"""
+    assert page.evaluate(ask, KEY) == 200
+    protocols = "performance.getEntriesByType('resource').map(entry => entry.nextHopProtocol)"
+    page.wait_for_function(f"{protocols}.includes('h2')")
     # In no other place: another tab of the same browser does not have it, no cookie does.
     assert page.context.cookies() == []
     assert KEY not in str(page.evaluate("JSON.stringify(localStorage)"))

@@ -39,6 +39,7 @@ fn a_pipelines_life_by_commands() {
         (file("p.sql", SQL), file("bad.sql", "CREATE TABLE t (a INT);\nCREATE VIEW v AS SELECT b FROM t;"));
     assert_eq!(done(&service, &["pipelines", "--json"]).trim(), "[]");
     refused(&service, &["create", "p", &bad], 2, "2:25: error:");
+    refused(&service, &["start", "p"], 2, "line 2, column 25: there is no column");
     done(&service, &["program", "set", "p", &good]);
     assert_eq!(done(&service, &["program", "get", "p"]).trim(), SQL);
     assert_eq!(done(&service, &["set-config", "p", "workers", "2"]), "workers of pipeline p is 2\n");
@@ -49,6 +50,8 @@ fn a_pipelines_life_by_commands() {
     refused(&service, &["set-config", "p", "wrokers", "2"], 2, "did you mean \"workers\"?");
     refused(&service, &["pause", "p"], 2, "start it first");
     refused(&service, &["stats", "p"], 1, "it is Stopped");
+    refused(&service, &["savepoint", "create", "p", "monday"], 2, "keeps no state");
+    refused(&service, &["savepoint", "delete", "p", "monday"], 2, "keeps no state");
 
     assert_eq!(done(&service, &["start", "p"]), "pipeline p is Running\n");
     service.until("all rows are there", || {
@@ -66,6 +69,15 @@ fn a_pipelines_life_by_commands() {
     let stats: Value = serde_json::from_str(&done(&service, &["connector", "p", "t", "g", "stats", "--json"])).unwrap();
     assert_eq!(stats["metrics"]["total_records"], 100);
     refused(&service, &["connector", "p", "t", "none", "stats"], 2, "no connector");
+    for (action, is_paused) in [("pause", true), ("start", false)] {
+        assert_eq!(
+            done(&service, &["connector", "p", "t", "g", action]),
+            format!("connector t.g of pipeline p is {}\n", if is_paused { "paused" } else { "started" })
+        );
+        let stats = done(&service, &["connector", "p", "t", "g", "stats", "--json"]);
+        assert_eq!(serde_json::from_str::<Value>(&stats).unwrap()["paused"], is_paused);
+    }
+    refused(&service, &["connector", "p", "t", "none", "pause"], 2, "none");
     assert_eq!(done(&service, &["checkpoint", "p"]), "pipeline p has taken a checkpoint\n");
     assert!(done(&service, &["logs", "p"]).contains("exactly once"));
     refused(&service, &["savepoint", "create", "p", "monday"], 2, "stop it first");

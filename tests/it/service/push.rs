@@ -135,6 +135,43 @@ fn what_is_wrong_is_refused_and_nothing_taken() {
     service.turn("p", "stop?force=true", "Stopped");
 }
 
+#[test]
+fn rows_that_there_is_no_room_for_are_refused_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(dir.path());
+    let config = json!({ "storage": { "quota_bytes": 16 << 20, "max_log_bytes": 64 << 20 }, "fault_tolerance": {} });
+    let sql = "CREATE TABLE t (s VARCHAR); CREATE MATERIALIZED VIEW v AS SELECT count(*) AS c FROM t;";
+    service.create("p", sql, config);
+    service.turn("p", "start?initial=paused", "Paused");
+    let mut rng = Rng::new(3);
+    let mut taken = 0;
+    let answer = loop {
+        let text: String = (0..1 << 16).map(|_| format!("{:016x}", rng.next())).collect();
+        let answer = push(&service, "t", "update_format=raw", None, &json!({ "s": text }).to_string());
+        if answer.status != 200 {
+            break answer;
+        }
+        taken += 1;
+        assert!(taken < 60, "the quota bounds the log");
+    };
+    // The process ends for that, too, and may have before it answers.
+    let is_told = answer.status == 507 && answer.json()["error_code"] == "NoSpace";
+    assert!(is_told || answer.status == 503, "{} {}", answer.status, answer.body);
+    // With more room it goes on: what was acknowledged is there.
+    service.until("it has ended", || {
+        service.pipeline("p")["deployment_error"]["message"].as_str().is_some_and(|m| m.contains("no space"))
+    });
+    let config = json!({ "storage": {}, "fault_tolerance": {} });
+    let set = service.send("PATCH", "/v0/pipelines/p", &[], &json!({ "runtime_config": config }).to_string());
+    assert_eq!(set.status, 200, "{}", set.body);
+    service.turn("p", "start", "Running");
+    service
+        .until("the rows are there", || service.value("p", "SELECT c FROM v").and_then(|c| c.as_u64()) >= Some(taken));
+    let there = service.value("p", "SELECT c FROM v").and_then(|c| c.as_u64()).unwrap();
+    assert!(there <= taken + 1, "{there} of {taken}: one is not known");
+    service.turn("p", "stop?force=true", "Stopped");
+}
+
 /// What clients were told of their rows: `Some`: acknowledged.
 type Told = Arc<Mutex<BTreeMap<u64, Option<()>>>>;
 

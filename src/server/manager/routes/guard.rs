@@ -14,7 +14,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{
     AUTHORIZATION, HOST, HeaderName, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -58,7 +58,13 @@ fn too_many(code: &'static str, message: &str, seconds: u32) -> Response {
 }
 
 pub(super) async fn same_origin(State(manager): State<Arc<Manager>>, request: Request, next: Next) -> Response {
-    if !is_welcome(request.headers(), manager.needs_key()) {
+    let is_welcome = {
+        let text = |name: HeaderName| request.headers().get(name).and_then(|v| v.to_str().ok());
+        // HTTP/2 has the host in the target.
+        let host = text(HOST).or_else(|| request.uri().authority().map(|a| a.as_str())).unwrap_or_default();
+        is_welcome(host, text(ORIGIN), manager.needs_key())
+    };
+    if !is_welcome {
         let message = "requests of other sites' pages are refused; without an API key the service is asked by a local address only";
         return ApiError::new(StatusCode::FORBIDDEN, "ForeignOrigin", message).into_response();
     }
@@ -70,10 +76,8 @@ pub(super) async fn same_origin(State(manager): State<Arc<Manager>>, request: Re
     response
 }
 
-fn is_welcome(headers: &HeaderMap, has_key: bool) -> bool {
-    let text = |name: HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
-    let host = text(HOST).unwrap_or_default();
-    let is_foreign = text(ORIGIN).is_some_and(|origin| origin.split_once("://").map(|(_, at)| at) != Some(host));
+fn is_welcome(host: &str, origin: Option<&str>, has_key: bool) -> bool {
+    let is_foreign = origin.is_some_and(|origin| origin.split_once("://").map(|(_, at)| at) != Some(host));
     !is_foreign && (has_key || is_local(host))
 }
 
@@ -103,14 +107,11 @@ mod tests {
 
     #[test]
     fn pages_of_other_sites() {
-        let headers = |pairs: &[(&'static str, &'static str)]| {
-            pairs.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect::<HeaderMap>()
-        };
-        assert!(is_welcome(&headers(&[("host", "localhost:8080")]), false));
-        assert!(is_welcome(&headers(&[("host", "localhost:8080"), ("origin", "http://localhost:8080")]), false));
-        assert!(!is_welcome(&headers(&[("host", "localhost:8080"), ("origin", "http://evil.example")]), false));
-        assert!(!is_welcome(&headers(&[("host", "localhost:8080"), ("origin", "null")]), true));
-        assert!(!is_welcome(&headers(&[("host", "box.lan:8080")]), false));
-        assert!(is_welcome(&headers(&[("host", "box.lan:8080")]), true));
+        assert!(is_welcome("localhost:8080", None, false));
+        assert!(is_welcome("localhost:8080", Some("http://localhost:8080"), false));
+        assert!(!is_welcome("localhost:8080", Some("http://evil.example"), false));
+        assert!(!is_welcome("localhost:8080", Some("null"), true));
+        assert!(!is_welcome("box.lan:8080", None, false));
+        assert!(is_welcome("box.lan:8080", None, true));
     }
 }

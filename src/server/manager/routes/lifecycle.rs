@@ -55,8 +55,8 @@ pub(super) async fn start(
         let message = "the pipeline is still stopping: wait until it is stopped";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "IllegalPipelineAction", message));
     }
-    if !managed.compiled().is_runnable() {
-        let message = "the program does not compile: see its program_error";
+    if let Some(error) = managed.compiled().first_error() {
+        let message = format!("the program does not compile (its program_error has all of it): {error}");
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "StartFailedDueToFailedCompilation", message));
     }
     if record.error.is_some() && start.dismiss_error == Some(false) {
@@ -153,7 +153,11 @@ pub(super) async fn dismiss_error(
 
 fn wish(manager: &Manager, managed: &Managed, desired: Desired, dismiss: bool) -> Result<StatusCode> {
     let now = manager.clock.wall_ms();
-    manager.change(managed, |record| {
+    manager.try_change(managed, None, |record| {
+        if desired != Desired::Stopped && managed.is_clearing() {
+            let message = "its storage is being cleared: wait until storage_status is Cleared";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "IllegalPipelineAction", message));
+        }
         if record.desired != desired {
             record.desired = desired;
             record.desired_ms = now;
@@ -161,6 +165,7 @@ fn wish(manager: &Manager, managed: &Managed, desired: Desired, dismiss: bool) -
         if dismiss {
             record.error = None;
         }
+        Ok(())
     })?;
     Ok(StatusCode::ACCEPTED)
 }
@@ -178,11 +183,17 @@ pub(super) async fn clear(
     Path(Named { name }): Path<Named>,
 ) -> Result<StatusCode> {
     let managed = manager.find(&name)?;
-    if !managed.is_stopped() {
-        let message = "storage can only be cleared while the pipeline is stopped: stop it first";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, "StorageStatusImmutableUnlessStopped", message));
-    }
-    if managed.set_clearing(true) {
+    let mut begins = false;
+    // Where no start comes between the look and the mark.
+    manager.try_change(&managed, None, |_| {
+        if !managed.is_stopped() {
+            let message = "storage can only be cleared while the pipeline is stopped: stop it first";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "StorageStatusImmutableUnlessStopped", message));
+        }
+        begins = managed.set_clearing(true);
+        Ok(())
+    })?;
+    if begins {
         tokio::spawn(async move {
             if let Err(error) = managed.place.clear().await {
                 tracing::error!(pipeline = managed.name(), "its storage cannot be cleared: {error}");

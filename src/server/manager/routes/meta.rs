@@ -108,13 +108,12 @@ pub(super) struct Validated {
     request_body = Validated,
     responses((status = 200, description = "`Success` or `SqlError`", body = Object)),
 )]
-pub(super) async fn validate_program(Json(asked): Json<Validated>) -> Body<Value> {
-    // Planning is work for a while.
-    let compiled = tokio::task::block_in_place(|| Compiled::new(&asked.program_code));
-    Body(match compiled.is_runnable() {
+pub(super) async fn validate_program(Json(asked): Json<Validated>) -> Result<Body<Value>> {
+    let compiled = Compiled::of(asked.program_code).await?;
+    Ok(Body(match compiled.is_runnable() {
         true => json!({ "Success": { "program_info": compiled.info() } }),
         false => json!({ "SqlError": { "info": compiled.error().get("sql_compilation") } }),
-    })
+    }))
 }
 
 pub(super) async fn unknown_route(uri: Uri) -> ApiError {

@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::super::managed::Managed;
+use super::super::program::Compiled;
 use super::super::record::{Desired, Record, check_name};
 use super::super::shown::Shown;
 use super::super::{Manager, config};
@@ -143,8 +144,9 @@ async fn new(manager: &Arc<Manager>, name: String, sent: Sent) -> Result<(Status
     let Some(program_code) = sent.program_code else {
         return Err(ApiError::bad_request("\"program_code\" is missing"));
     };
+    let compiled = Compiled::of(program_code.clone()).await?;
     let now = manager.clock.wall_ms();
-    let managed = manager.create(Record {
+    let record = Record {
         id: Uuid::new_v4(),
         name,
         description: sent.description.unwrap_or_default(),
@@ -159,7 +161,8 @@ async fn new(manager: &Arc<Manager>, name: String, sent: Sent) -> Result<(Status
         desired: Desired::Stopped,
         desired_ms: now,
         error: None,
-    })?;
+    };
+    let managed = manager.create(record, compiled)?;
     Ok((StatusCode::CREATED, Body(shown(&managed, true).await)))
 }
 
@@ -213,10 +216,13 @@ pub(super) async fn patch(
 
 async fn edit(manager: &Manager, managed: &Managed, sent: Sent) -> Result<()> {
     sent.check()?;
+    let compiled = match &sent.program_code {
+        Some(text) => Some(Compiled::of(text.clone()).await?),
+        None => None,
+    };
     let in_use = managed.place.is_in_use().await;
-    let is_stopped = managed.is_stopped();
     let now = manager.clock.wall_ms();
-    manager.try_change(managed, |record| {
+    manager.try_change(managed, compiled, |record| {
         let old = record.clone();
         set(&mut record.name, sent.name);
         set(&mut record.description, sent.description);
@@ -230,7 +236,7 @@ async fn edit(manager: &Manager, managed: &Managed, sent: Sent) -> Result<()> {
         record.version += 1;
         let is_other_program = record.program_code != old.program_code;
         let reaches_process = is_other_program || record.runtime_config != old.runtime_config || record.name != old.name;
-        if reaches_process && !is_stopped {
+        if reaches_process && !managed.is_stopped() {
             return Err(ApiError::new(
                 StatusCode::BAD_REQUEST,
                 "UpdateRestrictedToStopped",
@@ -273,15 +279,19 @@ pub(super) async fn delete(
     Path(Named { name }): Path<Named>,
 ) -> Result<StatusCode> {
     let managed = manager.find(&name)?;
-    if !managed.is_stopped() {
-        let message = "the pipeline can only be deleted while it is stopped: stop it first";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, "DeleteRestrictedToFullyStopped", message));
-    }
+    let check = || match managed.is_stopped() {
+        true => Ok(()),
+        false => {
+            let message = "the pipeline can only be deleted while it is stopped: stop it first";
+            Err(ApiError::new(StatusCode::BAD_REQUEST, "DeleteRestrictedToFullyStopped", message))
+        }
+    };
+    check()?;
     if managed.place.is_in_use().await {
         let message = "the pipeline still keeps state: clear its storage first";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "DeleteRestrictedToClearedStorage", message));
     }
-    manager.forget(&managed)?;
+    manager.forget(&managed, check)?;
     managed.place.remove().await.map_err(|e| {
         ApiError::internal(format!("the pipeline is deleted, but its directory cannot be removed: {e}"))
     })?;

@@ -18,6 +18,7 @@ use super::super::managed::Managed;
 use super::{Connector, Named, Path};
 use crate::server::error::{ApiError, Result};
 use crate::server::extract;
+use crate::server::runtime::normalized;
 
 /// Headers that belong to one connection, and secrets that the process does not need.
 const NOT_PASSED: [HeaderName; 7] = [
@@ -48,7 +49,7 @@ async fn send(managed: &Managed, uri: Uri, mut request: Request) -> Result<Respo
     let ours = is_upgrade.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let body = extract::whole(body).await?;
-    let mut passed = Request::new(Full::new(body));
+    let mut passed = Request::new(Full::new(body.bytes()));
     *passed.method_mut() = parts.method;
     *passed.uri_mut() = uri;
     *passed.headers_mut() = passable(parts.headers);
@@ -95,6 +96,7 @@ fn not_there(managed: &Managed, error: &std::io::Error) -> ApiError {
 /// One connector's part of the figures.
 pub(super) async fn endpoint_stats(manager: &Manager, of: &Connector, is_input: bool) -> Result<Response> {
     let Connector { name, relation, connector } = of;
+    let relation = &normalized(relation);
     let managed = manager.find(name)?;
     if !managed.compiled().has_connector(is_input, relation, connector) {
         let what = if is_input { "table" } else { "view" };

@@ -69,6 +69,10 @@ pub(super) async fn create(
     Json(new): Json<New>,
 ) -> Result<(StatusCode, Body<Made>)> {
     let managed = stopped(&manager, &name)?;
+    if !managed.place.is_in_use().await {
+        let message = "the pipeline keeps no state: it has not run yet, was cleared, or has \"storage\": false";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "IllegalPipelineAction", message));
+    }
     let made = at_rest(&managed, move |dir| savepoint::create(dir, &new.name)).await?;
     Ok((StatusCode::CREATED, Body(made)))
 }
@@ -83,6 +87,10 @@ pub(super) async fn create(
 )]
 pub(super) async fn delete(State(manager): State<Arc<Manager>>, Path(which): Path<Which>) -> Result<StatusCode> {
     let managed = stopped(&manager, &which.name)?;
+    if !managed.place.is_in_use().await {
+        let message = format!("there is no savepoint \"{}\": the pipeline keeps no state", which.savepoint);
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "UnknownSavepoint", message));
+    }
     at_rest(&managed, move |dir| savepoint::delete(dir, &which.savepoint)).await?;
     Ok(StatusCode::OK)
 }
