@@ -98,6 +98,7 @@ fn kept(node: &Node, inputs: &[bool], append_only: bool, is_freed: impl Fn(usize
             Some("the rows whose time is still to come")
         }
         NodeKind::SingleRow if grows(0) => Some("all rows"),
+        NodeKind::Materialize if grows(0) => Some("all rows, for queries"),
         _ => None,
     }
 }

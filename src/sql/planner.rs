@@ -44,6 +44,8 @@ use super::set_operation;
 use super::subquery::{self, AGGREGATE_OF_NOTHING, NOT_A_JOIN};
 use crate::suggest::nearest;
 
+pub(super) mod guard;
+mod lengths;
 mod rewrite;
 
 /// Why a query cannot be planned.
@@ -78,6 +80,8 @@ fn optimized(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, DataFusion
     let plan = plan.transform_up_with_subqueries(as_of::normalise).data()?;
     let plan = subquery::normalise(set_operation::normalise(plan)?)?;
     let plan = Analyzer::new().execute_and_check(plan, &catalog.options, |_, _| {})?;
+    let plan = plan.transform_up_with_subqueries(lengths::compared).data()?;
+    let plan = plan.transform_up_with_subqueries(guard::guarded).data()?;
     // Fresh names for each view (their generator is the context's), and no clock.
     let settings =
         OptimizerContext::new_with_config_options(Arc::clone(&catalog.options)).without_query_execution_start_time();

@@ -11,7 +11,7 @@ use arrow::compute::{SortOptions, take};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow_row::{RowConverter, SortField};
 use datafusion_common::DataFusionError;
-use datafusion_expr::logical_plan::{LogicalPlan, Sort};
+use datafusion_expr::logical_plan::{Limit, LogicalPlan, Projection, Sort};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_sql::sqlparser::ast::Statement;
 use datafusion_sql::sqlparser::tokenizer::Span;
@@ -146,6 +146,7 @@ fn explain(problem: planner::Problem, unkept: &[String]) -> Mistake {
 fn lower(plan: &LogicalPlan, catalog: &Catalog, nodes: &mut Nodes) -> Result<(usize, Order), Refusal> {
     let mut lowering = Lowering { catalog, nodes, view: "query" };
     let mut order = Order::default();
+    let plan = &limit_first(plan)?;
     let mut rows = plan;
     if let LogicalPlan::Projection(projection) = plan
         && sort_of(&projection.input).is_some()
@@ -173,6 +174,20 @@ fn lower(plan: &LogicalPlan, catalog: &Catalog, nodes: &mut Nodes) -> Result<(us
     let names: Vec<String> = rows.schema().fields().iter().map(|f| f.name().clone()).collect();
     let (node, _) = lowering.view(rows, &unique(&names))?;
     Ok((node, order))
+}
+
+/// Where a projection drops what its rows are sorted by, and a limit stands above it, the limit comes first: it is the same.
+fn limit_first(plan: &LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    if let LogicalPlan::Limit(limit) = plan
+        && let LogicalPlan::Projection(projection) = limit.input.as_ref()
+        && sort_of(&projection.input).is_some()
+    {
+        let limit = Limit { input: Arc::clone(&projection.input), ..limit.clone() };
+        let (exprs, schema) = (projection.expr.clone(), Arc::clone(&projection.schema));
+        let limit = Arc::new(LogicalPlan::Limit(limit));
+        return Ok(LogicalPlan::Projection(Projection::try_new_with_schema(exprs, limit, schema)?));
+    }
+    Ok(plan.clone())
 }
 
 /// The sort that a plan is, or that it limits.

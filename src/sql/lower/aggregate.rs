@@ -3,18 +3,19 @@
 //! An argument has the type that DataFusion's type coercion gives it (`sum` of an INT takes a BIGINT column, `avg` of an
 //! integer a DOUBLE one), and [`Aggregate::result`] the type of its result.
 //!
-//! A FILTER becomes a boolean column. An argument that may fail is computed only where it is true: `sum(1 / x) FILTER
-//! (WHERE x <> 0)` divides by no zero.
+//! A FILTER becomes a boolean column. What it guards is computed only where it is true ([`guard`]): `sum(1 / x) FILTER (WHERE x <> 0)` divides by
+//! no zero.
 
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
 use datafusion_common::DFSchema;
-use datafusion_expr::{Expr, ExprSchemable, logical_plan, when};
+use datafusion_expr::{Expr, logical_plan};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column;
 
+use super::super::planner::guard;
 use super::super::types::is_summable;
 use super::project::{Computed, project};
 use super::{Lowering, Refusal, Result, Stream, nullable};
@@ -55,7 +56,7 @@ impl Lowering<'_> {
         let results = aggregate.schema.fields().iter().skip(group.len() + id_columns);
         let mut aggregates = Vec::with_capacity(aggregate.aggr_expr.len());
         for (e, result) in aggregate.aggr_expr.iter().zip(results) {
-            aggregates.push(self.one_aggregate(&call(e)?, result.data_type(), input, &mut needed)?);
+            aggregates.push(self.one_aggregate(&call(e, input)?, result.data_type(), input, &mut needed)?);
         }
         // The group and the arguments are all that the operator is to carry around.
         let stream = arrange(stream, needed.0, &mut group, &mut aggregates)?;
@@ -80,14 +81,13 @@ impl Lowering<'_> {
             None => None,
             Some(filter) => Some(needed.column(self.physical(filter, input)?, filter.schema_name().to_string())),
         };
+        let guarded = |e: &Expr| match call.filter {
+            Some(filter) => guard::argument(e, filter, input),
+            None => Ok(e.clone()),
+        };
         let mut arguments = Vec::with_capacity(call.arguments.len());
         for &argument in &call.arguments {
-            let expr = match call.filter {
-                Some(filter) if !cannot_fail(argument, input)? => {
-                    self.physical(&when(filter.clone(), argument.clone()).end()?, input)?
-                }
-                _ => self.physical(argument, input)?,
-            };
+            let expr = self.physical(&guarded(argument)?, input)?;
             let data_type = expr.data_type(input.as_arrow())?;
             let sums = matches!(call.function, AggregateFunction::Sum | AggregateFunction::Avg);
             if sums && !is_summable(&data_type) {
@@ -101,7 +101,7 @@ impl Lowering<'_> {
         }
         let mut order_by = Vec::with_capacity(call.order_by.len());
         for sort in call.order_by {
-            let expr = self.physical(&sort.expr, input)?;
+            let expr = self.physical(&guarded(&sort.expr)?, input)?;
             let column = needed.column(expr, sort.expr.schema_name().to_string());
             let options = SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first };
             order_by.push(SortColumn { column, options });
@@ -134,21 +134,4 @@ fn arrange(stream: Stream, needed: Vec<Computed>, group: &mut [usize], aggregate
         _ if needed.is_empty() && stream.schema.fields().len() == 1 => Ok(stream),
         _ => project(stream, needed),
     }
-}
-
-/// Whether an argument has a value for every row: a column, a constant, or a number made wider.
-fn cannot_fail(e: &Expr, schema: &DFSchema) -> Result<bool> {
-    Ok(match e {
-        Expr::Column(_) | Expr::Literal(..) => true,
-        Expr::Cast(cast) if matches!(*cast.expr, Expr::Column(_)) => {
-            let from = cast.expr.get_type(schema)?;
-            match cast.field.data_type() {
-                DataType::Float64 => from.is_integer() || from.is_floating(),
-                DataType::Int64 => from.is_integer() && from != DataType::UInt64,
-                DataType::UInt64 => from.is_unsigned_integer(),
-                _ => false,
-            }
-        }
-        _ => false,
-    })
 }

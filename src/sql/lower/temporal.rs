@@ -16,6 +16,8 @@ use crate::circuit::plan::{Edge, Grain, Node, NodeKind, Stage, TimeBound};
 use crate::sql::clock::{is_now, replace_now, uses_now};
 use crate::sql::table_functions::micros;
 
+const DAY_US: i64 = 86_400_000_000;
+
 /// The name of the clock's column in the schemas that expressions are planned over.
 const CLOCK: &str = "the step's clock";
 
@@ -189,6 +191,9 @@ impl Sum {
                 Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) => {
                     Some(Self { micros: micros(*interval)?, ..none })
                 }
+                Expr::Literal(ScalarValue::DurationMicrosecond(Some(micros)), _) => {
+                    Some(Self { micros: *micros, ..none })
+                }
                 _ => is_exact(e, schema).then(|| Self { row: Some((1, e.clone())), ..none }),
             };
         }
@@ -203,11 +208,12 @@ impl Sum {
                     _ => None,
                 }
             }
-            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => {
-                Self::of(left, schema)?.plus(Self::of(right, schema)?)
-            }
-            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => {
-                Self::of(left, schema)?.minus(Self::of(right, schema)?)
+            Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right }) => {
+                let (sum, other) = (Self::of(left, schema)?, Self::of(right, schema)?);
+                let sum = if *op == Operator::Plus { sum.plus(other)? } else { sum.minus(other)? };
+                // A date with hours added is a date.
+                let is_date = matches!(e.get_type(schema), Ok(DataType::Date32));
+                (!is_date || sum.micros % DAY_US == 0).then_some(sum)
             }
             _ => None,
         }

@@ -46,7 +46,8 @@ impl Lowering<'_> {
             }
             stream = self.window_group(stream, &group, window)?;
         }
-        let kept = (0..width).chain(places).map(|i| column(&stream.schema, i)).collect();
+        // The plan's columns: a stream of none has one all the same.
+        let kept = (0..window.input.schema().fields().len()).chain(places).map(|i| column(&stream.schema, i)).collect();
         project(stream, kept)
     }
 
@@ -151,7 +152,9 @@ impl Lowering<'_> {
             return Err(Refusal::new(format!("{}(DISTINCT …) OVER is not supported yet", name.to_uppercase())));
         }
         let counts_rows = match (kind, args.first()) {
-            (WindowKind::Aggregate(AggregateFunction::Count), Some(Expr::Literal(value, _))) => !value.is_null(),
+            (WindowKind::Aggregate(AggregateFunction::Count), Some(Expr::Literal(value, _))) => {
+                !value.is_null() && !distinct
+            }
             _ => false,
         };
         let takes_argument = matches!(kind, WindowKind::Shift { .. } | WindowKind::Nth(_) | WindowKind::Aggregate(_));

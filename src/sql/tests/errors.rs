@@ -660,6 +660,16 @@ p.sql:1:30: error: `append_onyl` is not an option of t
 }
 
 #[test]
+fn what_is_kept_for_queries_grows() {
+    let sql = "CREATE TABLE t (a INT) WITH ('materialized' = 'true'); CREATE TABLE k (a INT NOT NULL PRIMARY KEY);
+               CREATE MATERIALIZED VIEW v AS SELECT a + 1 AS a FROM t; CREATE MATERIALIZED VIEW w AS SELECT a FROM k;
+               CREATE MATERIALIZED VIEW n AS SELECT count(*) AS n FROM t;";
+    let program = crate::sql::compile(sql, "p.sql").unwrap();
+    let growing = crate::circuit::growing_state(&program.plan);
+    assert_eq!(growing.iter().map(|g| g.keeps).collect::<Vec<_>>(), ["all rows, for queries"; 2], "{growing:?}");
+}
+
+#[test]
 fn what_grows_over_append_only_tables() {
     let grows = |options: &str| {
         let sql = format!(

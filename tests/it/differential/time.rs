@@ -223,6 +223,21 @@ fn temporal_filters() {
     }
 }
 
+/// DataFusion compares the days of intervals before their hours.
+#[test]
+fn ages_in_days() {
+    for (query, reference) in [
+        ("now() - ts < INTERVAL '1' DAY", "ts > now() - INTERVAL '1 day'"),
+        ("now() - ts < INTERVAL '1' DAY OR a = 1", "ts > now() - INTERVAL '1 day' OR a = 1"),
+        ("a > 1 AND INTERVAL '1 month' >= now() - ts", "a > 1 AND ts >= now() - INTERVAL '30 days'"),
+    ] {
+        let view = |condition: &str| format!("SELECT a, ts FROM t WHERE {condition}");
+        for seed in 0..4 {
+            check_as(&format!("{TABLES}CREATE VIEW v AS {}", view(query)), &[("v", &view(reference))], seed);
+        }
+    }
+}
+
 #[test]
 fn the_clock_anywhere() {
     for query in [
@@ -230,6 +245,7 @@ fn the_clock_anywhere() {
         "SELECT id, CASE WHEN at > now() THEN 'later' ELSE 'earlier' END AS c, CURRENT_DATE AS d FROM k",
         "SELECT at > now() AS x, count(*) AS n FROM k GROUP BY at > now()",
         "SELECT b FROM t WHERE ts > now() OR a = 1",
+        "SELECT a FROM t WHERE ts >= CURRENT_DATE + INTERVAL '6 hours'",
         "SELECT sum(CASE WHEN ts > now() THEN a END) AS s FROM t",
     ] {
         for seed in 0..3 {

@@ -1,8 +1,8 @@
 //! What an aggregate expression calls, and with what.
 
-use datafusion_common::ScalarValue;
-use datafusion_expr::Expr;
+use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::expr::{AggregateFunctionParams, NullTreatment, Sort};
+use datafusion_expr::{Expr, ExprSchemable as _};
 
 use super::super::{Refusal, Result};
 use crate::circuit::plan::AggregateFunction;
@@ -21,10 +21,10 @@ pub(super) struct Call<'a> {
 }
 
 /// What an aggregate expression calls.
-pub(super) fn call(e: &Expr) -> Result<Call<'_>> {
+pub(super) fn call<'e>(e: &'e Expr, input: &DFSchema) -> Result<Call<'e>> {
     use AggregateFunction as F;
     let called = match e {
-        Expr::Alias(alias) => return call(&alias.expr),
+        Expr::Alias(alias) => return call(&alias.expr, input),
         Expr::AggregateFunction(called) => called,
         other => return Err(Refusal::new(format!("`{other}` is not an aggregate"))),
     };
@@ -57,7 +57,10 @@ pub(super) fn call(e: &Expr) -> Result<Call<'_>> {
         || matches!(function, F::BoolAnd | F::BoolOr | F::BitAnd | F::BitOr);
     let distinct = *distinct && !is_of_set;
     if distinct && !order_by.is_empty() {
-        let own = |sort: &Sort| arguments.iter().any(|argument| plain(argument) == plain(&sort.expr));
+        // A text has another order than what it was made of.
+        let is_text = |e: &Expr| e.get_type(input).is_ok_and(|t| t.is_string());
+        let same = |a: &Expr, b: &Expr| plain(a) == plain(b) && is_text(a) == is_text(b);
+        let own = |sort: &Sort| arguments.iter().any(|argument| same(argument, &sort.expr));
         if order_by.len() > 1 || !order_by.iter().all(own) {
             let message = format!("`{e}`: with DISTINCT the values can only be ordered by themselves");
             let refusal = Refusal::with_help(message, "order by the argument, or leave DISTINCT out");
