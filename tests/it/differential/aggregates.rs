@@ -20,6 +20,15 @@ pub(super) fn aggregate(rng: &mut Rng, scope: &Scope) -> String {
     };
     let call = match rng.one_of(functions) {
         _ if rng.once_in(5) => "count(*)".to_owned(),
+        // Ordered by itself: rows that are alike may stand in any order. Computed floats have zeros with signs.
+        // A number would be a position.
+        _ if rng.once_in(6) && kind != Kind::Float && argument.parse::<u64>().is_err() => {
+            let order = rng.one_of(&["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]);
+            match rng.one_of(&["array_agg", "first_value", "last_value"]) {
+                "array_agg" if kind == Kind::Text => format!("string_agg({argument}, '-' ORDER BY {argument}{order})"),
+                function => format!("{function}({argument} ORDER BY {argument}{order})"),
+            }
+        }
         // As in groups, computed floats have zeros with signs. DataFusion does not know DISTINCT everywhere.
         function if rng.once_in(4) && ["count", "sum", "min", "max"].contains(&function) && kind != Kind::Float => {
             format!("{function}(DISTINCT {argument})")

@@ -15,6 +15,32 @@ use super::programs::TABLES;
 /// Runs of each program: the rows of a key come and go at random times, late ones too.
 const SEEDS: u64 = 12;
 
+/// A query with the ASOF joins that the random generator makes as rankings. A parsed query says by `asof_or_null` that unmatched rows are kept.
+pub(super) fn ranked(mut sql: String) -> String {
+    while let Some(at) = sql.find(" ASOF JOIN ") {
+        let open = sql[..at].rfind("(SELECT ").unwrap();
+        let mut depth = 0;
+        let close = sql[open..].find(|c| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            depth == 0
+        });
+        let close = open + close.unwrap();
+        let (select, rest) = sql[open + "(SELECT ".len()..close].split_once(" FROM ").unwrap();
+        let (left, rest) = rest.split_once(" ASOF JOIN ").unwrap();
+        let (right, rest) = rest.split_once(" MATCH_CONDITION (asof_or_null(").unwrap();
+        let (comparison, on) = rest.split_once(")) ON ").unwrap();
+        let (left, l) = left.split_once(" AS ").unwrap();
+        let [_, operator, time] = comparison.split(' ').collect::<Vec<_>>()[..] else { panic!("{comparison}") };
+        let nearest = if operator.starts_with('>') { "DESC" } else { "ASC" };
+        let ranked = format!(
+            "(SELECT * EXCEPT (place_) FROM (SELECT {select}, row_number() OVER (PARTITION BY {l}.number_ ORDER BY {time} {nearest}) AS place_ \
+             FROM (SELECT *, row_number() OVER () AS number_ FROM {left}) AS {l} LEFT JOIN {right} ON {on} AND {comparison}) WHERE place_ = 1)"
+        );
+        sql.replace_range(open..=close, &ranked);
+    }
+    sql
+}
+
 /// A view and the same as a ranking: left rows `l` of `left`, right rows `r` of `right`.
 fn check(left: &str, right: &str, keeps_unmatched: bool, comparison: &str, on: &str, select: &str, ties: &str) {
     let (asof, join) = if keeps_unmatched { ("LEFT ASOF JOIN", "LEFT JOIN") } else { ("ASOF JOIN", "JOIN") };

@@ -85,7 +85,7 @@ impl<'a> Maker<'a> {
 
     fn set_operation(&mut self) -> String {
         let kinds: Vec<Kind> = (0..1 + self.rng.below(2)).map(|_| self.rng.one_of(&KINDS)).collect();
-        let operator = self.rng.one_of(&["UNION ALL", "UNION"]);
+        let operator = self.rng.one_of(&["UNION ALL", "UNION", "UNION ALL", "UNION", "INTERSECT", "EXCEPT"]);
         let mut sql = String::new();
         for part in 0..2 + self.rng.below(2) {
             if part > 0 {
@@ -102,19 +102,40 @@ impl<'a> Maker<'a> {
         let (from, scope) = self.from(2);
         let mut columns = Vec::new();
         let mut groups = Vec::new();
+        let has_sets = self.rng.once_in(4);
         for i in 0..self.rng.below(3) {
             let kind = scope.kind(self.rng);
-            let group = self.group(&scope, kind);
+            // Of what is computed the oracle does not always know that a set has it.
+            let group = match has_sets {
+                false => self.group(&scope, kind),
+                true => match scope.column(self.rng, kind) {
+                    Some(column) => column,
+                    None => continue,
+                },
+            };
             columns.push(format!("{group} AS c{i}"));
             // A number would be a position.
-            groups.push(if self.rng.once_in(3) || group.parse::<u64>().is_ok() { (i + 1).to_string() } else { group });
+            let is_position = !has_sets && (self.rng.once_in(3) || group.parse::<u64>().is_ok());
+            if has_sets && groups.contains(&group) {
+                // DataFusion takes a column once.
+                columns.pop();
+                continue;
+            }
+            groups.push(if is_position { (i + 1).to_string() } else { group });
         }
         for i in 0..1 + self.rng.below(3) {
             columns.push(format!("{} AS a{i}", aggregate(self.rng, &scope)));
         }
         let mut sql = format!("SELECT {} {from}{}", columns.join(", "), self.filter(&scope));
         if !groups.is_empty() {
-            write!(sql, " GROUP BY {}", groups.join(", ")).unwrap();
+            let all = groups.join(", ");
+            let by = match self.rng.below(3) {
+                _ if !has_sets => all,
+                0 => format!("ROLLUP ({all})"),
+                1 => format!("CUBE ({all})"),
+                _ => format!("GROUPING SETS (({all}), ({}), ())", groups.last().unwrap()),
+            };
+            write!(sql, " GROUP BY {by}").unwrap();
         }
         if self.rng.once_in(3) {
             write!(sql, " HAVING {} > {}", self.rng.one_of(&["count(*)", "max(1)"]), self.rng.below(4)).unwrap();
@@ -165,6 +186,36 @@ impl<'a> Maker<'a> {
         relations[self.rng.below(relations.len() as u64) as usize]
     }
 
+    /// A relation's rows with the nearest time of another one's. Only the time: of rows that have the same one, any is the nearest.
+    fn as_of(&mut self, left: (&str, &SchemaRef), alias: &str, scope: &mut Scope) -> Option<String> {
+        let right = self.one_relation();
+        let columns = |schema: &SchemaRef, side: &str| {
+            let mut columns = Scope::default();
+            schema.fields().iter().for_each(|f| columns.add(format!("{alias}{side}.{}", f.name()), f.data_type()));
+            columns
+        };
+        let (l, r) = (columns(left.1, "l"), columns(right.1, "r"));
+        let kinds = [Kind::Int, Kind::Timestamp, Kind::Date, Kind::Text];
+        let both = |kind: &Kind| [&l, &r].iter().all(|scope| scope.0.iter().any(|c| c.1 == *kind));
+        let kinds: Vec<Kind> = kinds.into_iter().filter(both).collect();
+        if kinds.is_empty() {
+            return None;
+        }
+        let (of_time, of_key) = (self.rng.one_of(&kinds), self.rng.one_of(&kinds));
+        let (time, nearest) = (l.column(self.rng, of_time)?, r.column(self.rng, of_time)?);
+        let (key, other_key) = (l.column(self.rng, of_key)?, r.column(self.rng, of_key)?);
+        let operator = self.rng.one_of(&[">=", ">", "<=", "<"]);
+        let all: Vec<String> = left.1.fields().iter().map(|f| format!("{alias}l.{}", f.name())).collect();
+        scope.0.push((format!("{alias}.e"), of_time));
+        Some(format!(
+            "(SELECT {}, {nearest} AS e FROM {} AS {alias}l LEFT ASOF JOIN {} AS {alias}r MATCH_CONDITION ({time} {operator} {nearest}) \
+             ON {key} = {other_key}) AS {alias}",
+            all.join(", "),
+            left.0,
+            right.0,
+        ))
+    }
+
     /// A table, a view or a sub-query, with its alias.
     fn relation(&mut self) -> (String, Scope) {
         let (name, schema) = self.one_relation();
@@ -184,6 +235,11 @@ impl<'a> Maker<'a> {
                 scope.0.push((format!("{alias}.{column}"), Kind::Timestamp));
             }
             return (format!("{windows} AS {alias}"), scope);
+        }
+        if self.rng.once_in(3)
+            && let Some(joined) = self.as_of((name, schema), &alias, &mut scope)
+        {
+            return (joined, scope);
         }
         if self.rng.once_in(3) {
             let column = self.rng.below(schema.fields().len() as u64) as usize;

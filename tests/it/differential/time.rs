@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use arrow::datatypes::{DataType, SchemaRef};
 
-use super::check;
 use super::expressions::{Kind, Scope};
+use super::{check, check_as};
 use crate::rng::Rng;
 
 /// Slides and sizes, each a multiple of the one before.
@@ -82,11 +82,11 @@ pub(super) fn condition(rng: &mut Rng, scope: &Scope) -> Option<String> {
     })
 }
 
-/// The query without window functions and clock.
+/// The query without window functions, ASOF joins and clock.
 pub(super) fn standard(sql: &str, clock_ms: i64) -> String {
     let now = format!("to_timestamp_millis({clock_ms})");
     let sql = sql.replace("now()", &now).replace("CURRENT_DATE", &format!("CAST({now} AS DATE)"));
-    without_windows(&sql)
+    super::as_of::ranked(without_windows(&sql))
 }
 
 fn without_windows(sql: &str) -> String {
