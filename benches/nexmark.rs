@@ -115,16 +115,16 @@ fn measure(name: String, events: u64, rounds: u64, folder: &Path) -> Measured {
             if on == 0 {
                 config.fault_tolerance = FaultTolerance::NONE;
             }
-            let run = run(&program, &config, Path::new("."), folder);
+            let (run, operators) = run(&program, &config, Path::new("."), folder, |state| state.operators.clone());
             rates[workers][on].push(thousands(run.took.as_secs_f64()));
             if (workers, on) == (1, 1) {
-                last = Some(run);
+                last = Some((run, operators));
             }
         }
     }
     let rates = rates.map(|ways| ways.map(|rates| median(&rates)));
     let [[one_off, one_on], [two_off, two_on]] = rates;
-    let Run { summary, checkpoints, state_bytes, operators, .. } = last.expect("at least one round");
+    let (Run { summary, checkpoints, state_bytes, .. }, operators) = last.expect("at least one round");
     println!(
         "{name:<6} {generator:>10.0} {one_off:>11.0} {one_on:>8.0} {two_off:>11.0} {two_on:>8.0} {:>8.0}% {:>6.0}% {:>8.1} MiB {:>7} {checkpoints:>6}",
         100.0 * one_on / one_off,

@@ -80,7 +80,7 @@ fn main() {
         }
         for (i, on) in order {
             let way = &ways[i];
-            let Run { summary, checkpoints, took, state_bytes, .. } =
+            let Run { summary, checkpoints, took, state_bytes } =
                 run(&subjects[way.subject], way, on == 1, folder.path());
             figures[i].rates[on].push(summary.new_rows as f64 / took.as_secs_f64());
             if on == 1 {
@@ -190,5 +190,5 @@ fn run(subject: &Subject, way: &Way, fault_tolerant: bool, folder: &Path) -> Run
         rows_per_step: Some(subject.rows_per_step),
         ..PipelineConfig::default()
     };
-    runs::run(&program, &config, &subject.base_dir, folder)
+    runs::run(&program, &config, &subject.base_dir, folder, |_| ()).0
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backstay::pipeline::query::Asked;
-use backstay::pipeline::state::OperatorState;
+use backstay::pipeline::state::PipelineState;
 use backstay::pipeline::{self, Control, Environment, Options, PipelineConfig, Summary, SystemClock, Threads};
 use backstay::sql::Program;
 use backstay_storage::disk;
@@ -20,8 +20,6 @@ pub struct Run {
     pub took: Duration,
     /// Bytes of the run files that are left: the state, if the last checkpoint holds all of it.
     pub state_bytes: u64,
-    /// What each operator did, over all workers.
-    pub operators: Vec<OperatorState>,
 }
 
 /// For a look at a checkpoint's manifest.
@@ -36,8 +34,14 @@ pub fn discard_outputs(program: &mut Program) {
     }
 }
 
-/// Runs a pipeline to its end, in a folder of its own.
-pub fn run(program: &Program, config: &PipelineConfig, base_dir: &Path, folder: &Path) -> Run {
+/// Runs a pipeline to its end, in a folder of its own, and looks at its last checkpoint.
+pub fn run<T>(
+    program: &Program,
+    config: &PipelineConfig,
+    base_dir: &Path,
+    folder: &Path,
+    look: impl FnOnce(&PipelineState) -> T,
+) -> (Run, T) {
     let data_dir = folder.join("run");
     let options = Options { config: config.clone(), name: None, default_name: "bench".into(), until_end: true };
     let env = Environment {
@@ -57,8 +61,9 @@ pub fn run(program: &Program, config: &PipelineConfig, base_dir: &Path, folder: 
     assert!(summary.finished && summary.parse_errors == 0, "{summary:?}");
     let files = fs::read_dir(data_dir.join("runs")).into_iter().flatten();
     let state_bytes = files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum();
-    let operators =
-        Asked::open(&env.disk, &data_dir, None, CACHE_BYTES).expect("the last checkpoint").state().operators.clone();
+    let asked = Asked::open(&env.disk, &data_dir, None, CACHE_BYTES).expect("the last checkpoint");
+    let looked = look(asked.state());
+    drop(asked);
     fs::remove_dir_all(&data_dir).expect("remove the run's folder");
-    Run { summary, checkpoints: control.snapshot().checkpoints, took, state_bytes, operators }
+    (Run { summary, checkpoints: control.snapshot().checkpoints, took, state_bytes }, looked)
 }
