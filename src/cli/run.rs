@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use backstay_storage::disk::DirLock;
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -144,7 +145,7 @@ fn serve(
     control: &Arc<Control>,
     env: &Environment,
     options: &Options,
-) -> Result<tokio::runtime::Runtime, Failure> {
+) -> Result<(tokio::runtime::Runtime, DirLock), Failure> {
     let failed = |e: std::io::Error| Failure::new(1, format!("--api-socket {}: {e}", path.display()));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -152,6 +153,9 @@ fn serve(
         .enable_all()
         .build()
         .map_err(failed)?;
+    let lock = runtime::lock_of(path);
+    let locked = env.disk.create_dir_all(&lock).and_then(|()| env.disk.lock_dir(&lock));
+    let locked = locked.map_err(|e| Failure::from(crate::pipeline::PipelineError::from(e)))?;
     control.keep_changes();
     let listener = runtime.block_on(runtime::bind(path)).map_err(failed)?;
     let served = Arc::new(runtime::Served {
@@ -164,7 +168,7 @@ fn serve(
         stored: options.config.storage.is_some(),
     });
     runtime.spawn(runtime::serve(listener, served));
-    Ok(runtime)
+    Ok((runtime, locked))
 }
 
 fn options(args: &Args) -> Result<Options, Failure> {

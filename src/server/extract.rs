@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::time::Duration;
 
-use axum::body::{Body as Incoming, Bytes, HttpBody as _};
+use axum::body::{Body as Incoming, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -74,9 +74,8 @@ async fn within(
     room: &'static Semaphore,
     (room_patience, patience): (Duration, Duration),
 ) -> Result<Whole, ApiError> {
+    // Room for what has come, not for what is said: who sends nothing takes none.
     let mut taken = Room { room, taken: None, kib: 0, patience: room_patience };
-    // As much as is said; where nothing is, as it comes.
-    taken.grow(usize::try_from(body.size_hint().upper().unwrap_or(0)).unwrap_or(BODY_BYTES)).await?;
     let read = tokio::time::timeout(patience, read(&mut body, &mut taken)).await.map_err(|_| {
         let message = format!("the body did not come within {} s", patience.as_secs());
         ApiError::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", message)

@@ -8,7 +8,7 @@
 //! that was under way.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstay_storage::disk::Disk;
@@ -30,7 +30,11 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 /// The records, kept durably.
 #[derive(Debug)]
 pub struct Catalog {
-    store: Store,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    new_id: Uuid,
+    /// None once it has failed: it is opened again for the next change.
+    store: Option<Store>,
     records: BTreeMap<Uuid, Record>,
     changes: u64,
 }
@@ -51,7 +55,7 @@ impl Catalog {
             StoreOptions { new_id: new_id.as_u128(), memory_bytes: MEMORY_BYTES, ..StoreOptions::default() };
         options.log.segment_bytes = SEGMENT_BYTES;
         options.log.buffer_bytes = SEGMENT_BYTES as usize / 4;
-        let store = Store::open(disk, dir, options)?;
+        let store = Store::open(Arc::clone(&disk), dir, options)?;
         let (mut records, mut log_from) = (BTreeMap::new(), 1);
         if let Some(recovered) = store.recovered() {
             log_from = recovered.log_from;
@@ -69,7 +73,24 @@ impl Catalog {
             };
             changes += 1;
         }
-        Ok(Self { store, records, changes })
+        Ok(Self { disk, dir: dir.to_owned(), new_id, store: Some(store), records, changes })
+    }
+
+    /// The store; opened again if it failed before, with the records as clients were told that they are.
+    fn store(&mut self) -> Result<&Store> {
+        if self.store.is_none() {
+            let Self { store, records: durable, changes, .. } =
+                Self::open(Arc::clone(&self.disk), &self.dir, self.new_id)?;
+            let store = store.ok_or_else(|| Error::Invalid("the catalog has no store".into()))?;
+            // The change that failed may have come to be durable.
+            for id in durable.keys().chain(self.records.keys()) {
+                if durable.get(id) != self.records.get(id) {
+                    append(&store, &Change { id: *id, record: self.records.get(id).cloned() })?;
+                }
+            }
+            (self.store, self.changes) = (Some(store), changes);
+        }
+        self.store.as_ref().ok_or_else(|| Error::Invalid("the catalog has no store".into()))
     }
 
     /// All records.
@@ -89,7 +110,8 @@ impl Catalog {
     pub fn put(&mut self, record: &Record) -> Result<()> {
         self.log(&Change { id: record.id, record: Some(record.clone()) })?;
         self.records.insert(record.id, record.clone());
-        self.trim()
+        self.trim();
+        Ok(())
     }
 
     /// Forgets a pipeline. Durable on return.
@@ -99,29 +121,43 @@ impl Catalog {
     pub fn remove(&mut self, id: Uuid) -> Result<()> {
         self.log(&Change { id, record: None })?;
         self.records.remove(&id);
-        self.trim()
+        self.trim();
+        Ok(())
     }
 
-    fn log(&self, change: &Change) -> Result<()> {
-        let mut payload = vec![KIND, FORMAT];
-        serde_json::to_writer(&mut payload, change).map_err(|e| Error::Invalid(format!("a record: {e}")))?;
-        let seq = self.store.log().append(&payload)?;
-        self.store.log().wait_durable(seq)
-    }
-
-    fn trim(&mut self) -> Result<()> {
-        self.changes += 1;
-        if self.changes < CHECKPOINT_EVERY {
-            return Ok(());
+    fn log(&mut self, change: &Change) -> Result<()> {
+        let logged = self.store().and_then(|store| append(store, change));
+        if logged.is_err() {
+            self.store = None;
         }
+        logged
+    }
+
+    /// Trims the log. That this failed is told by the next change: this one is durable.
+    fn trim(&mut self) {
+        self.changes += 1;
+        if self.changes >= CHECKPOINT_EVERY && self.checkpoint().is_err() {
+            self.store = None;
+        }
+    }
+
+    fn checkpoint(&mut self) -> Result<()> {
         let mut blob = vec![FORMAT];
         let records: Vec<&Record> = self.records.values().collect();
         serde_json::to_writer(&mut blob, &records).map_err(|e| Error::Invalid(format!("the records: {e}")))?;
-        let log_from = self.store.log().next_seq();
-        self.store.checkpoint(Checkpoint { blob: Bytes::from(blob), log_from, ..Checkpoint::default() })?;
+        let store = self.store()?;
+        let log_from = store.log().next_seq();
+        store.checkpoint(Checkpoint { blob: Bytes::from(blob), log_from, ..Checkpoint::default() })?;
         self.changes = 0;
         Ok(())
     }
+}
+
+fn append(store: &Store, change: &Change) -> Result<()> {
+    let mut payload = vec![KIND, FORMAT];
+    serde_json::to_writer(&mut payload, change).map_err(|e| Error::Invalid(format!("a record: {e}")))?;
+    let seq = store.log().append(&payload)?;
+    store.log().wait_durable(seq)
 }
 
 fn decode_blob(blob: &[u8]) -> Result<Vec<Record>> {
@@ -148,7 +184,7 @@ fn decode_change(seq: u64, payload: &[u8]) -> Result<Change> {
 #[cfg(test)]
 mod tests {
     use backstay_storage::disk::SimDisk;
-    use backstay_storage::disk::sim::CrashPlan;
+    use backstay_storage::disk::sim::{CrashPlan, Fault};
     use serde_json::json;
 
     use super::super::record::{DeploymentError, Desired};
@@ -238,6 +274,40 @@ mod tests {
             known = next;
         }
         (known.clone(), known)
+    }
+
+    /// Each operation of the disk fails once: what was refused is not there, what comes after it is taken.
+    #[test]
+    fn a_change_that_failed_is_refused_and_the_next_one_taken() {
+        let mut refused = 0;
+        for op in 1.. {
+            let disk = SimDisk::new(op);
+            let open = || Catalog::open(Arc::new(disk.clone()), Path::new("/catalog"), Uuid::from_u128(7));
+            let mut catalog = open().unwrap();
+            disk.fail_at(disk.ops() + op, [Fault::NoSpace, Fault::ShortNoSpace, Fault::Io][op as usize % 3]);
+            let last = disk.ops() + op;
+            let mut known = BTreeMap::new();
+            for n in 0..120 {
+                let id = Uuid::from_u128(n % 7);
+                match catalog.put(&Record { version: n as u64, ..record(n % 7) }) {
+                    Ok(()) => drop(known.insert(id, n as u64)),
+                    Err(_) => refused += 1,
+                }
+                assert_eq!(shape(&catalog), known, "op {op}");
+            }
+            let is_past = disk.ops() < last;
+            // It may be the one that meets it.
+            if catalog.put(&record(8)).is_err() {
+                catalog.put(&record(8)).unwrap();
+            }
+            known.insert(Uuid::from_u128(8), 1);
+            drop(catalog);
+            assert_eq!(shape(&open().unwrap()), known, "op {op}");
+            if is_past {
+                break;
+            }
+        }
+        assert!(refused > 100, "{refused}");
     }
 
     /// The power goes at every operation of the disk, over two checkpoints.

@@ -73,6 +73,23 @@ impl Place {
         self.dir.join("api.sock")
     }
 
+    /// The directory that its process holds locked as long as it lives.
+    pub fn lock(&self) -> PathBuf {
+        crate::server::runtime::lock_of(&self.socket())
+    }
+
+    /// The id of the process that is there, whether or not it answers or listens.
+    pub async fn holder(&self) -> Option<u32> {
+        let dir = self.lock();
+        let locked = tokio::task::spawn_blocking(move || backstay_storage::disk::system().lock_dir(&dir).map(drop));
+        match locked.await {
+            Ok(Err(backstay_storage::Error::Locked { holder: Some(pid), .. })) => Some(pid),
+            // The system does not say who.
+            Ok(Err(backstay_storage::Error::Locked { .. })) => Some(self.liveness().await?.pid),
+            _ => None,
+        }
+    }
+
     /// Whether it has a store.
     pub async fn is_in_use(&self) -> bool {
         tokio::fs::try_exists(self.data()).await.unwrap_or(true)

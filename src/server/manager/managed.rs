@@ -37,6 +37,8 @@ struct Inner {
     force: bool,
     deleted: bool,
     process: Option<u32>,
+    /// Whether a process of an earlier manager has been looked for.
+    settled: bool,
 }
 
 /// What is wanted now.
@@ -76,6 +78,7 @@ impl Managed {
             force: false,
             deleted: false,
             process: None,
+            settled: false,
         };
         Self { place, history: History::default(), clock, inner: Mutex::new(inner), wake: Notify::new() }
     }
@@ -171,7 +174,8 @@ impl Managed {
     /// Whether neither a process is there nor one wanted.
     pub fn is_stopped(&self) -> bool {
         let inner = self.lock();
-        inner.status == "Stopped" && inner.record.desired == Desired::Stopped
+        let is_alone = inner.settled && inner.process.is_none();
+        is_alone && inner.status == "Stopped" && inner.record.desired == Desired::Stopped
     }
 
     /// Whether its storage is being removed.
@@ -182,6 +186,11 @@ impl Managed {
     /// Notes its process, or that it has none.
     pub fn set_process(&self, pid: Option<u32>) {
         self.lock().process = pid;
+    }
+
+    /// Notes that a process of an earlier manager has been looked for.
+    pub fn settle(&self) {
+        self.lock().settled = true;
     }
 
     /// The id of its process, if it has one.

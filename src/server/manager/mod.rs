@@ -381,7 +381,7 @@ impl Manager {
             // One that does not listen yet, or not any more, is known by its start.
             let pid = match managed.process() {
                 Some(pid) => Some(pid),
-                None => managed.place.liveness().await.map(|liveness| liveness.pid),
+                None => managed.place.holder().await,
             };
             if let Some(pid) = pid {
                 let process = child::Process::Found(pid);
@@ -390,7 +390,11 @@ impl Manager {
             }
         }
         // Processes of ours are reaped by their supervisors, which go on meanwhile.
+        let begun = self.clock.elapsed();
         while ending.iter_mut().any(|process| process.ended(false).is_none()) {
+            if self.clock.elapsed().saturating_sub(begun) > supervisor::STOP_PATIENCE {
+                ending.iter().for_each(child::Process::kill);
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -23,8 +23,10 @@ const TICK: Duration = Duration::from_millis(100);
 const TRIES: u32 = 4;
 /// The wait before the first new try; each one after it takes twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The wait before one is started again that was given up, and could not be noted as such.
+const UNKEPT_WAIT: Duration = Duration::from_secs(30);
 /// How long a graceful stop may take; the process itself ends after 30 s.
-const STOP_PATIENCE: Duration = Duration::from_secs(40);
+pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(40);
 
 /// What the task remembers.
 struct Supervisor {
@@ -46,7 +48,10 @@ pub async fn supervise(manager: Arc<Manager>, managed: Arc<Managed>) {
     let start_at = Duration::ZERO;
     let mut supervisor =
         Supervisor { manager, managed, process: None, failures: 0, first_step: None, start_at, stopping: None };
-    supervisor.adopt().await;
+    if supervisor.adopt().await {
+        supervisor.managed.show("Unavailable", "Provisioning");
+    }
+    supervisor.managed.settle();
     loop {
         supervisor.turn().await;
         if supervisor.process.is_none() && supervisor.managed.is_deleted() {
@@ -75,9 +80,9 @@ impl Supervisor {
 
     /// Takes over a process that is there.
     async fn adopt(&mut self) -> bool {
-        let Some(found) = self.managed.place.liveness().await else { return false };
-        self.note(Happened::Found { pid: found.pid });
-        self.hold(Process::Found(found.pid));
+        let Some(pid) = self.managed.place.holder().await else { return false };
+        self.note(Happened::Found { pid });
+        self.hold(Process::Found(pid));
         true
     }
 
@@ -197,6 +202,8 @@ impl Supervisor {
         });
         if let Err(error) = change {
             tracing::error!(pipeline = self.managed.name(), "its failure cannot be kept: {error}");
+            // It is wanted still, then.
+            self.start_at = self.manager.clock.elapsed() + UNKEPT_WAIT;
         }
     }
 }

@@ -14,7 +14,7 @@ pub(super) mod wire;
 pub use liveness::{Figures, Liveness};
 pub(super) use metrics::CONTENT_TYPE as METRICS_TYPE;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,12 @@ pub struct Served {
     pub begun_ms: i64,
     /// Whether it has storage.
     pub stored: bool,
+}
+
+/// The directory that the process which listens at a socket holds locked: who it is can be seen also while it does not answer, and of two
+/// that start one goes.
+pub fn lock_of(socket: &Path) -> PathBuf {
+    socket.with_extension("lock")
 }
 
 /// A socket that listens, ready to be served.

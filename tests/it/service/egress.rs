@@ -108,6 +108,34 @@ fn changes_snapshots_and_events() {
     service.turn("p", "stop?force=true", "Stopped");
 }
 
+/// How much is kept of changes and keys is the configuration's.
+#[test]
+fn what_is_kept_is_configured() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(dir.path());
+    let http = json!({ "egress_max_bytes": 1, "idempotency_max_age_secs": 1 });
+    service.create("p", SQL, json!({ "storage": true, "fault_tolerance": true, "http": http }));
+    service.turn("p", "start", "Running");
+    let mut rows = Stream::open(service.address(), "/v0/pipelines/p/egress/v", &[]).unwrap();
+    let steps: Vec<Value> = (1..4)
+        .map(|id| {
+            assert!(push(service.address(), &[id], &format!("key {id}")));
+            next(&mut rows)["step"].clone()
+        })
+        .collect();
+    // The newest change is kept, whatever its size.
+    let after = |step: &Value| service.send("GET", &format!("/v0/pipelines/p/egress/v?after_step={step}"), &[], "");
+    assert_eq!((after(&steps[0]).status, &after(&steps[0]).json()["error_code"]), (410, &json!("StepNotKept")));
+    let path = format!("/v0/pipelines/p/egress/v?after_step={}", steps[1]);
+    assert_eq!(next(&mut Stream::open(service.address(), &path, &[]).unwrap())["step"], steps[2]);
+
+    // A key that is older than a second is another one.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(push(service.address(), &[1], "key 1"));
+    assert_eq!(next(&mut rows)["json_data"], json!([{ "insert": { "id": 1 } }]));
+    service.turn("p", "stop?force=true", "Stopped");
+}
+
 /// Listens until it has seen a row, whatever happens, and says how often it saw each.
 fn listener(address: &Mutex<String>, last: u64, resumed: &Mutex<u64>) -> BTreeMap<u64, u64> {
     let mut seen = BTreeMap::new();

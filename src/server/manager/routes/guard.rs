@@ -33,7 +33,8 @@ pub(super) async fn limit(State(manager): State<Arc<Manager>>, request: Request,
 pub(super) async fn authorize(State(manager): State<Arc<Manager>>, request: Request, next: Next) -> Response {
     // A page's first request has none; that is no attempt. One that is given in another way is.
     let given = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let key = given.map(|v| v.strip_prefix("Bearer ").or_else(|| v.strip_prefix("bearer ")).unwrap_or_default());
+    let is_bearer = |scheme: &str| scheme.eq_ignore_ascii_case("bearer");
+    let key = given.map(|v| v.split_once(' ').filter(|(scheme, _)| is_bearer(scheme)).map_or("", |(_, key)| key));
     match manager.admit(address(&request), key.map(|key| key.trim().as_bytes())) {
         Ok(()) => return next.run(request).await,
         Err(Refused::TooMany) => {

@@ -97,10 +97,11 @@ pub(super) async fn delete(State(manager): State<Arc<Manager>>, Path(which): Pat
 
 fn stopped(manager: &Manager, name: &str) -> Result<Arc<Managed>> {
     let managed = manager.find(name)?;
-    match managed.is_stopped() {
+    match managed.is_stopped() && !managed.is_clearing() {
         true => Ok(managed),
         false => {
-            let message = "savepoints are made and deleted while the pipeline is stopped: stop it first";
+            let message =
+                "savepoints are made and deleted while the pipeline is stopped, and not being cleared: stop it first";
             Err(ApiError::new(StatusCode::BAD_REQUEST, "IllegalPipelineAction", message))
         }
     }
