@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{cast, kernels::cmp::lt};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use backstay_storage::spine::Floor;
 use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
@@ -295,7 +295,7 @@ fn linear(stages: &[Stage], schema: &SchemaRef, mut columns: Vec<Option<Bound>>)
             }
             Stage::Project { exprs, schema: after } => {
                 let project = |expr: &Arc<dyn PhysicalExpr>| {
-                    let column = monotone_in(expr)?;
+                    let column = monotone_in(expr, &schema)?;
                     let inner = columns.get(column)?.clone()?;
                     if downcast::<Column>(expr).is_some() {
                         return Some(inner);
@@ -322,29 +322,34 @@ fn downcast<T: 'static>(expr: &Arc<dyn PhysicalExpr>) -> Option<&T> {
 
 /// The column of which an expression is a monotone function, and of nothing else: it is not NULL where that is not, and
 /// never becomes less where that becomes more.
-fn monotone_in(expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+fn monotone_in(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Option<usize> {
+    // Sums of whole numbers wrap around, and are less then; those of times are far from that.
+    let wraps = |column: usize, by: &Arc<dyn PhysicalExpr>| {
+        let is_number = |literal: &Literal| literal.value().data_type().is_numeric();
+        schema.field(column).data_type().is_integer() && downcast::<Literal>(by).is_some_and(is_number)
+    };
     if let Some(column) = downcast::<Column>(expr) {
         return Some(column.index());
     }
     if let Some(cast) = downcast::<CastExpr>(expr) {
         let is_counted = matches!(cast.cast_type(), DataType::Int64 | DataType::Timestamp(..) | DataType::Date32);
-        return monotone_in(cast.expr()).filter(|_| is_counted);
+        return monotone_in(cast.expr(), schema).filter(|_| is_counted);
     }
     if let Some(binary) = downcast::<BinaryExpr>(expr) {
         let (left, right) = (binary.left(), binary.right());
         return match binary.op() {
-            Operator::Plus if is_constant(right) => monotone_in(left),
-            Operator::Plus if is_constant(left) => monotone_in(right),
-            Operator::Minus if is_constant(right) => monotone_in(left),
+            Operator::Plus if is_constant(right) => monotone_in(left, schema).filter(|c| !wraps(*c, right)),
+            Operator::Plus if is_constant(left) => monotone_in(right, schema).filter(|c| !wraps(*c, left)),
+            Operator::Minus if is_constant(right) => monotone_in(left, schema).filter(|c| !wraps(*c, right)),
             // x - ((x - c) % n + n) % n: the last multiple of n, moved by c, that is not above x.
-            Operator::Minus => monotone_in(left).filter(|_| is_remainder(right, left)),
+            Operator::Minus => monotone_in(left, schema).filter(|_| is_remainder(right, left)),
             _ => None,
         };
     }
     let function = downcast::<ScalarFunctionExpr>(expr)?;
     let arguments = function.args();
     match (function.name(), arguments) {
-        ("date_trunc", [unit, time]) if is_constant(unit) => monotone_in(time),
+        ("date_trunc", [unit, time]) if is_constant(unit) => monotone_in(time, schema),
         // Not `date_bin`: it is NULL for times that nanoseconds cannot say, and NULLs come before all floors.
         _ => None,
     }

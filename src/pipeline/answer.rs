@@ -1,9 +1,13 @@
 //! A query's rows as text or bytes: for the command line and for the service.
 
 use std::io::Write;
+use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+use crate::connector::format::text::{self, Quoting};
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -33,7 +37,10 @@ pub enum Unwritten {
 pub fn write(rows: &RecordBatch, format: Format, out: &mut impl Write) -> Result<(), Unwritten> {
     match format {
         Format::Table => table(rows, out)?,
-        Format::Csv => arrow::csv::WriterBuilder::new().with_header(true).build(out).write(rows)?,
+        Format::Csv => {
+            let rows = flat(rows).map_err(|e| arrow::error::ArrowError::CsvError(e.message))?;
+            arrow::csv::WriterBuilder::new().with_header(true).build(out).write(&rows)?;
+        }
         Format::Json => {
             let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true);
             let mut writer = builder.build::<_, arrow::json::writer::LineDelimited>(out);
@@ -47,6 +54,26 @@ pub fn write(rows: &RecordBatch, format: Format, out: &mut impl Write) -> Result
         }
     }
     Ok(())
+}
+
+/// The rows with arrays, rows and maps as JSON text.
+fn flat(rows: &RecordBatch) -> crate::connector::Result<RecordBatch> {
+    let schema = rows.schema();
+    let mut fields = Vec::with_capacity(rows.num_columns());
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(rows.num_columns());
+    for (field, column) in schema.fields().iter().zip(rows.columns()) {
+        if !matches!(field.data_type(), DataType::List(_) | DataType::Struct(_) | DataType::Map(..)) {
+            fields.push(Arc::clone(field));
+            columns.push(Arc::clone(column));
+            continue;
+        }
+        let texts = text::column("query", column, Quoting::Json)?;
+        let texts = (0..column.len()).map(|row| column.is_valid(row).then(|| texts.get(row)));
+        fields.push(Arc::new(Field::new(field.name(), DataType::Utf8, true)));
+        columns.push(Arc::new(texts.collect::<StringArray>()));
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+        .map_err(|e| crate::connector::ConnectorError::new("query", e.to_string()))
 }
 
 /// Columns as wide as their widest cell, numbers to the right.

@@ -22,6 +22,7 @@ use datafusion_functions_window::planner::WindowFunctionPlanner;
 use super::as_of;
 use super::clock;
 use super::json::{self, JsonOperators};
+use super::long_texts;
 use super::table_functions::WindowFunctions;
 use super::types::Types;
 use crate::circuit::plan::NodeId;
@@ -66,6 +67,11 @@ impl Functions {
         for f in own.map(Arc::new) {
             for name in names(f.name(), f.aliases()) {
                 functions.scalar.insert(name, Arc::clone(&f));
+            }
+        }
+        for name in long_texts::NAMES {
+            if let Some(f) = functions.scalar.get_mut(name) {
+                *f = long_texts::bounded(Arc::clone(f));
             }
         }
         // The standard's name.

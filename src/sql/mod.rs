@@ -23,6 +23,7 @@ mod extension;
 mod json;
 mod lateness;
 mod lateral;
+mod long_texts;
 mod lower;
 mod options;
 mod parse;

@@ -207,6 +207,10 @@ impl Visitor for Walk<'_> {
             Expr::Function(_) | Expr::Subquery(_) if self.arguments.contains(&expr.span()) => {}
             Expr::Function(function) => self.function(function),
             Expr::OuterJoin(_) => self.refuse(expr.span(), "an outer join", None),
+            // DataFusion takes its pattern for a regular expression.
+            Expr::SimilarTo { .. } => {
+                self.refuse(expr.span(), "SIMILAR TO", Some("write ~ and a regular expression, or LIKE"));
+            }
             _ => {}
         }
         ControlFlow::Continue(())

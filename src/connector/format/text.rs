@@ -108,11 +108,11 @@ pub(crate) fn column(connector: &str, array: &dyn Array, quoting: Quoting) -> Re
         }),
         DataType::Interval(IntervalUnit::MonthDayNano) => {
             quoted!(IntervalMonthDayNanoType, |out: &mut String, v: IntervalMonthDayNano| {
-                interval(out, v.months, v.days, v.nanoseconds)
+                interval(out, v.months, v.days, i128::from(v.nanoseconds))
             })
         }
         DataType::Duration(TimeUnit::Microsecond) => {
-            quoted!(DurationMicrosecondType, |out: &mut String, v: i64| interval(out, 0, 0, v.saturating_mul(1_000)))
+            quoted!(DurationMicrosecondType, |out: &mut String, v: i64| interval(out, 0, 0, i128::from(v) * 1_000))
         }
         DataType::List(_) | DataType::Struct(_) | DataType::Map(..) => {
             let documents = documents(connector, array)?;
@@ -349,7 +349,7 @@ fn decimal(out: &mut String, value: i128, scale: i8) -> Written {
 }
 
 /// An interval as ISO 8601 has it, such as `P1Y2M3DT4H5M6.7S`; none is `PT0S`.
-fn interval(out: &mut String, months: i32, days: i32, nanos: i64) -> Written {
+fn interval(out: &mut String, months: i32, days: i32, nanos: i128) -> Written {
     out.push('P');
     let mut part = |value: i64, unit: char| if value == 0 { Ok(()) } else { write!(out, "{value}{unit}") };
     part(i64::from(months / 12), 'Y')?;
@@ -359,7 +359,7 @@ fn interval(out: &mut String, months: i32, days: i32, nanos: i64) -> Written {
         return Ok(());
     }
     out.push('T');
-    let mut part = |value: i64, unit: char| if value == 0 { Ok(()) } else { write!(out, "{value}{unit}") };
+    let mut part = |value: i128, unit: char| if value == 0 { Ok(()) } else { write!(out, "{value}{unit}") };
     let (seconds, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
     part(seconds / 3600, 'H')?;
     part(seconds / 60 % 60, 'M')?;

@@ -9,9 +9,9 @@ use datafusion_expr::logical_plan::{Distinct, DistinctOn, LogicalPlan, LogicalPl
 use datafusion_expr::{Expr, ExprFunctionExt, lit};
 use datafusion_functions_window::row_number::row_number;
 use datafusion_sql::sqlparser::ast::{
-    CastKind, DataType, Expr as Ast, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    Ident, LimitClause, ObjectName, Query, Select, TableAlias, TableAliasColumnDef, TableFactor, Value, VisitMut,
-    VisitorMut,
+    BinaryOperator, CastKind, DataType, Expr as Ast, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, LimitClause, ObjectName, Query, Select, TableAlias, TableAliasColumnDef, TableFactor,
+    UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
 use crate::sql::as_of;
@@ -27,6 +27,13 @@ struct Standard;
 
 impl VisitorMut for Standard {
     type Break = Infallible;
+
+    fn post_visit_expr(&mut self, e: &mut Ast) -> ControlFlow<Self::Break> {
+        if let Some(compared) = rows(e) {
+            *e = compared;
+        }
+        ControlFlow::Continue(())
+    }
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
         if let Some(fetch) = query.fetch.take() {
@@ -58,6 +65,52 @@ impl VisitorMut for Standard {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// A comparison of rows as comparisons of their columns: `(a, b) < (c, d)` is `a < c OR a = c AND b < d`, NULL where these are. As values, rows
+/// have an order in which NULL has a place.
+fn rows(e: &Ast) -> Option<Ast> {
+    let columns = |e: &Ast| match e {
+        Ast::Tuple(columns) if !columns.is_empty() => Some(columns.clone()),
+        _ => None,
+    };
+    match e {
+        Ast::BinaryOp { left, op, right } => compared(&columns(left)?, op, &columns(right)?),
+        Ast::InList { expr, list, negated } => {
+            let left = columns(expr)?;
+            let equal = list.iter().map(|e| compared(&left, &BinaryOperator::Eq, &columns(e)?));
+            let any = equal.collect::<Option<Vec<_>>>()?.into_iter().reduce(|a, b| binary(a, BinaryOperator::Or, b))?;
+            let any = Ast::Nested(Box::new(any));
+            Some(if *negated { Ast::UnaryOp { op: UnaryOperator::Not, expr: Box::new(any) } } else { any })
+        }
+        _ => None,
+    }
+}
+
+fn compared(left: &[Ast], op: &BinaryOperator, right: &[Ast]) -> Option<Ast> {
+    use BinaryOperator as O;
+    let ([l, left_rest @ ..], [r, right_rest @ ..]) = (left, right) else { return None };
+    let of = |op: &O| binary(l.clone(), op.clone(), r.clone());
+    if left.len() != right.len() || !matches!(op, O::Eq | O::NotEq | O::Lt | O::LtEq | O::Gt | O::GtEq) {
+        return None;
+    }
+    if left_rest.is_empty() {
+        return Some(of(op));
+    }
+    let rest = compared(left_rest, op, right_rest)?;
+    let both = match op {
+        O::Eq => binary(of(op), O::And, rest),
+        O::NotEq => binary(of(op), O::Or, rest),
+        _ => {
+            let strict = if matches!(op, O::Lt | O::LtEq) { O::Lt } else { O::Gt };
+            binary(of(&strict), O::Or, Ast::Nested(Box::new(binary(of(&O::Eq), O::And, rest))))
+        }
+    };
+    Some(Ast::Nested(Box::new(both)))
+}
+
+fn binary(left: Ast, op: BinaryOperator, right: Ast) -> Ast {
+    Ast::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
 }
 
 /// Gives the columns of UNNEST the names that PostgreSQL gives them: that of the alias, or `unnest`.

@@ -659,6 +659,19 @@ p.sql:1:30: error: `append_onyl` is not an option of t
     );
 }
 
+/// Sums of whole numbers wrap around, so that a watermark says nothing of them.
+#[test]
+fn a_sum_of_whole_numbers_is_not_bounded() {
+    let sql = "CREATE TABLE t (x BIGINT NOT NULL LATENESS 2, ts TIMESTAMP NOT NULL LATENESS INTERVAL '1' DAY);
+               CREATE VIEW sums AS SELECT x + 1 AS q, count(*) AS c FROM t GROUP BY x + 1;
+               CREATE VIEW differences AS SELECT x - 1 AS q, count(*) AS c FROM t GROUP BY x - 1;
+               CREATE VIEW plain AS SELECT x AS q, count(*) AS c FROM t GROUP BY x;
+               CREATE VIEW times AS SELECT ts + INTERVAL '1' DAY AS q, count(*) AS c FROM t GROUP BY ts + INTERVAL '1' DAY;";
+    let program = crate::sql::compile(sql, "p.sql").unwrap();
+    let growing = crate::circuit::growing_state(&program.plan).into_iter().map(|g| g.label).collect::<Vec<_>>();
+    assert_eq!(growing, ["sums: group by", "differences: group by"]);
+}
+
 #[test]
 fn what_is_kept_for_queries_grows() {
     let sql = "CREATE TABLE t (a INT) WITH ('materialized' = 'true'); CREATE TABLE k (a INT NOT NULL PRIMARY KEY);

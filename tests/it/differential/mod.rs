@@ -151,8 +151,9 @@ fn random_programs() {
             Ok(Err(e)) => Err(e),
             Err(_) => Err("a panic while the program was made (see above)".to_owned()),
         };
-        // Plans on which the oracle's optimizer stumbles over its own checks.
-        if outcome.as_ref().is_err_and(|e| e.starts_with("the oracle's") && e.contains("Internal error")) {
+        // Plans on which the oracle's optimizer stumbles over its own checks, or that compare two widths of numbers.
+        let own = ["Internal error", "Invalid comparison operation"];
+        if outcome.as_ref().is_err_and(|e| e.starts_with("the oracle's") && own.iter().any(|own| e.contains(own))) {
             unanswered += 1;
             continue;
         }
