@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{cast, kernels::cmp::lt};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef};
 use backstay_storage::spine::Floor;
 use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
@@ -38,6 +38,17 @@ enum Bound {
     Of { inner: Arc<Bound>, expr: Arc<dyn PhysicalExpr>, column: usize, schema: SchemaRef },
     /// The least of several.
     Least(Vec<Bound>),
+}
+
+impl Bound {
+    /// Whether it is of a watermark of a whole number, where it is that of a column of this type.
+    fn is_of_number(&self, data_type: &DataType) -> bool {
+        match self {
+            Self::Watermark(_) => data_type.is_integer(),
+            Self::Of { inner, column, schema, .. } => inner.is_of_number(schema.field(*column).data_type()),
+            Self::Least(all) => all.iter().any(|bound| bound.is_of_number(data_type)),
+        }
+    }
 }
 
 /// State of a node, and what it can let go of.
@@ -295,10 +306,13 @@ fn linear(stages: &[Stage], schema: &SchemaRef, mut columns: Vec<Option<Bound>>)
             }
             Stage::Project { exprs, schema: after } => {
                 let project = |expr: &Arc<dyn PhysicalExpr>| {
-                    let column = monotone_in(expr, &schema)?;
+                    let column = monotone_in(expr)?;
                     let inner = columns.get(column)?.clone()?;
                     if downcast::<Column>(expr).is_some() {
                         return Some(inner);
+                    }
+                    if adds_number(expr) && inner.is_of_number(schema.field(column).data_type()) {
+                        return None;
                     }
                     Some(Bound::Of {
                         inner: Arc::new(inner),
@@ -322,37 +336,50 @@ fn downcast<T: 'static>(expr: &Arc<dyn PhysicalExpr>) -> Option<&T> {
 
 /// The column of which an expression is a monotone function, and of nothing else: it is not NULL where that is not, and
 /// never becomes less where that becomes more.
-fn monotone_in(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Option<usize> {
-    // Sums of whole numbers wrap around, and are less then; those of times are far from that.
-    let wraps = |column: usize, by: &Arc<dyn PhysicalExpr>| {
-        let is_number = |literal: &Literal| literal.value().data_type().is_numeric();
-        schema.field(column).data_type().is_integer() && downcast::<Literal>(by).is_some_and(is_number)
-    };
+fn monotone_in(expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
     if let Some(column) = downcast::<Column>(expr) {
         return Some(column.index());
     }
     if let Some(cast) = downcast::<CastExpr>(expr) {
         let is_counted = matches!(cast.cast_type(), DataType::Int64 | DataType::Timestamp(..) | DataType::Date32);
-        return monotone_in(cast.expr(), schema).filter(|_| is_counted);
+        return monotone_in(cast.expr()).filter(|_| is_counted);
     }
     if let Some(binary) = downcast::<BinaryExpr>(expr) {
         let (left, right) = (binary.left(), binary.right());
         return match binary.op() {
-            Operator::Plus if is_constant(right) => monotone_in(left, schema).filter(|c| !wraps(*c, right)),
-            Operator::Plus if is_constant(left) => monotone_in(right, schema).filter(|c| !wraps(*c, left)),
-            Operator::Minus if is_constant(right) => monotone_in(left, schema).filter(|c| !wraps(*c, right)),
+            Operator::Plus if is_constant(right) => monotone_in(left),
+            Operator::Plus if is_constant(left) => monotone_in(right),
+            Operator::Minus if is_constant(right) => monotone_in(left),
             // x - ((x - c) % n + n) % n: the last multiple of n, moved by c, that is not above x.
-            Operator::Minus => monotone_in(left, schema).filter(|_| is_remainder(right, left)),
+            Operator::Minus => monotone_in(left).filter(|_| is_remainder(right, left)),
             _ => None,
         };
     }
     let function = downcast::<ScalarFunctionExpr>(expr)?;
     let arguments = function.args();
     match (function.name(), arguments) {
-        ("date_trunc", [unit, time]) if is_constant(unit) => monotone_in(time, schema),
+        ("date_trunc", [unit, time]) if is_constant(unit) => monotone_in(time),
         // Not `date_bin`: it is NULL for times that nanoseconds cannot say, and NULLs come before all floors.
         _ => None,
     }
+}
+
+/// Whether a number is added or taken away. A sum of whole numbers wraps around, and is less then; those that times are made of are far from that.
+fn adds_number(expr: &Arc<dyn PhysicalExpr>) -> bool {
+    if let Some(cast) = downcast::<CastExpr>(expr) {
+        return adds_number(cast.expr());
+    }
+    if let Some(binary) = downcast::<BinaryExpr>(expr) {
+        let is_number = |e| downcast::<Literal>(e).is_some_and(|l| l.value().data_type().is_numeric());
+        let (left, right) = (binary.left(), binary.right());
+        return match binary.op() {
+            Operator::Plus | Operator::Minus if is_number(right) => true,
+            Operator::Plus => is_number(left) || adds_number(left) || adds_number(right),
+            Operator::Minus => adds_number(left),
+            _ => false,
+        };
+    }
+    downcast::<ScalarFunctionExpr>(expr).is_some_and(|function| function.args().iter().any(adds_number))
 }
 
 /// A literal that is not NULL and moves all times alike: months do not, since a day that a month does not have becomes its last.
