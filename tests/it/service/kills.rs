@@ -96,3 +96,29 @@ fn a_manager_that_is_asked_to_end_stops_its_pipelines_and_brings_them_back() {
     service.wait("p", "Running");
     check(&service);
 }
+
+/// Also one that is wanted no more: what it holds is not cleared under it.
+#[test]
+fn a_process_that_does_not_answer_is_not_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(dir.path());
+    running(&service);
+    // By another manager than its parent: the system ends stopped processes that lose theirs.
+    service.leave();
+    let service = Service::start(dir.path());
+    service.wait("p", "Running");
+    let process = pid(&service).expect("a process");
+    signal(process, "STOP");
+    assert_eq!(service.post("/v0/pipelines/p/stop").status, 202);
+    service.leave();
+    let service = Service::start(dir.path());
+    for _ in 0..20 {
+        assert_eq!(service.post("/v0/pipelines/p/clear").status, 400);
+        assert_eq!(service.send("DELETE", "/v0/pipelines/p", &[], "").status, 400);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    signal(process, "CONT");
+    service.wait("p", "Stopped");
+    service.turn("p", "start", "Running");
+    check(&service);
+}
