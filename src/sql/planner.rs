@@ -71,10 +71,26 @@ pub(super) fn plan(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, Prob
     })
 }
 
+/// The plan of a query. Columns that differ by a cast only have one name (`sum(x)` and `sum(CAST(x AS DOUBLE))`): where that is in the way, they get
+/// others.
 fn optimized(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, DataFusionError> {
+    let query = rewrite::standard(query);
+    let is_duplicate = |e: &DataFusionError| match e.find_root() {
+        DataFusionError::SchemaError(e, _) => {
+            matches!(**e, SchemaError::DuplicateUnqualifiedField { .. } | SchemaError::DuplicateQualifiedField { .. })
+        }
+        other => other.strip_backtrace().contains("require unique expression names"),
+    };
+    match optimized_as(query.clone(), catalog) {
+        Err(e) if is_duplicate(&e) => optimized_as(rewrite::told_apart(query), catalog).or(Err(e)),
+        planned => planned,
+    }
+}
+
+fn optimized_as(query: Query, catalog: &Catalog) -> Result<LogicalPlan, DataFusionError> {
     let options = ParserOptions::new().with_map_string_types_to_utf8view(false).with_collect_spans(true);
     let planner = SqlToRel::new_with_options(catalog, options);
-    let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(rewrite::standard(query))))?;
+    let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(query)))?;
     let plan = plan.transform_up_with_subqueries(rewrite::distinct_on).data()?;
     let plan = plan.transform_up_with_subqueries(lateral::beside_unnest).data()?;
     let plan = plan.transform_up_with_subqueries(as_of::normalise).data()?;

@@ -8,10 +8,11 @@ use datafusion_common::{Column, Result};
 use datafusion_expr::logical_plan::{Distinct, DistinctOn, LogicalPlan, LogicalPlanBuilder};
 use datafusion_expr::{Expr, ExprFunctionExt, lit};
 use datafusion_functions_window::row_number::row_number;
+use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr as Ast, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, LimitClause, ObjectName, Query, Select, TableAlias, TableAliasColumnDef, TableFactor,
-    UnaryOperator, Value, VisitMut, VisitorMut,
+    BinaryOperator, CaseWhen, CastKind, DataType, Expr as Ast, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, Query, Select, TableAlias,
+    TableAliasColumnDef, TableFactor, UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
 use crate::sql::as_of;
@@ -21,6 +22,29 @@ pub(super) fn standard(query: &Query) -> Query {
     let mut query = query.clone();
     let ControlFlow::Continue(()) = query.visit(&mut Standard);
     query
+}
+
+/// The query with names for its casts, of which DataFusion's have none: `CASE WHEN 'DATE' = 'DATE' THEN CAST(x AS DATE) END` is folded later.
+pub(super) fn told_apart(mut query: Query) -> Query {
+    let ControlFlow::Continue(()) = query.visit(&mut Casts);
+    query
+}
+
+struct Casts;
+
+impl VisitorMut for Casts {
+    type Break = Infallible;
+
+    fn post_visit_expr(&mut self, e: &mut Ast) -> ControlFlow<Self::Break> {
+        if let Ast::Cast { data_type, .. } = e {
+            let name = || Ast::Value(Value::SingleQuotedString(data_type.to_string()).with_empty_span());
+            let condition = binary(name(), BinaryOperator::Eq, name());
+            let conditions = vec![CaseWhen { condition, result: e.clone() }];
+            let token = AttachedToken::empty;
+            *e = Ast::Case { case_token: token(), end_token: token(), operand: None, conditions, else_result: None };
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 struct Standard;
