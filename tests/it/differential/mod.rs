@@ -151,8 +151,8 @@ fn random_programs() {
             Ok(Err(e)) => Err(e),
             Err(_) => Err("a panic while the program was made (see above)".to_owned()),
         };
-        // Plans on which the oracle's optimizer stumbles over its own checks, or that compare two widths of numbers.
-        let own = ["Internal error", "Invalid comparison operation"];
+        // Plans on which the oracle's optimizer stumbles over its own checks, that compare two widths of numbers, or whose columns differ by a cast.
+        let own = ["Internal error", "Invalid comparison operation", "duplicate unqualified field name"];
         if outcome.as_ref().is_err_and(|e| e.starts_with("the oracle's") && own.iter().any(|own| e.contains(own))) {
             unanswered += 1;
             continue;
