@@ -84,8 +84,11 @@ impl Place {
         let locked = tokio::task::spawn_blocking(move || backstay_storage::disk::system().lock_dir(&dir).map(drop));
         match locked.await {
             Ok(Err(backstay_storage::Error::Locked { holder: Some(pid), .. })) => Some(pid),
-            // The system does not say who.
-            Ok(Err(backstay_storage::Error::Locked { .. })) => Some(self.liveness().await?.pid),
+            // Not every file system says who: then who listens at the socket, answering or not.
+            Ok(Err(backstay_storage::Error::Locked { .. })) => {
+                let peer = UnixStream::connect(self.socket()).await.ok()?.peer_cred().ok()?;
+                u32::try_from(peer.pid()?).ok()
+            }
             _ => None,
         }
     }
