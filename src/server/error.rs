@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use backstay_storage::Error as StorageError;
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -58,6 +59,14 @@ impl ApiError {
     /// 500: a fault of ours.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+    }
+
+    /// What the storage does not take. 507 for a full disk: that is nobody's fault, and over once there is room.
+    pub fn storage(error: &StorageError, message: impl Into<String>) -> Self {
+        match error.is_no_space() {
+            true => Self::new(StatusCode::INSUFFICIENT_STORAGE, "NoSpace", message),
+            false => Self::internal(message),
+        }
     }
 
     /// 503: not now.

@@ -75,7 +75,7 @@ async fn within(
     (room_patience, patience): (Duration, Duration),
 ) -> Result<Whole, ApiError> {
     // Room for what has come, not for what is said: who sends nothing takes none.
-    let mut taken = Room { room, taken: None, kib: 0, patience: room_patience };
+    let mut taken = Room { room, taken: None, patience: room_patience };
     let read = tokio::time::timeout(patience, read(&mut body, &mut taken)).await.map_err(|_| {
         let message = format!("the body did not come within {} s", patience.as_secs());
         ApiError::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", message)
@@ -87,26 +87,24 @@ async fn within(
 struct Room {
     room: &'static Semaphore,
     taken: Option<SemaphorePermit<'static>>,
-    kib: usize,
     patience: Duration,
 }
 
 impl Room {
-    /// Takes room for so many bytes in all, for more than these if little is there yet.
+    /// Takes room for so many bytes in all; where some has come already, for a MiB more at least.
     async fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let wanted = bytes.min(BODY_BYTES).div_ceil(1024);
-        if wanted <= self.kib {
+        let (wanted, most) = (bytes.div_ceil(1024), BODY_BYTES >> 10);
+        let has = self.taken.as_ref().map_or(0, SemaphorePermit::num_permits);
+        if wanted <= has {
             return Ok(());
         }
-        let more =
-            if self.kib == 0 { wanted } else { (wanted - self.kib).max(1024).min((BODY_BYTES >> 10) - self.kib) };
+        let more = if has == 0 { wanted } else { (wanted - has).max(1024).min(most - has) };
         let acquired = self.room.acquire_many(u32::try_from(more).unwrap_or(u32::MAX));
         let acquired = tokio::time::timeout(self.patience, acquired).await;
         let acquired = acquired.ok().and_then(std::result::Result::ok).ok_or_else(|| {
             let message = format!("the bodies of other requests take all of {} MiB: try again later", ROOM_KIB >> 10);
             ApiError::unavailable("TooManyBodies", message)
         })?;
-        self.kib += more;
         match &mut self.taken {
             Some(taken) => taken.merge(acquired),
             none => *none = Some(acquired),

@@ -12,7 +12,8 @@ use datafusion_sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
 use super::error::Mistake;
 use super::table_functions::micros;
 
-const DAY_US: i64 = 86_400_000_000;
+/// The microseconds of a day.
+pub(super) const DAY_US: i64 = 86_400_000_000;
 
 /// One clause.
 #[derive(Clone, Debug)]

@@ -31,6 +31,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 use datafusion_sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
+use super::lateness::DAY_US;
 use super::tokens::is_word;
 use crate::circuit::plan::Session;
 
@@ -415,11 +416,10 @@ fn length(expr: &SqlExpr, is_offset: bool, context: &mut dyn RelationPlannerCont
 
 /// The microseconds of an interval of days and whole microseconds; none if it has months or is too long.
 pub(super) fn micros(interval: arrow::datatypes::IntervalMonthDayNano) -> Option<i64> {
-    const DAY: i64 = 86_400_000_000;
     if interval.months != 0 || interval.nanoseconds % 1000 != 0 {
         return None;
     }
-    i64::from(interval.days).checked_mul(DAY)?.checked_add(interval.nanoseconds / 1000)
+    i64::from(interval.days).checked_mul(DAY_US)?.checked_add(interval.nanoseconds / 1000)
 }
 
 fn mistake(span: Span, message: &str, help: &str) -> DataFusionError {

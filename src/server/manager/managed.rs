@@ -63,6 +63,18 @@ const STATUSES: [&str; 9] = [
     "Provisioned",
 ];
 
+impl Inner {
+    fn show(&mut self, status: &str, resources: &str, now: i64) {
+        let known = |word: &str| STATUSES.into_iter().find(|s| *s == word);
+        if let Some(status) = known(status).filter(|s| *s != self.status) {
+            (self.status, self.status_ms) = (status, now);
+        }
+        if let Some(resources) = known(resources).filter(|r| *r != self.resources) {
+            (self.resources, self.resources_ms) = (resources, now);
+        }
+    }
+}
+
 impl Managed {
     /// A pipeline that is not seen yet.
     pub fn new(record: Record, compiled: Compiled, place: Place, clock: Arc<dyn Clock>) -> Self {
@@ -129,8 +141,7 @@ impl Managed {
         if inner.record.desired == Desired::Stopped || inner.clearing || inner.deleted {
             return None;
         }
-        (inner.status, inner.status_ms) = ("Provisioning", now);
-        (inner.resources, inner.resources_ms) = ("Provisioning", now);
+        inner.show("Provisioning", "Provisioning", now);
         Some(inner.record.clone())
     }
 
@@ -154,16 +165,7 @@ impl Managed {
     /// Notes what it is seen to do: deployment and resources status.
     pub fn show(&self, status: &str, resources: &str) {
         let now = self.clock.wall_ms();
-        let known = |word: &str| STATUSES.into_iter().find(|s| *s == word);
-        let mut inner = self.lock();
-        if let Some(status) = known(status).filter(|s| *s != inner.status) {
-            inner.status = status;
-            inner.status_ms = now;
-        }
-        if let Some(resources) = known(resources).filter(|r| *r != inner.resources) {
-            inner.resources = resources;
-            inner.resources_ms = now;
-        }
+        self.lock().show(status, resources, now);
     }
 
     /// The deployment status.

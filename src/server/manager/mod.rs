@@ -277,13 +277,7 @@ impl Manager {
     fn durably(&self, write: impl FnOnce() -> backstay_storage::Result<()>) -> Result<()> {
         let written = tokio::task::block_in_place(write);
         self.writes.store(written.is_ok(), Ordering::Release);
-        written.map_err(|e| {
-            let message = format!("the catalog cannot be written: {e}");
-            match e.is_no_space() {
-                true => ApiError::new(axum::http::StatusCode::INSUFFICIENT_STORAGE, "NoSpace", message),
-                false => ApiError::internal(message),
-            }
-        })
+        written.map_err(|e| ApiError::storage(&e, format!("the catalog cannot be written: {e}")))
     }
 
     /// Whether pipelines are being brought to a stop because the manager ends.

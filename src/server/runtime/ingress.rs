@@ -203,12 +203,10 @@ fn refused(error: &PushError) -> ApiError {
     }
 }
 
-/// What the log does not take: a full disk is nobody's fault, and is over once there is room.
+/// What the log does not take.
 fn failed(error: &PipelineError, message: String) -> ApiError {
     match error {
-        PipelineError::Storage(full) if full.is_no_space() => {
-            ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "NoSpace", message)
-        }
+        PipelineError::Storage(error) => ApiError::storage(error, message),
         _ => ApiError::internal(message),
     }
 }

@@ -13,8 +13,7 @@ use datafusion_physical_expr::PhysicalExpr;
 
 use super::{Lowering, Refusal, Result};
 use crate::circuit::plan::Distance;
-
-const MICROS_PER_DAY: i128 = 86_400_000_000;
+use crate::sql::lateness::DAY_US;
 
 /// Whole numbers that an order key is counted in.
 struct Scale {
@@ -86,7 +85,7 @@ fn counted(key: &DataType, distance: &ScalarValue) -> Result<Option<(Scale, i128
             if i.months == 0 =>
         {
             let IntervalMonthDayNano { days, nanoseconds, .. } = *i;
-            let by = i128::from(days) * MICROS_PER_DAY + i128::from(nanoseconds / 1_000);
+            let by = i128::from(days) * i128::from(DAY_US) + i128::from(nanoseconds / 1_000);
             (whole(DataType::Int64, i64::MIN.into(), i64::MAX.into()), by)
         }
         (DataType::Date32, ScalarValue::IntervalMonthDayNano(Some(i))) if i.months == 0 && i.nanoseconds == 0 => {

@@ -14,9 +14,8 @@ use datafusion_expr::{Between, BinaryExpr, Expr, ExprSchemable, Operator, cast};
 use super::{Lowering, Result, Stream, column, nullable, project};
 use crate::circuit::plan::{Edge, Grain, Node, NodeKind, Stage, TimeBound};
 use crate::sql::clock::{is_now, replace_now, uses_now};
+use crate::sql::lateness::DAY_US;
 use crate::sql::table_functions::micros;
-
-const DAY_US: i64 = 86_400_000_000;
 
 /// The name of the clock's column in the schemas that expressions are planned over.
 const CLOCK: &str = "the step's clock";

@@ -5,23 +5,18 @@
 //! truth values, both of whose sides may be computed.
 
 use arrow::datatypes::DataType;
-use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result};
-use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, when};
+
+use super::rewrite;
 
 /// Guards the aggregates and window functions of a plan's root.
 pub(super) fn guarded(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if !matches!(plan, LogicalPlan::Aggregate(_) | LogicalPlan::Window(_)) {
         return Ok(Transformed::no(plan));
     }
-    let schema = merge_schema(&plan.inputs());
-    let names = NamePreserver::new(&plan);
-    plan.map_expressions(|e| {
-        let name = names.save(&e);
-        Ok(e.transform_up(|e| call(e, &schema))?.update_data(|e| name.restore(e)))
-    })
+    rewrite::expressions(plan, call)
 }
 
 fn call(e: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {

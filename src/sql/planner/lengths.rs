@@ -6,24 +6,19 @@
 //! Known limit: intervals that are computed in other ways than by `+`, `-` and a sign are not compared, but refused.
 
 use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalUnit, TimeUnit};
-use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result, ScalarValue, plan_datafusion_err, plan_err};
 use datafusion_expr::expr::InList;
-use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
 
-const DAY_US: i128 = 86_400_000_000;
+use super::rewrite;
+use crate::sql::lateness::DAY_US;
+
 const MICROS: DataType = DataType::Duration(TimeUnit::Microsecond);
 
 /// Has the expressions of a plan's root compare durations.
 pub(super) fn compared(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let schema = merge_schema(&plan.inputs());
-    let names = NamePreserver::new(&plan);
-    plan.map_expressions(|e| {
-        let name = names.save(&e);
-        Ok(e.transform_up(|e| comparison(e, &schema))?.update_data(|e| name.restore(e)))
-    })
+    rewrite::expressions(plan, comparison)
 }
 
 fn comparison(e: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
@@ -97,6 +92,6 @@ fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
 fn micros(interval: IntervalMonthDayNano) -> Result<i64> {
     let IntervalMonthDayNano { months, days, nanoseconds } = interval;
     let days = i128::from(months) * 30 + i128::from(days);
-    i64::try_from(days * DAY_US + i128::from(nanoseconds / 1000))
+    i64::try_from(days * i128::from(DAY_US) + i128::from(nanoseconds / 1000))
         .map_err(|_| plan_datafusion_err!("an INTERVAL of {days} days is too long to be compared"))
 }

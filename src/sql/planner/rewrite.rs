@@ -3,9 +3,11 @@
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 
-use datafusion_common::tree_node::Transformed;
-use datafusion_common::{Column, Result};
+use datafusion_common::tree_node::{Transformed, TreeNode as _};
+use datafusion_common::{Column, DFSchema, Result};
+use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::{Distinct, DistinctOn, LogicalPlan, LogicalPlanBuilder};
+use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Expr, ExprFunctionExt, lit};
 use datafusion_functions_window::row_number::row_number;
 use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
@@ -182,6 +184,19 @@ fn numbers_of(arrays: &[Ast]) -> Ast {
         format: None,
     };
     call("generate_series", vec![number("1"), length])
+}
+
+/// A plan with the expressions of its root, and what they are made of, rewritten over the rows that they see; its columns keep their names.
+pub(super) fn expressions(
+    plan: LogicalPlan,
+    rewrite: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
+) -> Result<Transformed<LogicalPlan>> {
+    let schema = merge_schema(&plan.inputs());
+    let names = NamePreserver::new(&plan);
+    plan.map_expressions(|e| {
+        let name = names.save(&e);
+        Ok(e.transform_up(|e| rewrite(e, &schema))?.update_data(|e| name.restore(e)))
+    })
 }
 
 /// DISTINCT ON as the first row of each partition.

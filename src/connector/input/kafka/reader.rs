@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, OwnedResourceSpecifier, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -169,9 +169,6 @@ impl KafkaReader {
         for topic in &shared.topics {
             let partitions = shared.partitions(consumer, topic)?;
             let known = self.places.keys().filter(|(t, _)| t == topic).map(|(_, p)| *p).max();
-            if is_first && self.shared.rereads {
-                shared.check_compaction(topic)?;
-            }
             if let Some(gone) = known.filter(|p| !partitions.contains(p)) {
                 return Err(shared.error(format!(
                     "partition {topic}/{gone} has been read, but the topic has {} partitions: it was made anew. Start in another data directory to read \
@@ -199,6 +196,9 @@ impl KafkaReader {
                     .map_err(|e| failed(&shared.connector, "begin at an offset", &e))?;
                 begun.push(key);
             }
+        }
+        if is_first && shared.rereads {
+            shared.check_compaction()?;
         }
         if new.count() > 0 {
             let assigned = if is_first { consumer.assign(&new) } else { consumer.incremental_assign(&new) };
@@ -374,28 +374,33 @@ impl Shared {
         Ok(partitions)
     }
 
-    /// Refuses a topic that is compacted, where its messages may be read a second time: some of them will be gone. Brokers that do not say are
+    /// Refuses topics that are compacted, where their messages may be read a second time: some of them will be gone. Brokers that do not say are
     /// believed: then a replay whose messages are gone is refused when it comes.
-    fn check_compaction(&self, topic: &str) -> Result<()> {
+    fn check_compaction(&self) -> Result<()> {
         let what = "ask for a topic's cleanup.policy";
         let admin: AdminClient<DefaultClientContext> =
             self.settings.create().map_err(|e| failed(&self.connector, what, &e))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(|e| self.error(format!("no runtime for a request: {e}")))?;
         let options = AdminOptions::new().request_timeout(Some(REQUEST));
-        let described = runtime.block_on(admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options));
+        let topics: Vec<_> = self.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let described = runtime.block_on(admin.describe_configs(&topics, &options));
         let described = match described.map_err(|e| failed(&self.connector, what, &e)) {
             Ok(described) => described,
             Err(error) if error.retry => return Err(error),
             Err(_) => return Ok(()),
         };
-        let policies = described.iter().flatten().filter_map(|topic| topic.get("cleanup.policy")?.value.as_deref());
-        match policies.into_iter().any(|policy| policy.contains("compact")) {
-            false => Ok(()),
-            true => Err(self.error(format!(
+        let is_compacted = |topic: &ConfigResource| {
+            let policy = topic.get("cleanup.policy").and_then(|entry| entry.value.as_deref());
+            policy.is_some_and(|policy| policy.contains("compact"))
+        };
+        let compacted = described.into_iter().flatten().find(is_compacted).map(|topic| topic.specifier);
+        match compacted {
+            Some(OwnedResourceSpecifier::Topic(topic)) => Err(self.error(format!(
                 "topic {topic} is compacted: messages that a step had may be gone when it is replayed, so that exactly-once needs \"replay\": \"bytes\" beside \
                  the connector's \"transport\", which keeps them in the log"
             ))),
+            _ => Ok(()),
         }
     }
 
