@@ -86,6 +86,13 @@ impl RowBatch {
         Self { keys: arena(), values: arena(), weights: Vec::with_capacity(rows) }
     }
 
+    /// An empty batch with room for `rows` rows whose keys and values are together as long as this one's.
+    pub(super) fn empty_like(&self, rows: usize) -> Self {
+        let arena =
+            |like: &Arena| Arena { bytes: Vec::with_capacity(like.bytes.len()), ends: Vec::with_capacity(rows) };
+        Self { keys: arena(&self.keys), values: arena(&self.values), weights: Vec::with_capacity(rows) }
+    }
+
     /// Appends a row.
     ///
     /// ```
@@ -219,7 +226,7 @@ impl RowBatch {
             let (ia, ib) = (a as usize, b as usize);
             pa.cmp(&pb).then_with(|| self.compare(ia, self, ib, discipline)).then(a.cmp(&b))
         });
-        let mut out = RowBatch::with_capacity(self.len(), self.keys.bytes.len() + self.values.bytes.len());
+        let mut out = self.empty_like(self.len());
         for &(_, i) in &order {
             out.push_merging(self.key(i as usize), self.value(i as usize), self.weight(i as usize), discipline);
         }

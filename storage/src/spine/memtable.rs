@@ -19,6 +19,7 @@ use std::sync::{Arc, OnceLock};
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::batch::prefix;
 use super::{Discipline, RowBatch};
 use crate::{Error, Result};
 
@@ -37,6 +38,18 @@ impl Memtable {
         match discipline {
             Discipline::Weighted => Self::Weighted(WeightedTable::default()),
             Discipline::Latest => Self::Latest(LatestTable::default()),
+        }
+    }
+
+    /// An empty one that takes the place of this one, which was full: the next will have about as many rows, and does not grow its index
+    /// from nothing.
+    pub(super) fn successor(&self) -> Self {
+        match self {
+            Self::Weighted(_) => Self::new(Discipline::Weighted),
+            Self::Latest(table) => Self::Latest(LatestTable {
+                index: HashTable::with_capacity(table.index.len()),
+                ..LatestTable::default()
+            }),
         }
     }
 
@@ -185,16 +198,22 @@ impl LatestTable {
 
     fn sorted(&self) -> &Arc<RowBatch> {
         self.sorted.get_or_init(|| {
-            // All rows in arrival order: consolidation lets the last of a key win, as the index does.
-            // A key whose last row was removed without a tombstone is not in the index any more.
-            let mut alive: Vec<u32> = self.index.iter().copied().collect();
-            alive.sort_unstable();
-            let mut rows = RowBatch::with_capacity(alive.len(), self.rows.bytes());
-            for row in alive {
+            // The index names each key once, with its newest row: they are only put in order. A key whose last row was removed without a
+            // tombstone is not in the index any more.
+            let abbreviated = |row: u32| (prefix(self.rows.key(row as usize)), row);
+            let mut order: Vec<(u64, u32)> = match u32::try_from(self.rows.len()) {
+                // No garbage: the arena can be read from front to back, which is quicker.
+                Ok(rows) if self.index.len() == self.rows.len() => (0..rows).map(abbreviated).collect(),
+                _ => self.index.iter().copied().map(abbreviated).collect(),
+            };
+            order.sort_unstable_by(|&(pa, a), &(pb, b)| {
+                pa.cmp(&pb).then_with(|| self.rows.key(a as usize).cmp(self.rows.key(b as usize)))
+            });
+            let mut rows = self.rows.empty_like(order.len());
+            for (_, row) in order {
                 let row = row as usize;
                 rows.push(self.rows.key(row), self.rows.value(row), self.rows.weight(row));
             }
-            rows.consolidate(Discipline::Latest);
             Arc::new(rows)
         })
     }

@@ -406,7 +406,8 @@ impl Spine {
     fn freeze(&mut self) {
         if !self.active.is_empty() {
             self.freezes += 1;
-            let table = mem::replace(&mut self.active, Memtable::new(self.shared.discipline));
+            let next = self.active.successor();
+            let table = mem::replace(&mut self.active, next);
             let held = self.held.as_mut().map(Held::split);
             self.shared.freeze(Frozen { number: self.freezes, table, _held: held });
         }
