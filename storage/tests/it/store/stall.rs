@@ -123,6 +123,17 @@ fn open(gate: &Arc<Gate>, dir: &Path) -> (Store, Spine) {
     (store, spine)
 }
 
+/// Inserts until a table is full and the store's thread stands before the gate with it. Before it does nobody may insert on: under load whoever
+/// inserts could write all tables before that thread comes to it.
+fn fill_a_table(gate: &Gate, spine: &mut Spine) {
+    let mut number = 2_000_000;
+    while spine.stats().frozen_tables == 0 {
+        spine.insert_batch(&rows(number)).unwrap();
+        number += 1;
+    }
+    gate.wait();
+}
+
 /// 10 kB of rows that were not there yet.
 fn rows(number: u64) -> RowBatch {
     let mut batch = RowBatch::new();
@@ -249,6 +260,8 @@ fn an_insert_waits_for_tables_at_the_bound_and_not_before() {
     let (_dir, path) = folder();
     let gate = Gate::shut();
     let (_store, mut spine) = open(&gate, &path);
+    let _opened = Opened(&gate);
+    fill_a_table(&gate, &mut spine);
     let count = 10 * BOUND / 10_000;
     inserting(&mut spine, count, 0, |told| {
         let _opened = Opened(&gate);
@@ -279,6 +292,8 @@ fn an_insert_goes_on_when_a_reader_makes_room() {
     let snapshot = spine.snapshot();
     store.checkpoint(Checkpoint { frozen: vec![snapshot.clone()], ..Checkpoint::default() }).unwrap();
     assert_eq!(held(&spine), 0);
+    let _opened = Opened(&gate);
+    fill_a_table(&gate, &mut spine);
     let count = 10 * BOUND / 10_000;
     inserting(&mut spine, count, 0, |told| {
         let _opened = Opened(&gate);
