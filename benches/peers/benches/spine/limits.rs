@@ -1,33 +1,63 @@
-//! What a child may use and has used: a memory limit by cgroup v2 where that can be written, peaks and written bytes from /proc.
+//! What a child may use and has used: a memory limit by a cgroup where one can be made, peaks and written bytes from /proc.
 //!
-//! Known limit: only a cgroup v2 that has its memory controller at the root is tried. Where there is none the engines keep to
-//! what they were given by themselves, and the peak of the child's resident memory says how well.
+//! Known limit: only a memory controller at the root of cgroup v2, or of v1 at its usual place, is tried. Where there is none the engines
+//! keep to what they were given by themselves, and the peak of the child's resident memory says how well.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
+#[cfg(feature = "dbsp")]
+use std::time::Duration;
 
-const ROOT: &str = "/sys/fs/cgroup";
+/// Where groups are made, and the file that has a group's limit.
+#[derive(Clone, Copy, Debug)]
+struct Hierarchy {
+    root: &'static str,
+    limit: &'static str,
+    unlimited: &'static str,
+}
+
+const V2: Hierarchy = Hierarchy { root: "/sys/fs/cgroup", limit: "memory.max", unlimited: "max" };
+const V1: Hierarchy = Hierarchy { root: "/sys/fs/cgroup/memory", limit: "memory.limit_in_bytes", unlimited: "-1" };
+
+impl Hierarchy {
+    /// The one that is there; else why none.
+    fn here() -> Result<Self, String> {
+        let root = V2.root;
+        match fs::read_to_string(format!("{root}/cgroup.controllers")) {
+            Ok(controllers) if controllers.split_whitespace().any(|name| name == "memory") => Ok(V2),
+            Ok(_) => Err(format!("the cgroup v2 at {root} has no memory controller")),
+            Err(_) if fs::exists(format!("{}/{}", V1.root, V1.limit)).unwrap_or(false) => Ok(V1),
+            Err(_) => Err(format!("there is no cgroup v2 at {root} and no memory controller of v1 below it")),
+        }
+    }
+
+    fn group(self, pid: u32) -> PathBuf {
+        format!("{}/backstay-bench-{pid}", self.root).into()
+    }
+}
 
 /// The limit of this process and those it starts, if one can be set.
 #[derive(Clone, Debug)]
 pub struct Limit {
+    hierarchy: Hierarchy,
     group: PathBuf,
 }
 
 impl Limit {
     /// Makes a group for the child `pid` and puts it there; else why not.
     pub fn enter(pid: u32) -> Result<Self, String> {
-        available()?;
-        let group = group(pid);
+        let hierarchy = Hierarchy::here()?;
+        let group = hierarchy.group(pid);
         fs::create_dir(&group).map_err(|e| format!("cannot create {}: {e}", group.display()))?;
-        let limit = Self { group };
+        let limit = Self { hierarchy, group };
         let put = |file: &str, text: &str| {
-            fs::write(limit.group.join(file), text).map_err(|e| format!("cannot write {file} of a cgroup: {e}"))
+            limit.put(file, text).map_err(|e| format!("cannot write {file} of a cgroup: {e}"))
         };
-        match put("memory.max", "max").and_then(|()| put("cgroup.procs", &pid.to_string())) {
+        match put(hierarchy.limit, hierarchy.unlimited).and_then(|()| put("cgroup.procs", &pid.to_string())) {
             Ok(()) => Ok(limit),
             Err(why) => {
-                limit.remove();
+                let _ = fs::remove_dir(&limit.group);
                 Err(why)
             }
         }
@@ -35,46 +65,34 @@ impl Limit {
 
     /// At most so many bytes from now on, page cache included.
     pub fn set(&self, bytes: u64) {
-        fs::write(self.group.join("memory.max"), bytes.to_string()).expect("memory.max");
+        self.put(self.hierarchy.limit, &bytes.to_string()).expect("the limit of a cgroup");
     }
 
-    fn remove(&self) {
-        let _ = fs::remove_dir(&self.group);
+    fn put(&self, file: &str, text: &str) -> io::Result<()> {
+        fs::write(self.group.join(file), text)
     }
 }
 
 /// Removes the group of a child that has ended, if it had one.
 pub fn clear(pid: u32) {
-    let _ = fs::remove_dir(group(pid));
-}
-
-fn group(pid: u32) -> PathBuf {
-    format!("{ROOT}/backstay-bench-{pid}").into()
+    if let Ok(hierarchy) = Hierarchy::here() {
+        let _ = fs::remove_dir(hierarchy.group(pid));
+    }
 }
 
 /// How children are limited here, for the output.
 pub fn describe() -> String {
     let pid = std::process::id();
     // A group without a process tells whether one can be made.
-    match available().and_then(|()| fs::create_dir(group(pid)).map_err(|e| e.to_string())) {
-        Ok(()) => {
+    let made = Hierarchy::here().and_then(|hierarchy| {
+        fs::create_dir(hierarchy.group(pid)).map_err(|e| e.to_string()).map(|()| hierarchy.limit)
+    });
+    match made {
+        Ok(limit) => {
             clear(pid);
-            format!(
-                "each engine in a child under a cgroup's memory.max of what it is given and {} MiB beside",
-                BESIDE >> 20
-            )
+            format!("each engine in a child under a cgroup's {limit} of what it is given and {} MiB beside", BESIDE >> 20)
         }
         Err(why) => format!("no cgroup limit ({why}); peaks of resident memory are printed instead"),
-    }
-}
-
-fn available() -> Result<(), String> {
-    let controllers = fs::read_to_string(format!("{ROOT}/cgroup.controllers"))
-        .map_err(|_| format!("{ROOT} is no cgroup v2: it has no cgroup.controllers"))?;
-    if controllers.split_whitespace().any(|name| name == "memory") {
-        Ok(())
-    } else {
-        Err(format!("the cgroup v2 at {ROOT} has no memory controller"))
     }
 }
 
@@ -89,6 +107,13 @@ pub fn reset_peak() {
 /// The most resident memory since then, in bytes.
 pub fn peak() -> u64 {
     field("/proc/self/status", "VmHWM:") << 10
+}
+
+/// Processor time that all threads of this process have taken.
+#[cfg(feature = "dbsp")]
+pub fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// Bytes that this process has had written to devices.

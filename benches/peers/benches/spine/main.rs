@@ -160,6 +160,7 @@ impl Bench {
         let mut contenders = vec![BACKSTAY];
         if workload.name != "checkpoints" {
             contenders.extend(PEERS);
+            contenders.extend(engine::SPINES.iter().filter(|_| workload.name == "join"));
             contenders.extend(workload.merge.then_some(engine::WEIGHTS));
             contenders.extend(workload.merge.then_some("rocksdb-merge").filter(|_| cfg!(feature = "rocksdb")));
         }

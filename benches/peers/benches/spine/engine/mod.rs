@@ -1,6 +1,8 @@
 //! The engines, behind what the workloads need of them.
 
 pub mod backstay;
+#[cfg(feature = "dbsp")]
+pub mod dbsp;
 pub mod fjall;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;
@@ -82,6 +84,12 @@ pub const PEERS: &[&str] = &["rocksdb", "fjall"];
 #[cfg(not(feature = "rocksdb"))]
 pub const PEERS: &[&str] = &["fjall"];
 
+/// Who takes part in `join` beside them: the spine of another engine of incremental views.
+#[cfg(feature = "dbsp")]
+pub const SPINES: &[&str] = &["dbsp"];
+#[cfg(not(feature = "dbsp"))]
+pub const SPINES: &[&str] = &[];
+
 /// Opens a contender's table, new if there is none.
 pub fn open(contender: &str, folder: &Path, shape: Shape, given: Given) -> Box<dyn Engine> {
     match contender {
@@ -91,6 +99,8 @@ pub fn open(contender: &str, folder: &Path, shape: Shape, given: Given) -> Box<d
         "rocksdb" => Box::new(rocksdb::Rocks::open(folder, shape, given, false)),
         #[cfg(feature = "rocksdb")]
         "rocksdb-merge" => Box::new(rocksdb::Rocks::open(folder, shape, given, true)),
+        #[cfg(feature = "dbsp")]
+        "dbsp" => Box::new(dbsp::Dbsp::open(folder, given)),
         "fjall" => Box::new(fjall::Fjall::open(folder, shape, given)),
         other => panic!("no contender {other}"),
     }
@@ -104,6 +114,10 @@ pub fn describe() {
     #[cfg(not(feature = "rocksdb"))]
     println!("rocksdb:     left out of this build (--no-default-features)");
     fjall::describe();
+    #[cfg(feature = "dbsp")]
+    dbsp::describe();
+    #[cfg(not(feature = "dbsp"))]
+    println!("dbsp:        left out of this build (--features dbsp)");
 }
 
 /// The version of a crate that this bench was built with.
