@@ -21,6 +21,7 @@ use datafusion_functions_window::planner::WindowFunctionPlanner;
 
 use super::as_of;
 use super::clock;
+use super::date_trunc;
 use super::json::{self, JsonOperators};
 use super::long_texts;
 use super::table_functions::WindowFunctions;
@@ -63,7 +64,8 @@ impl Functions {
                 functions.scalar.insert(name, Arc::clone(&f));
             }
         }
-        let own = clock::functions().into_iter().chain(json::functions()).chain([as_of::function()]);
+        let own =
+            clock::functions().into_iter().chain(json::functions()).chain([as_of::function(), date_trunc::function()]);
         for f in own.map(Arc::new) {
             for name in names(f.name(), f.aliases()) {
                 functions.scalar.insert(name, Arc::clone(&f));

@@ -17,6 +17,7 @@ mod as_of;
 mod catalog;
 mod clock;
 mod compile;
+mod date_trunc;
 mod ddl;
 mod error;
 mod extension;

@@ -55,8 +55,13 @@ impl VisitorMut for Standard {
     type Break = Infallible;
 
     fn post_visit_expr(&mut self, e: &mut Ast) -> ControlFlow<Self::Break> {
-        if let Some(compared) = rows(e) {
-            *e = compared;
+        let same = match e {
+            // DataFusion's planner forgets in its elements what stands around: `FROM t, UNNEST(ARRAY[t.a])`.
+            Ast::Array(array) => Some(call("make_array", std::mem::take(&mut array.elem))),
+            _ => rows(e).or_else(|| any_of(e)),
+        };
+        if let Some(same) = same {
+            *e = same;
         }
         ControlFlow::Continue(())
     }
@@ -111,6 +116,25 @@ fn rows(e: &Ast) -> Option<Ast> {
         }
         _ => None,
     }
+}
+
+/// `x = ANY(array)` as `NOT x <> ALL(array)`: DataFusion's planner thinks of NULLs in the array for ALL only.
+fn any_of(e: &Ast) -> Option<Ast> {
+    use BinaryOperator as O;
+    let Ast::AnyOp { left, compare_op, right, .. } = e else { return None };
+    let compare_op = match compare_op {
+        _ if matches!(right.as_ref(), Ast::Subquery(_)) => return None,
+        O::Eq => O::NotEq,
+        O::NotEq => O::Eq,
+        O::Lt => O::GtEq,
+        O::LtEq => O::Gt,
+        O::Gt => O::LtEq,
+        O::GtEq => O::Lt,
+        _ => return None,
+    };
+    let all = Ast::AllOp { left: left.clone(), compare_op, right: right.clone() };
+    let not = Ast::UnaryOp { op: UnaryOperator::Not, expr: Box::new(Ast::Nested(Box::new(all))) };
+    Some(Ast::Nested(Box::new(not)))
 }
 
 fn compared(left: &[Ast], op: &BinaryOperator, right: &[Ast]) -> Option<Ast> {

@@ -1,7 +1,7 @@
 //! Random scalar expressions over a scope of columns.
 //!
 //! Floats are only added and subtracted: other operations make −0.0, which DataFusion tells from 0.0 in groups and joins, and
-//! of several NaNs one. Decimals too: their precision grows. No `date_trunc`: where overflows are checked it panics over what
+//! of several NaNs one. Decimals too: their precision grows. No `date_trunc`: where overflows are checked the oracle's panics over what
 //! lies in the slot of a NULL.
 
 use arrow::datatypes::DataType;
