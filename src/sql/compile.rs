@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use datafusion_sql::sqlparser::ast::Query;
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 
 use super::catalog::{Catalog, Relation};
 use super::ddl::{self, Definition, Named, ViewDefinition};
 use super::error::{Mistake, Source, SqlErrors};
+use super::locate::Among;
 use super::lower::{Lowering, Nodes, share};
 use super::options::LATE_ROWS;
 use super::program::{Place, Program, Table, View};
 use super::types::{TOO_DEEP, is_too_deep};
-use super::{parse, planner, unsupported};
+use super::{locate, parse, planner, unsupported};
 use crate::circuit::CircuitPlan;
 use crate::circuit::plan::{Node, NodeId, NodeKind, TableNode, ViewNode};
 use crate::connector::ConnectorError;
@@ -185,32 +187,11 @@ impl Compiler {
         if mistakes.len() > before {
             return None;
         }
-        let plan = match planner::plan(&view.query, &self.catalog) {
-            Ok(plan) => plan,
-            Err(problem) => {
-                mistakes.extend(self.explain(problem).map(|m| m.or_at(view.span)));
-                return None;
-            }
-        };
-        let names: Vec<String> = if view.columns.is_empty() {
-            plan.schema().fields().iter().map(|f| f.name().clone()).collect()
-        } else {
-            view.columns.iter().map(ddl::normalized).collect()
-        };
-        if let Some((i, name)) = names.iter().enumerate().find(|(i, name)| names.iter().take(*i).any(|n| n == *name)) {
-            let span = view.columns.get(i).map_or(view.span, |c| c.span);
-            let mistake = Mistake::new(span, format!("the view {} has two columns `{name}`", view.name));
-            mistakes.push(mistake.help("give one another name: expression AS name"));
-            return None;
-        }
-        let mut lowering = Lowering { catalog: &self.catalog, nodes: &mut self.nodes, view: &view.name };
-        let (node, schema) = match lowering.view(&plan, &names) {
+        let (node, schema) = match compile_query(&view, &view.query, &self.catalog, &mut self.nodes) {
             Ok(output) => output,
-            Err(refusal) => {
-                let span = planner::call_span(&view.query, &refusal.about, &self.catalog);
-                let mut mistake = Mistake::new(span, format!("the view {}: {}", view.name, refusal.message));
-                mistake.help = refusal.help.map(str::to_owned);
-                mistakes.push(mistake.or_at(view.span));
+            Err(problem) => {
+                let problem = self.at_its_place(problem, &view);
+                mistakes.extend(self.explain(problem).map(|m| m.or_at(view.span)));
                 return None;
             }
         };
@@ -234,6 +215,21 @@ impl Compiler {
         };
         self.views.push((compiled, ViewNode { name: view.name, node }));
         Some(())
+    }
+
+    /// The problem with the place in the view's query that it comes from, if it has none yet.
+    fn at_its_place(&self, problem: planner::Problem, view: &ViewDefinition) -> planner::Problem {
+        let mistake = &problem.mistake;
+        if mistake.span != Span::empty() || problem.missing.is_some() {
+            return problem;
+        }
+        let fails = |query: &Query| {
+            compile_query(view, query, &self.catalog, &mut self.nodes.clone())
+                .err()
+                .map(|problem| problem.mistake.message)
+        };
+        let span = locate::locate(&view.query, Among::of(&mistake.message), &fails);
+        planner::Problem { mistake: problem.mistake.or_at(span), ..problem }
     }
 
     /// Keeps what `node` puts out.
@@ -262,6 +258,33 @@ impl Compiler {
         let plan = CircuitPlan { nodes: self.nodes.0, tables: table_nodes, views: view_nodes };
         Program { tables, views, plan: share(plan) }
     }
+}
+
+/// Plans a view's query (or what is left of it) and makes operators of it: the node and the columns of the view.
+fn compile_query(
+    view: &ViewDefinition,
+    query: &Query,
+    catalog: &Catalog,
+    nodes: &mut Nodes,
+) -> Result<(NodeId, SchemaRef), planner::Problem> {
+    let plan = planner::plan(query, catalog)?;
+    let names: Vec<String> = if view.columns.is_empty() {
+        plan.schema().fields().iter().map(|f| f.name().clone()).collect()
+    } else {
+        view.columns.iter().map(ddl::normalized).collect()
+    };
+    if let Some((i, name)) = names.iter().enumerate().find(|(i, name)| names.iter().take(*i).any(|n| n == *name)) {
+        let span = view.columns.get(i).map_or(Span::empty(), |c| c.span);
+        let mistake = Mistake::new(span, format!("the view {} has two columns `{name}`", view.name));
+        return Err(mistake.help("give one another name: expression AS name").into());
+    }
+    let mut lowering = Lowering { catalog, nodes, view: &view.name };
+    lowering.view(&plan, &names).map_err(|refusal| {
+        let span = planner::call_span(query, &refusal.about, catalog);
+        let mut mistake = Mistake::new(span, format!("the view {}: {}", view.name, refusal.message));
+        mistake.help = refusal.help.map(str::to_owned);
+        mistake.into()
+    })
 }
 
 /// The names that a statement defines.

@@ -24,6 +24,7 @@ mod extension;
 mod json;
 mod lateness;
 mod lateral;
+mod locate;
 mod long_texts;
 mod lower;
 mod options;

@@ -57,6 +57,17 @@ pub(super) struct Problem {
     pub missing: Option<String>,
 }
 
+impl From<Mistake> for Problem {
+    fn from(mistake: Mistake) -> Self {
+        Self { mistake, missing: None }
+    }
+}
+
+/// Whether an error is one of a sub-query in an expression as a whole.
+pub(super) fn is_about_subquery(message: &str) -> bool {
+    [NOT_A_JOIN, AGGREGATE_OF_NOTHING].contains(&message) || message.starts_with("Correlated scalar subquery")
+}
+
 /// Plans a query over the catalog's relations.
 pub(super) fn plan(query: &Query, catalog: &Catalog) -> Result<LogicalPlan, Problem> {
     catalog.take_missing();
@@ -333,8 +344,15 @@ fn subquery_span(query: &Query) -> Span {
 
 /// DataFusion's messages have a prefix for the kind of error, and some have several lines.
 fn one_line(message: &str) -> String {
-    let prefixes = ["Error during planning: ", "This feature is not implemented: ", "Schema error: ", "Arrow error: "];
-    let mut message = message;
+    let prefixes = [
+        "Internal error: ",
+        "Error during planning: ",
+        "This feature is not implemented: ",
+        "Schema error: ",
+        "Arrow error: ",
+    ];
+    // What it takes for its own fault may be the query's (BETWEEN of types that do not go together).
+    let mut message = message.split(". This issue was likely caused by a bug in DataFusion").next().unwrap_or(message);
     while let Some(rest) = prefixes.iter().find_map(|p| message.strip_prefix(p)) {
         message = rest;
     }

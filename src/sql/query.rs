@@ -13,12 +13,13 @@ use arrow_row::{RowConverter, SortField};
 use datafusion_common::DataFusionError;
 use datafusion_expr::logical_plan::{Limit, LogicalPlan, Projection, Sort};
 use datafusion_physical_expr::PhysicalExpr;
-use datafusion_sql::sqlparser::ast::Statement;
+use datafusion_sql::sqlparser::ast::{self, Statement};
 use datafusion_sql::sqlparser::tokenizer::Span;
 
 use super::catalog::{Catalog, Relation};
 use super::compile::on_a_large_stack;
 use super::error::{Mistake, Source, SqlErrors};
+use super::locate::{self, Among};
 use super::lower::{Lowering, Nodes, Refusal, share};
 use super::{parse, planner, unsupported};
 use crate::circuit::CircuitPlan;
@@ -114,22 +115,41 @@ fn compile_one(
     let plan = match planner::plan(&query, &catalog) {
         Ok(plan) => plan,
         Err(problem) => {
+            let problem = match problem.missing {
+                None => located(&query, &catalog, &nodes, problem.mistake).into(),
+                Some(_) => problem,
+            };
             mistakes.push(explain(problem, unkept).or_at(first.span));
             return None;
         }
     };
-    match lower(&plan, &catalog, &mut nodes) {
+    let mut lowered = nodes.clone();
+    match lower(&plan, &catalog, &mut lowered) {
         Ok((node, order)) => {
-            let plan = CircuitPlan { nodes: nodes.0, tables, views: vec![ViewNode { name: "query".to_owned(), node }] };
+            let plan =
+                CircuitPlan { nodes: lowered.0, tables, views: vec![ViewNode { name: "query".to_owned(), node }] };
             Some(Query { plan: share(plan), order })
         }
         Err(refusal) => {
             let mut mistake = Mistake::new(planner::call_span(&query, &refusal.about, &catalog), refusal.message);
             mistake.help = refusal.help.map(str::to_owned);
-            mistakes.push(mistake.or_at(first.span));
+            mistakes.push(located(&query, &catalog, &nodes, mistake).or_at(first.span));
             None
         }
     }
+}
+
+/// The mistake with the place in the query that it comes from, if it has none yet.
+fn located(query: &ast::Query, catalog: &Catalog, nodes: &Nodes, mistake: Mistake) -> Mistake {
+    if mistake.span != Span::empty() {
+        return mistake;
+    }
+    let fails = |query: &ast::Query| match planner::plan(query, catalog) {
+        Ok(plan) => lower(&plan, catalog, &mut nodes.clone()).err().map(|refusal| refusal.message),
+        Err(problem) => Some(problem.mistake.message),
+    };
+    let span = locate::locate(query, Among::of(&mistake.message), &fails);
+    mistake.or_at(span)
 }
 
 fn explain(problem: planner::Problem, unkept: &[String]) -> Mistake {

@@ -11,7 +11,7 @@ use datafusion_physical_expr::expressions::Column;
 use crate::circuit::plan::{Node, NodeId, NodeKind, Stage};
 
 /// Nodes in topological order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::sql) struct Nodes(pub Vec<Node>);
 
 impl Nodes {
