@@ -146,6 +146,7 @@ fn generate(program: &Program) -> f64 {
                 pipeline: "nexmark".into(),
                 name: table.name.clone(),
                 schema: table.schema.clone(),
+                declared: table.declared.clone(),
                 primary_key: table.primary_key.clone(),
                 disk: disk::system(),
                 base_dir: ".".into(),

@@ -38,6 +38,15 @@ pub(super) fn check(args: Args) -> Result<(), Failure> {
     for why in unknown {
         outln!("not checked: {why}");
     }
+    for table in program.tables.iter().filter(|table| !table.declared.is_empty()) {
+        let skipped: Vec<&str> = table
+            .declared
+            .iter()
+            .filter(|column| column.is_skipped)
+            .map(|column| column.field.name().as_str())
+            .collect();
+        outln!("{} skips the columns that nothing reads: {}", table.name, skipped.join(", "));
+    }
     let growing = growing_state(&program.plan);
     if !growing.is_empty() {
         outln!("state that grows with the input (LATENESS on a column of time can bound it, see docs/sql.md):");

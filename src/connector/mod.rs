@@ -41,6 +41,7 @@ use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 
 use crate::circuit::Delta;
+use crate::sql::Declared;
 pub(crate) use format::cell::Kind as JsonKind;
 pub(crate) use format::document::{Document, Element};
 pub use registry::Connectors;
@@ -301,6 +302,8 @@ pub struct Context {
     pub pipeline: String,
     /// The table's or view's columns.
     pub schema: SchemaRef,
+    /// For a table: its columns as they were declared, if some of them are skipped; otherwise empty.
+    pub declared: Vec<Declared>,
     /// For a table: the columns of its primary key (an input format may then carry deletes by key).
     pub primary_key: Vec<usize>,
     /// For a table: whether its rows are never taken back.
@@ -322,6 +325,7 @@ impl Context {
             name,
             pipeline: String::new(),
             schema: Arc::clone(schema),
+            declared: Vec::new(),
             primary_key: Vec::new(),
             append_only: false,
             rereads: false,

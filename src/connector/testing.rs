@@ -27,6 +27,7 @@ pub(crate) fn context(disk: Arc<dyn Disk>, schema: SchemaRef) -> Context {
         name: "t.c".to_owned(),
         pipeline: "p".to_owned(),
         schema,
+        declared: Vec::new(),
         primary_key: Vec::new(),
         append_only: false,
         rereads: true,

@@ -15,7 +15,7 @@ use super::lower::{Lowering, Nodes, share};
 use super::options::LATE_ROWS;
 use super::program::{Place, Program, Table, View};
 use super::types::{TOO_DEEP, is_too_deep};
-use super::{locate, parse, planner, unsupported};
+use super::{locate, parse, planner, unsupported, unused};
 use crate::circuit::CircuitPlan;
 use crate::circuit::plan::{Node, NodeId, NodeKind, TableNode, ViewNode};
 use crate::connector::ConnectorError;
@@ -252,7 +252,8 @@ impl Compiler {
         Some(mistake)
     }
 
-    fn finish(self) -> Program {
+    fn finish(mut self) -> Program {
+        unused::skip(&mut self.tables, &self.views, &mut self.nodes.0);
         let (tables, table_nodes) = self.tables.into_iter().unzip();
         let (views, view_nodes) = self.views.into_iter().unzip();
         let plan = CircuitPlan { nodes: self.nodes.0, tables: table_nodes, views: view_nodes };

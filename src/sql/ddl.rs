@@ -94,7 +94,7 @@ pub(super) fn place(span: Span) -> Place {
 }
 
 /// What `WITH` may say of a table, besides its connectors.
-const TABLE_OPTIONS: [&str; 3] = ["materialized", "append_only", LATE_ROWS];
+const TABLE_OPTIONS: [&str; 4] = ["materialized", "append_only", "skip_unused_columns", LATE_ROWS];
 
 fn table(
     source: Source<'_>,
@@ -156,6 +156,7 @@ fn table(
     let table = Table {
         name: name.clone(),
         schema: Arc::new(Schema::new(fields)),
+        declared: Vec::new(),
         primary_key: key,
         lateness,
         connectors: options.connectors,

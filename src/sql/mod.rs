@@ -42,10 +42,11 @@ mod tokens;
 mod type_tokens;
 mod types;
 mod unsupported;
+mod unused;
 
 pub use compile::compile;
 pub use error::{SqlError, SqlErrors};
-pub use program::{Place, Program, Table, View};
+pub use program::{Declared, Place, Program, Table, View};
 pub use query::{Order, Query, compile_query};
 pub(crate) use quote::{quoted_name, quoted_text};
 pub use types::Semantics;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::options::LATE_ROWS;
@@ -34,8 +34,10 @@ pub struct Place {
 pub struct Table {
     /// Its name; lower case unless it was quoted.
     pub name: String,
-    /// Its columns. `NOT NULL` and primary key columns are not nullable.
+    /// Its columns. `NOT NULL` and primary key columns are not nullable. Those that are [skipped](Declared::is_skipped) are not among them.
     pub schema: SchemaRef,
+    /// The columns as they were declared, if some are skipped; empty if none is.
+    pub declared: Vec<Declared>,
     /// Columns of the primary key in the order in which the key was declared; empty if there is none.
     pub primary_key: Vec<usize>,
     /// Columns with LATENESS.
@@ -46,6 +48,15 @@ pub struct Table {
     pub properties: BTreeMap<String, String>,
     /// Where its name stands.
     pub place: Place,
+}
+
+/// A column as a table's definition has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// Name and type.
+    pub field: FieldRef,
+    /// Whether nothing reads it, so that it is neither parsed nor kept: `WITH ('skip_unused_columns' = 'true')`.
+    pub is_skipped: bool,
 }
 
 /// A view: a query kept up to date.
@@ -78,6 +89,11 @@ impl Table {
         self.properties.get("append_only").is_some_and(|value| value == "true")
     }
 
+    /// Whether columns that nothing reads are left out: `WITH ('skip_unused_columns' = 'true')`. One whose rows are kept by its own wish keeps all.
+    pub fn skips_unused(&self) -> bool {
+        !self.is_kept() && self.properties.get("skip_unused_columns").is_some_and(|value| value == "true")
+    }
+
     /// The table that its late rows go to: `WITH ('late_rows' = '…')`.
     pub fn late_rows(&self) -> Option<&str> {
         self.properties.get(LATE_ROWS).map(String::as_str)
@@ -105,7 +121,12 @@ impl Table {
         let kept = if self.is_kept() { "materialized " } else { "" };
         let append_only = if self.is_append_only() { "append-only " } else { "" };
         let late = self.late_rows().map_or_else(String::new, |name| format!(", late rows to {name:?}"));
-        format!("{kept}{append_only}table ({}){late}", parts.join(", "))
+        let skipped = self.declared.iter().enumerate().filter(|(_, column)| column.is_skipped);
+        let skipped: Vec<String> = skipped
+            .map(|(i, column)| format!("{} {:?} {}", i + 1, column.field.name(), column.field.data_type()))
+            .collect();
+        let skipped = if skipped.is_empty() { String::new() } else { format!(", skipped ({})", skipped.join(", ")) };
+        format!("{kept}{append_only}table ({}){late}{skipped}", parts.join(", "))
     }
 }
 

@@ -8,6 +8,7 @@ mod flights;
 mod functions;
 mod plans;
 mod types;
+mod unused;
 mod windows;
 
 /// Two tables, one of them keyed, in line 1.

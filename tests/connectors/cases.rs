@@ -28,6 +28,7 @@ pub(super) fn context(disk: &SimDisk, pipeline: &str, schema: SchemaRef) -> Cont
         name: "r.c".to_owned(),
         pipeline: pipeline.to_owned(),
         schema,
+        declared: Vec::new(),
         primary_key: Vec::new(),
         disk: Arc::new(disk.clone()),
         base_dir: "/data".into(),

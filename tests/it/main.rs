@@ -33,6 +33,7 @@ mod savepoint;
 mod secrets;
 mod service;
 mod simulation;
+mod skipped;
 mod sqllogic;
 mod types;
 mod url;

@@ -1,7 +1,7 @@
 //! CSV, as RFC 4180 has it, with LF or CRLF.
 //!
 //! Settings: `headers` (default true: the first record names the columns, matched to the table's whatever their case; without, the
-//! fields are the table's columns in order), `delimiter` (default `,`), `null_values` (default none: texts that mean NULL where they
+//! fields are the table's columns in order, those that nothing reads among them), `delimiter` (default `,`), `null_values` (default none: texts that mean NULL where they
 //! stand without quotes, such as `["NA"]`; `""` makes empty strings NULL too).
 //!
 //! An empty field of a column that is not a string is NULL. Columns that the table does not have are passed over; columns that the
@@ -16,12 +16,14 @@ use super::cell::{Cell, Cells, Kind, check_types, excerpt, finish};
 use super::split::{Record, closing_quote};
 use crate::connector::options::{Options, suggestion};
 use crate::connector::{ConnectorError, Context, Result};
+use crate::sql::Declared;
 
 /// The settings of CSV input.
 #[derive(Debug)]
 pub(crate) struct Csv {
     connector: String,
     schema: SchemaRef,
+    declared: Vec<Declared>,
     pub(crate) headers: bool,
     pub(crate) delimiter: u8,
     nulls: Vec<Vec<u8>>,
@@ -30,7 +32,7 @@ pub(crate) struct Csv {
 /// Which field is which column, in one file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layout {
-    /// By field: the column, `None` if the table does not have it.
+    /// By field: the column, `None` if the table does not have it or nothing reads it.
     columns: Vec<Option<usize>>,
 }
 
@@ -59,6 +61,7 @@ impl Csv {
         Ok(Self {
             connector: ctx.name.clone(),
             schema: ctx.schema.clone(),
+            declared: ctx.declared.clone(),
             headers: options.bool("headers")?.unwrap_or(true),
             delimiter: delimiter(&options)?,
             nulls: nulls.into_iter().map(String::into_bytes).collect(),
@@ -69,7 +72,15 @@ impl Csv {
     pub(crate) fn layout(&self, name: &str, header: &[u8]) -> Result<Layout> {
         let fields = self.schema.fields();
         if !self.headers {
-            return Ok(Layout { columns: (0..fields.len()).map(Some).collect() });
+            if self.declared.is_empty() {
+                return Ok(Layout { columns: (0..fields.len()).map(Some).collect() });
+            }
+            // Those that are neither skipped nor in the schema are made of something else than the fields.
+            let place = |column: &Declared| match column.is_skipped {
+                true => Some(None),
+                false => self.schema.index_of(column.field.name()).ok().map(Some),
+            };
+            return Ok(Layout { columns: self.declared.iter().filter_map(place).collect() });
         }
         let fail = |message: String| ConnectorError::new(&self.connector, format!("{name}: {message}"));
         let header = header.strip_prefix(b"\xef\xbb\xbf").unwrap_or(header);
@@ -182,5 +193,60 @@ impl Csv {
             }
             at += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use serde_json::json;
+
+    use super::super::split;
+    use super::*;
+
+    /// A table `a BIGINT, b BIGINT NOT NULL, c VARCHAR` of which `b` is skipped.
+    fn skipping() -> Context {
+        let [a, b, c] = [
+            Field::new("a", DataType::Int64, true),
+            Field::new("b", DataType::Int64, false),
+            Field::new("c", DataType::Utf8, true),
+        ]
+        .map(Arc::new);
+        let schema = Arc::new(Schema::new(vec![Arc::clone(&a), Arc::clone(&c)]));
+        let declared = [(a, false), (b, true), (c, false)].map(|(field, is_skipped)| Declared { field, is_skipped });
+        Context { declared: declared.to_vec(), ..Context::of_format("t.c".to_owned(), &schema) }
+    }
+
+    fn parsed(config: &Value, header: &str, text: &str) -> Parsed {
+        let csv = Csv::new(config, &skipping()).unwrap();
+        let mut records = Vec::new();
+        let framing = split::Framing::Quoted(csv.delimiter);
+        split::split(text.as_bytes(), 0, framing, true, usize::MAX, &mut records).unwrap();
+        let layout = csv.layout("f.csv", header.as_bytes()).unwrap();
+        csv.parse(&layout, text.as_bytes(), 0, &records).unwrap()
+    }
+
+    fn expected() -> [ArrayRef; 2] {
+        [Arc::new(Int64Array::from(vec![1, 2])), Arc::new(StringArray::from(vec!["x", "y"]))]
+    }
+
+    #[test]
+    fn skipped_columns_are_not_parsed() {
+        for (header, text) in [("c,b,a", "x,no number,1\n\"y\",,2\n"), ("c,a", "x,1\ny,2\n")] {
+            let parsed = parsed(&json!({}), header, text);
+            assert!(parsed.errors.is_empty(), "{:?}", parsed.errors);
+            assert_eq!(parsed.rows.columns(), expected());
+        }
+    }
+
+    #[test]
+    fn without_a_header_they_have_their_places() {
+        let parsed = parsed(&json!({"headers": false}), "", "1,no number,x\n2,,y\n3,z\n");
+        assert_eq!(parsed.rows.columns(), expected());
+        let errors: Vec<String> = parsed.errors.iter().map(|e| e.message.clone()).collect();
+        assert_eq!(errors, ["it has 2 fields, the table has 3; in: 3,z"]);
     }
 }

@@ -73,6 +73,7 @@ pub(super) fn make_inputs(
                 return Err(PipelineError::Config(message));
             }
             let context = Context {
+                declared: definition.declared.clone(),
                 primary_key: definition.primary_key.clone(),
                 append_only: definition.is_append_only(),
                 rereads: model == Level::ExactlyOnce && config.replay == Replay::Source,
@@ -137,6 +138,7 @@ fn context(env: &Environment, pipeline: &str, name: &str, schema: &SchemaRef) ->
         name: name.to_string(),
         pipeline: pipeline.to_string(),
         schema: Arc::clone(schema),
+        declared: Vec::new(),
         primary_key: Vec::new(),
         append_only: false,
         rereads: false,

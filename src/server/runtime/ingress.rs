@@ -117,6 +117,7 @@ fn parse(table: &Table, asked: &Ingress, body: &[u8]) -> Result<Parsed> {
     check_flavor(table, asked.json_flavor.as_deref())?;
     let config = FormatConfig { name: asked.format.clone(), config: Value::Object(config) };
     let context = Context {
+        declared: table.declared.clone(),
         primary_key: table.primary_key.clone(),
         append_only: table.is_append_only(),
         ..Context::of_format(format!("{}.{CONNECTOR}", table.name), &table.schema)

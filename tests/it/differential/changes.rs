@@ -1,24 +1,25 @@
 //! What happens to the tables: inserts, updates, deletes, and rows that come and go, cut into steps and chunks at random.
 
 use std::fmt;
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use backstay::circuit::Delta;
 use backstay::circuit::row::normalise;
-use backstay::sql::{Program, Table};
+use backstay::sql::{Declared, Program, Table};
 use datafusion::common::ScalarValue;
 
 use super::tables::value;
 use crate::rng::Rng;
 
-type Row = Vec<ScalarValue>;
+pub(super) type Row = Vec<ScalarValue>;
 
 /// One step: for each table its chunks.
 pub(super) type Step = Vec<Vec<Delta>>;
 
 /// Rows of the tables; those that stand there several times are repeated.
-pub(super) struct Contents(Vec<(SchemaRef, Vec<Row>)>);
+pub(super) struct Contents(Vec<(Table, Vec<Row>)>);
 
 impl fmt::Display for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,21 +36,20 @@ impl fmt::Display for Contents {
 
 impl Contents {
     pub(super) fn new(program: &Program) -> Self {
-        Self(program.tables.iter().map(|t| (t.schema.clone(), Vec::new())).collect())
+        Self(program.tables.iter().map(|table| (table.clone(), Vec::new())).collect())
     }
 
     /// A table's rows as a query sees them.
     pub(super) fn batch(&self, table: usize) -> RecordBatch {
-        let (schema, rows) = &self.0[table];
-        let columns = columns(schema, rows.iter());
-        RecordBatch::try_new(schema.clone(), columns.iter().map(normalise).collect()).unwrap()
+        let (table, rows) = &self.0[table];
+        batch(table, rows)
     }
 
     /// Changes all tables, in one to four steps.
     pub(super) fn phase(&mut self, program: &Program, rng: &mut Rng, first: bool) -> Vec<Step> {
         let steps = 1 + rng.below(4) as usize;
         let mut out: Vec<Step> = vec![Vec::new(); steps];
-        for (table, (schema, rows)) in program.tables.iter().zip(&mut self.0) {
+        for (table, (_, rows)) in program.tables.iter().zip(&mut self.0) {
             // Sometimes nothing happens to a table, and sometimes it stays empty for a while.
             let count = if rng.once_in(5) { 0 } else { rng.below(if first { 16 } else { 10 }) };
             let changes = match table.primary_key.is_empty() {
@@ -61,12 +61,31 @@ impl Contents {
             cuts.push(changes.len());
             let mut start = 0;
             for (step, end) in out.iter_mut().zip(cuts) {
-                step.push(chunks(schema, &changes[start..end], rng));
+                step.push(chunks(&table.schema, &changes[start..end], rng));
                 start = end;
             }
         }
         out
     }
+}
+
+/// A table's rows as a query sees them. Columns that are skipped have any values: no answer depends on them.
+pub(super) fn batch(table: &Table, rows: &[Row]) -> RecordBatch {
+    let mut kept = columns(&table.schema, rows.iter()).into_iter();
+    if table.declared.is_empty() {
+        return RecordBatch::try_new(table.schema.clone(), kept.map(|c| normalise(&c)).collect()).unwrap();
+    }
+    let mut rng = Rng::new(rows.len() as u64);
+    let column = |column: &Declared| match column.is_skipped {
+        false => kept.next().unwrap(),
+        true => match rows.len() {
+            0 => arrow::array::new_empty_array(column.field.data_type()),
+            n => ScalarValue::iter_to_array((0..n).map(|_| value(&mut rng, &column.field))).unwrap(),
+        },
+    };
+    let columns = table.declared.iter().map(column).map(|c| normalise(&c)).collect();
+    let fields: Vec<_> = table.declared.iter().map(|column| column.field.clone()).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
 }
 
 fn columns<'a>(schema: &SchemaRef, rows: impl Iterator<Item = &'a Row> + Clone) -> Vec<ArrayRef> {
@@ -80,7 +99,8 @@ fn columns<'a>(schema: &SchemaRef, rows: impl Iterator<Item = &'a Row> + Clone) 
     schema.fields().iter().enumerate().map(column).collect()
 }
 
-fn chunks(schema: &SchemaRef, changes: &[(Row, i64)], rng: &mut Rng) -> Vec<Delta> {
+/// Changes in the chunks in which they might arrive.
+pub(super) fn chunks(schema: &SchemaRef, changes: &[(Row, i64)], rng: &mut Rng) -> Vec<Delta> {
     let mut out = Vec::new();
     let mut rest = changes;
     while !rest.is_empty() {
@@ -92,7 +112,7 @@ fn chunks(schema: &SchemaRef, changes: &[(Row, i64)], rng: &mut Rng) -> Vec<Delt
     out
 }
 
-fn row(table: &Table, rng: &mut Rng) -> Row {
+pub(super) fn row(table: &Table, rng: &mut Rng) -> Row {
     table.schema.fields().iter().map(|field| value(rng, field)).collect()
 }
 
@@ -141,7 +161,7 @@ fn plain_changes(table: &Table, rows: &mut Vec<Row>, rng: &mut Rng, count: u64) 
 }
 
 /// Upserts and deletes by key, of which the last one counts.
-fn keyed_changes(table: &Table, rows: &mut Vec<Row>, rng: &mut Rng, count: u64) -> Vec<(Row, i64)> {
+pub(super) fn keyed_changes(table: &Table, rows: &mut Vec<Row>, rng: &mut Rng, count: u64) -> Vec<(Row, i64)> {
     let mut changes = Vec::new();
     for _ in 0..count {
         let row = row(table, rng);

@@ -66,6 +66,7 @@ fn rows(table: &Table) -> RecordBatch {
         pipeline: "nexmark".into(),
         name: format!("{}.{}", table.name, config.name),
         schema: table.schema.clone(),
+        declared: Vec::new(),
         primary_key: table.primary_key.clone(),
         disk: backstay_storage::disk::system(),
         base_dir: ".".into(),

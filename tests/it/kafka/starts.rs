@@ -143,6 +143,7 @@ fn partitions_that_no_step_has_named_begin_as_they_would_have() {
         name: "t.in".to_owned(),
         pipeline: "p".to_owned(),
         schema: Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)])),
+        declared: Vec::new(),
         primary_key: Vec::new(),
         append_only: false,
         rereads: true,

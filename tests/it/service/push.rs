@@ -280,3 +280,28 @@ fn acknowledged_rows_are_there_once_whatever_is_killed() {
     assert!(there.is_empty(), "seed {seed}: {there:?} were never sent");
     service.turn("p", "stop?force=true", "Stopped");
 }
+
+/// Rows of a table that skips columns stand in the log without these, also behind a process that did not end by itself.
+#[test]
+fn columns_that_nothing_reads_are_not_parsed() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(dir.path());
+    let sql = "CREATE TABLE t (id BIGINT NOT NULL, junk BIGINT NOT NULL, n INT) WITH ('skip_unused_columns' = 'true');
+        CREATE MATERIALIZED VIEW v AS SELECT count(*) AS c, sum(id * 10 + n) AS s FROM t;";
+    service.create("p", sql, json!({ "storage": true, "fault_tolerance": { "checkpoint_interval_secs": 1 } }));
+    service.turn("p", "start?initial=paused", "Paused");
+    let taken = |query: &str, body: &str| {
+        let answer = push(&service, "t", query, None, body);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    };
+    taken("format=csv&headers=false", "1,none,2\n");
+    taken("format=csv", "n,junk,id\n5,,4\n");
+    taken("update_format=raw", r#"{"id": 2, "junk": {"no": "number"}, "n": 3}"#);
+    let short = push(&service, "t", "format=csv&headers=false", None, "1,2\n");
+    assert_eq!(short.status, 400);
+    assert!(short.body.contains("it has 2 fields, the table has 3"), "{}", short.body);
+    service.turn("p", "stop?force=true", "Stopped");
+    service.turn("p", "start", "Running");
+    service.until("they are taken", || service.value("p", "SELECT c FROM v") == Some(json!(3)));
+    assert_eq!(service.value("p", "SELECT s FROM v"), Some(json!(12 + 45 + 23)));
+}
