@@ -7,6 +7,8 @@
 //! Invariants:
 //! 1. A watermark is a function of the input rows of the steps before: a replay comes to the same ones.
 //! 2. It never goes back.
+//! 3. A late row has no effect but that it is counted, or stands in the table for late rows: it moves no other column's watermark either, in whatever order
+//!    the columns stand.
 
 use std::collections::BTreeMap;
 
@@ -89,22 +91,24 @@ impl Watermarks {
     pub fn advance(&mut self, tables: &mut [Vec<Delta>]) -> Result<(), ArrowError> {
         let values = self.values();
         for (((table, lateness, late), mark), watermark) in self.columns.iter().zip(&mut self.marks).zip(values) {
-            let mut most = mark.max;
+            let Some(watermark) = watermark else { continue };
             let mut aside = Vec::new();
             for delta in tables.get_mut(*table).into_iter().flatten() {
                 let column = numbers(delta.rows.column(lateness.column))?;
-                let times = column.as_primitive::<Int64Type>();
-                most = most.max(max(times));
-                if let Some(watermark) = watermark {
-                    let before = delta.len();
-                    aside.extend(take_late(delta, times, watermark)?);
-                    mark.late_rows += (before - delta.len()) as u64;
-                }
+                let before = delta.len();
+                aside.extend(take_late(delta, column.as_primitive::<Int64Type>(), watermark)?);
+                mark.late_rows += (before - delta.len()) as u64;
             }
             if let Some(to) = late.and_then(|late| tables.get_mut(late)) {
                 to.extend(aside);
             }
-            mark.max = most;
+        }
+        // A row that is late by one column moves no watermark of another.
+        for ((table, lateness, _), mark) in self.columns.iter().zip(&mut self.marks) {
+            for delta in tables.get(*table).into_iter().flatten() {
+                let column = numbers(delta.rows.column(lateness.column))?;
+                mark.max = mark.max.max(max(column.as_primitive::<Int64Type>()));
+            }
         }
         Ok(())
     }
@@ -129,4 +133,36 @@ fn take_late(delta: &mut Delta, times: &Int64Array, watermark: i64) -> Result<Op
     let late = delta.filter(&is_late)?;
     *delta = delta.filter(&not(&is_late)?)?;
     Ok(Some(late))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::RecordBatch;
+    use arrow::datatypes::{Field, Schema};
+
+    use super::*;
+
+    /// What is late by one column moves the watermark of no other, whichever of them comes first.
+    #[test]
+    fn late_rows_move_no_watermark() {
+        let schema = Arc::new(Schema::new(["a", "b"].map(|name| Field::new(name, DataType::Int64, false)).to_vec()));
+        let step = |rows: &[[i64; 2]]| {
+            let column = |i: usize| Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row[i]))) as ArrayRef;
+            vec![vec![Delta::inserts(RecordBatch::try_new(Arc::clone(&schema), vec![column(0), column(1)]).unwrap())]]
+        };
+        let of = |column| (0, Lateness { column, bound: 1 }, None);
+        let mut watermarks = Watermarks {
+            columns: vec![of(0), of(1)],
+            marks: vec![Mark::default(); 2],
+            names: vec!["t.a".to_owned(), "t.b".to_owned()],
+        };
+        watermarks.advance(&mut step(&[[10, 10]])).unwrap();
+        assert_eq!(watermarks.values(), [Some(9), Some(9)]);
+        let mut late = step(&[[100, 8], [8, 100], [9, 11]]);
+        watermarks.advance(&mut late).unwrap();
+        assert_eq!((late[0][0].len(), watermarks.late_rows()), (1, 2));
+        assert_eq!(watermarks.values(), [Some(9), Some(10)]);
+    }
 }
