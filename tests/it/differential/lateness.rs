@@ -1,5 +1,11 @@
 //! LATENESS: rows that come late are left out, state behind the watermarks is freed, and each view is the batch answer over the rows
 //! that were not late. The steps are cut alike for all workers, since they decide what is late.
+//!
+//! Here are the written programs; `random` runs random ones, whose queries `queries` makes and whose rows `stream`.
+
+mod queries;
+mod random;
+mod stream;
 
 use std::sync::Arc;
 

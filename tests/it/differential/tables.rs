@@ -8,7 +8,8 @@ use datafusion::common::ScalarValue;
 
 use crate::rng::Rng;
 
-const TYPES: [&str; 13] = [
+/// Types of columns, the likely ones several times.
+pub(super) const TYPES: [&str; 13] = [
     "INT",
     "INT",
     "BIGINT",

@@ -37,7 +37,7 @@ fn views_as(queries: &[(&str, &str)]) {
 }
 
 /// An order by all columns of a relation, each in a direction of its own.
-fn total_order(rng: &mut Rng, alias: &str, schema: &SchemaRef) -> String {
+pub(super) fn total_order(rng: &mut Rng, alias: &str, schema: &SchemaRef) -> String {
     let mut columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
     for i in (1..columns.len()).rev() {
         columns.swap(i, rng.below(i as u64 + 1) as usize);
@@ -101,7 +101,7 @@ fn partition(rng: &mut Rng, alias: &str, schema: &SchemaRef) -> String {
 
 /// A call of a window function. Sums and averages whose frame moves on from the first row are of whole numbers alone: taking NaN or a
 /// large number away from a float leaves a trace in DataFusion.
-fn window_function(rng: &mut Rng, alias: &str, schema: &SchemaRef, over: &(String, String)) -> String {
+pub(super) fn window_function(rng: &mut Rng, alias: &str, schema: &SchemaRef, over: &(String, String)) -> String {
     let fields = schema.fields();
     let any = fields[rng.below(fields.len() as u64) as usize].name();
     let numbers: Vec<&str> = (fields.iter())
