@@ -287,6 +287,11 @@ pub trait Output: Debug + Send {
     /// Makes all that was delivered durable, and says where the sink stands. A new sink is asked before anything was delivered, for the
     /// checkpoint that is to name it: that may not come to be, so nothing of it may stand in the sink.
     fn sync(&mut self) -> Result<SinkPosition>;
+    /// Where the sink stands durably, if that is known without asking it: of a sink that keeps a transaction once it is committed, say. Asked after each of
+    /// the calls above but `open`, so that what is there already is not pending until the next `sync`.
+    fn durable(&self) -> Option<SinkPosition> {
+        None
+    }
     /// Called now and then while there is nothing to do, for what a sink wants of an idle writer too.
     fn idle(&mut self) -> Result<()> {
         Ok(())

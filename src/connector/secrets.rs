@@ -142,6 +142,10 @@ impl Output for Guarded<dyn Output> {
         self.said(synced)
     }
 
+    fn durable(&self) -> Option<SinkPosition> {
+        self.inner.durable()
+    }
+
     fn idle(&mut self) -> Result<()> {
         let idled = self.inner.idle();
         self.said(idled)

@@ -307,6 +307,9 @@ mod tests {
     struct Full {
         room: Arc<AtomicBool>,
         step: u64,
+        /// What was flushed is durable, as with a server's transactions.
+        commits: bool,
+        flushed: u64,
     }
 
     impl Full {
@@ -333,7 +336,13 @@ mod tests {
         }
 
         fn flush(&mut self) -> Result<(), ConnectorError> {
-            self.write()
+            self.write()?;
+            self.flushed = self.step;
+            Ok(())
+        }
+
+        fn durable(&self) -> Option<SinkPosition> {
+            self.commits.then(|| SinkPosition { step: self.flushed, ..SinkPosition::default() })
         }
 
         fn replay_done(&mut self) -> Result<(), ConnectorError> {
@@ -346,12 +355,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_a_sink_holds_back_is_not_drained() {
-        let room = Arc::new(AtomicBool::new(false));
-        let sink = Box::new(Full { room: Arc::clone(&room), step: 0 });
-        let parker = Parker::new();
-        let wake = parker.unparker().clone();
+    /// An endpoint over a sink that takes everything, and has been sent one step.
+    fn endpoint(room: &Arc<AtomicBool>, commits: bool, wake: Unparker) -> OutputEndpoint {
+        let sink = Box::new(Full { room: Arc::clone(room), step: 0, commits, flushed: 0 });
         let resume = Resume {
             checkpoint: None,
             step: 0,
@@ -366,19 +372,44 @@ mod tests {
         let mut endpoint = OutputEndpoint::start("v.full".into(), 0, sink, &config, at, &Threads, wake).unwrap();
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
         endpoint.send(1, Arc::new(Delta { rows: RecordBatch::new_empty(schema), weights: Vec::new() }));
+        endpoint
+    }
+
+    fn turn(endpoint: &mut OutputEndpoint, parker: &Parker) {
+        endpoint.pump(1 << 20, Duration::ZERO).unwrap();
+        parker.park_timeout(Duration::from_millis(10));
+    }
+
+    #[test]
+    fn what_a_sink_holds_back_is_not_drained() {
+        let (room, parker) = (Arc::new(AtomicBool::new(false)), Parker::new());
+        let mut endpoint = endpoint(&room, false, parker.unparker().clone());
         endpoint.settle();
-        let turn = |endpoint: &mut OutputEndpoint| {
-            endpoint.pump(1 << 20, Duration::ZERO).unwrap();
-            parker.park_timeout(Duration::from_millis(10));
-        };
         while endpoint.trouble().is_none() {
-            turn(&mut endpoint);
+            turn(&mut endpoint, &parker);
         }
         assert_eq!(endpoint.delivered(), 1);
         assert!(!endpoint.is_drained());
         room.store(true, Ordering::Release);
         while !endpoint.is_drained() {
-            turn(&mut endpoint);
+            turn(&mut endpoint, &parker);
         }
+    }
+
+    /// Nobody asks it to sync: without a checkpoint it would be pending for ever.
+    #[test]
+    fn what_a_sink_has_committed_is_not_pending() {
+        let (room, parker) = (Arc::new(AtomicBool::new(false)), Parker::new());
+        let mut endpoint = endpoint(&room, true, parker.unparker().clone());
+        while endpoint.trouble().is_none() {
+            turn(&mut endpoint, &parker);
+        }
+        assert_eq!((endpoint.delivered(), endpoint.figures().pending_steps), (1, 1), "it is not committed");
+        room.store(true, Ordering::Release);
+        let is_committed = |_| {
+            turn(&mut endpoint, &parker);
+            endpoint.figures().pending_steps == 0
+        };
+        assert!((0..2000).any(is_committed), "it is still pending");
     }
 }

@@ -78,6 +78,10 @@ impl Output for Timed {
         self.time(|output| output.sync(), |times| &mut times.sync)
     }
 
+    fn durable(&self) -> Option<SinkPosition> {
+        self.output.durable()
+    }
+
     fn idle(&mut self) -> Result<()> {
         self.output.idle()
     }

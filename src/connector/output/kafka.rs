@@ -217,6 +217,12 @@ impl KafkaOutput {
         ))
     }
 
+    /// Where the topic stands, with all that was delivered in committed transactions.
+    fn position(&self) -> SinkPosition {
+        let detail = self.marker.map(|step| (MARKER.to_owned(), step.into()));
+        SinkPosition { step: self.step, detail: detail.into_iter().collect::<BTreeMap<_, _>>() }
+    }
+
     /// Sends what waits as one transaction.
     fn commit(&mut self) -> Result<()> {
         if self.messages.is_empty() {
@@ -353,8 +359,11 @@ impl Output for KafkaOutput {
 
     fn sync(&mut self) -> Result<SinkPosition> {
         self.commit()?;
-        let detail = self.marker.map(|step| (MARKER.to_owned(), step.into()));
-        Ok(SinkPosition { step: self.step, detail: detail.into_iter().collect::<BTreeMap<_, _>>() })
+        Ok(self.position())
+    }
+
+    fn durable(&self) -> Option<SinkPosition> {
+        self.messages.is_empty().then(|| self.position())
     }
 
     fn idle(&mut self) -> Result<()> {

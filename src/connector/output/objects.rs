@@ -242,4 +242,8 @@ impl Output for ObjectsOutput {
         self.put()?;
         Ok(SinkPosition { step: self.step, ..SinkPosition::default() })
     }
+
+    fn durable(&self) -> Option<SinkPosition> {
+        self.pending.is_empty().then(|| SinkPosition { step: self.step, ..SinkPosition::default() })
+    }
 }

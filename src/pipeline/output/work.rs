@@ -79,6 +79,9 @@ impl Task for Work {
         let turn = match self.work_off(&item) {
             Ok(()) => {
                 *lock(&self.shared.trouble) = None;
+                if let Some(position) = self.output.durable() {
+                    self.stands_at(position);
+                }
                 if !matches!(item, Item::Flush | Item::Idle) && self.items.is_empty() {
                     self.at_hand = Some(Item::Flush);
                 }
@@ -118,6 +121,16 @@ impl Work {
         Turn::End
     }
 
+    /// Tells where the sink stands durably.
+    fn stands_at(&self, mut position: SinkPosition) {
+        if !self.replayed {
+            // Steps after the checkpoint are made anew, under the same numbers: what a sink holds of an earlier process's is none
+            // of these, and nothing that it has not been sent is durable.
+            position.step = position.step.min(self.shared.delivered.load(Ordering::Acquire));
+        }
+        *lock(&self.shared.synced) = position;
+    }
+
     /// Does one thing.
     fn work_off(&mut self, item: &Item) -> Result<(), ConnectorError> {
         match item {
@@ -132,13 +145,8 @@ impl Work {
             Item::Flush => self.output.flush()?,
             Item::Idle => self.output.idle()?,
             Item::Sync(done) => {
-                let mut position = self.output.sync()?;
-                if !self.replayed {
-                    // Steps after the checkpoint are made anew, under the same numbers: what a sink holds of an earlier process's is none
-                    // of these, and nothing that it has not been sent is durable.
-                    position.step = position.step.min(self.shared.delivered.load(Ordering::Acquire));
-                }
-                *lock(&self.shared.synced) = position;
+                let position = self.output.sync()?;
+                self.stands_at(position);
                 if let Some(done) = done {
                     // The checkpointer may have stopped waiting.
                     let _ = done.try_send(());

@@ -417,19 +417,31 @@ impl Output for PostgresOutput {
         if !self.batch.is_empty() || is_idle {
             self.commit()?;
         }
-        if let Some(marked) = self.marked {
-            self.certain = Some(marked.min(self.step));
-        }
-        let detail: Option<(&str, serde_json::Value)> = match self.certain {
-            Some(certain) => Some((MARKER, certain.into())),
-            None => self.is_copy.then(|| (COPY, true.into())),
-        };
-        let detail = detail.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        Ok(SinkPosition { step: self.step, detail })
+        self.certain = self.reached();
+        Ok(self.position())
+    }
+
+    fn durable(&self) -> Option<SinkPosition> {
+        self.batch.is_empty().then(|| self.position())
     }
 }
 
 impl PostgresOutput {
+    /// A step that the marker has reached for certain.
+    fn reached(&self) -> Option<u64> {
+        self.marked.map(|marked| marked.min(self.step)).or(self.certain)
+    }
+
+    /// Where the table stands, with all that was delivered in committed transactions.
+    fn position(&self) -> SinkPosition {
+        let detail: Option<(&str, serde_json::Value)> = match self.reached() {
+            Some(reached) => Some((MARKER, reached.into())),
+            None => self.is_copy.then(|| (COPY, true.into())),
+        };
+        let detail = detail.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        SinkPosition { step: self.step, detail }
+    }
+
     fn gather(&mut self, step: u64, delta: &Delta) -> Result<()> {
         // What was found out of the table outlives the session: it is found out again with each.
         let Some(link) = &self.link else {
