@@ -6,6 +6,8 @@
 //!
 //! Limit: no Kerberos (`GSSAPI`), and no `OAUTHBEARER` by OIDC (librdkafka is built without them).
 
+mod topic_ids;
+
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,11 +16,12 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{BorrowedMessage, DeliveryResult};
 use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use serde_json::Value;
 
 use super::{ConnectorError, Result};
+pub(super) use topic_ids::{MadeAnew, TopicIds};
 
 /// How long one request to the brokers is waited for.
 pub(super) const REQUEST: Duration = Duration::from_secs(10);
@@ -40,15 +43,25 @@ const RESERVED: &[&str] = &[
     "transactional.id",
 ];
 
-/// Keeps what librdkafka says of its connections: a request that had no answer does not say why.
+/// Keeps what librdkafka says of its connections: a request that had no answer does not say why. And of topics' ids, if it was asked to.
 #[derive(Debug, Default)]
-pub(super) struct Said(Mutex<Option<(Code, String)>>);
+pub(super) struct Said {
+    trouble: Mutex<Option<(Code, String)>>,
+    pub(super) ids: TopicIds,
+}
 
 impl ClientContext for Said {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.ids.hear(line);
+        if (level as i32) <= RDKafkaLogLevel::Critical as i32 {
+            tracing::error!(target: "librdkafka", "{facility} {line}");
+        }
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         // That all are down comes after why they are.
         if let Some(code) = code(&error).filter(|code| *code != Code::AllBrokersDown) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason.to_owned()));
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason.to_owned()));
         }
     }
 }
@@ -71,6 +84,18 @@ pub(super) fn client<T: rdkafka::config::FromClientConfigAndContext<Said>>(
     settings: &ClientConfig,
 ) -> Result<T, KafkaError> {
     settings.create_with_context(Said::default())
+}
+
+/// What a consumer has now: a message, an error, nothing.
+pub(super) fn poll(consumer: &Consumer) -> Option<Result<BorrowedMessage<'_>, KafkaError>> {
+    loop {
+        let lines = consumer.context().ids.lines();
+        let polled = consumer.poll(Duration::ZERO);
+        // It is nothing, too, if a line of the log stood there.
+        if polled.is_some() || consumer.context().ids.lines() == lines {
+            return polled;
+        }
+    }
 }
 
 /// Parts the settings of a connector: those with keys of `own`, as they stand, and all others, which are librdkafka's.
@@ -169,7 +194,7 @@ pub(super) fn failed(connector: &str, what: &str, error: &KafkaError) -> Connect
 /// As [`failed`], of a request that a consumer without an assignment made: it is asked why.
 pub(super) fn unanswered(connector: &str, what: &str, error: &KafkaError, consumer: &Consumer) -> ConnectorError {
     // What it has to say comes where messages would, of which there are none.
-    (0..EVENTS).for_each(|_| drop(consumer.poll(Duration::ZERO)));
+    (0..EVENTS).for_each(|_| drop(poll(consumer)));
     explained(failed(connector, what, error), consumer.context())
 }
 
@@ -181,7 +206,7 @@ pub(super) fn unanswered_by(connector: &str, what: &str, error: &KafkaError, pro
 
 /// An error with what was last said of the connections. Where no broker is reached, what is wrong with certificates or passwords stays wrong.
 fn explained(error: ConnectorError, said: &Said) -> ConnectorError {
-    let said = said.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let said = said.trouble.lock().unwrap_or_else(PoisonError::into_inner);
     let Some((code, reason)) = said.as_ref().filter(|_| error.retry) else { return error };
     // What a broker says of our certificate comes as a connection that broke.
     let retry = !(is_final(*code) || *code == Code::SSL || reason.contains("SSL alert number"));

@@ -11,6 +11,7 @@
 //! 1. Offsets without a message (transaction markers, compacted and aborted ones) belong to the range of the next message.
 //! 2. A range's identity is the last message's offset, and the hash of its content and timestamp. A reader that goes on behind it looks
 //!    whether it is still there: a topic that was made anew is refused, not read as the old one. One that was compacted away proves nothing.
+//!    While it reads, the [topic's id](crate::connector::kafka::TopicIds) tells: what comes behind a change of it is not looked at.
 //! 3. What retention deleted before it was read, or before it could be read again, is an error that names topic, partition and offsets.
 //!
 //! Bounds: chunks of [`reader::ROWS`] messages or [`reader::BYTES`]; librdkafka reads ahead `queued.max.messages.kbytes` (16 MiB unless set).
@@ -18,8 +19,11 @@
 //! with the highest number first, so that a partition without one is known for one that had none yet, or for one that came later.
 //! Limit: a message without a value is a row that does not parse (`raw`: NULL; `debezium`: no row).
 
+mod messages;
 mod metadata;
 mod reader;
+mod replay;
+mod requests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -38,6 +42,9 @@ use reader::KafkaReader;
 
 /// How often it is looked whether topics have more partitions, unless `topic.metadata.refresh.interval.ms` says it.
 const LOOK: Duration = Duration::from_secs(30);
+
+/// A topic, one of the configuration's, and the partition's number in it.
+type Partition = (Arc<str>, i32);
 
 /// A configured input.
 #[derive(Debug)]

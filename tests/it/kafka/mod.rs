@@ -11,3 +11,4 @@ mod refusals;
 mod registry;
 mod secure;
 mod starts;
+mod topics;
