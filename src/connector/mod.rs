@@ -203,6 +203,10 @@ pub enum Next {
 pub trait InputReader: Debug + Send {
     /// The next chunk. Does not wait: it answers [`Next::Idle`] instead.
     fn next(&mut self) -> Result<Next>;
+    /// What hinders a part of it while the rest is read on: told for as long as it is there.
+    fn warning(&self) -> Option<ConnectorError> {
+        None
+    }
 }
 
 /// A configured input connector.

@@ -106,6 +106,10 @@ impl InputReader for Guarded<dyn InputReader> {
         let next = self.inner.next();
         self.said(next)
     }
+
+    fn warning(&self) -> Option<ConnectorError> {
+        self.inner.warning().map(|e| self.secrets.hide(e))
+    }
 }
 
 impl Output for Guarded<dyn Output> {

@@ -152,7 +152,7 @@ impl Task for Work {
         }
         let next = self.reader.next();
         if next.is_ok() {
-            *lock(&self.shared.trouble) = None;
+            *lock(&self.shared.trouble) = self.reader.warning().map(|warning| warning.to_string());
         }
         let next = match next {
             Ok(Next::Chunk(chunk)) => hashed(chunk, &self.hasher),

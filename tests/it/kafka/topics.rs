@@ -88,3 +88,73 @@ fn a_topic_without_messages_may_be_made_anew_while_it_is_read() {
     assert_eq!(program.rows(), (0..40).collect::<Vec<u64>>());
     running.stop();
 }
+
+#[test]
+fn a_missing_topic_is_told_and_looked_for_while_the_others_are_read() {
+    let Some(broker) = Broker::start() else { return };
+    broker.create(&[("a", 1)]);
+    broker.send("a", &ids(0..10));
+    let program = Program::new(&broker, r#""topics": ["missing", "a"]"#);
+    let mut running = program.start();
+    running.wait_until("the rows of the other", PATIENCE, || program.rows().len() == 10);
+    running.wait_until_said(&["t.in", "topic missing does not exist", "create it"], PATIENCE);
+    broker.send("a", &ids(10..20));
+    running.wait_until("its next rows", PATIENCE, || program.rows().len() == 20);
+    // A life that never saw it, and one that sees it come.
+    running.kill();
+    let mut running = program.start();
+    broker.send("a", &ids(20..30));
+    running.wait_until("rows of the next life", PATIENCE, || program.rows().len() == 30);
+    broker.create(&[("missing", 2)]);
+    broker.send_to("missing", 1, &ids(30..40), &[]);
+    running.wait_until("the rows of the new topic", PATIENCE, || program.rows().len() >= 40);
+    running.kill();
+    broker.send_to("missing", 0, &ids(40..50), &[]);
+    broker.send_to("missing", 1, &ids(50..60), &[]);
+    let mut running = program.start();
+    running.wait_until("all rows", PATIENCE, || program.rows().len() >= 60);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(program.rows(), (0..60).collect::<Vec<u64>>());
+    // One that is there no more.
+    broker.delete("missing");
+    running.wait_until_said(&["topic missing does not exist", "it has been read"], PATIENCE);
+    broker.send("a", &ids(60..70));
+    running.wait_until("rows of the other", PATIENCE, || program.rows().len() == 70);
+    running.stop();
+}
+
+/// All that a topic has comes later than the moment when it was not there: `latest` has it all, also in the next life.
+#[test]
+fn the_latest_of_a_missing_topic_is_all_of_it() {
+    let Some(broker) = Broker::start() else { return };
+    broker.create(&[("a", 1)]);
+    broker.send("a", &ids(0..10));
+    let program = Program::new(&broker, r#""topics": ["a", "missing"], "start_from": "latest""#);
+    let mut running = program.start();
+    running.wait_until_said(&["topic missing does not exist"], PATIENCE);
+    // What said so was made durable by a step.
+    std::thread::sleep(Duration::from_secs(2));
+    running.kill();
+    broker.create(&[("missing", 2)]);
+    broker.send_to("missing", 0, &ids(10..20), &[]);
+    broker.send_to("missing", 1, &ids(20..30), &[]);
+    broker.send("a", &ids(30..40));
+    let mut running = program.start();
+    running.wait_until("the rows", PATIENCE, || program.rows().len() >= 30);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(program.rows(), (10..40).collect::<Vec<u64>>());
+    running.stop();
+}
+
+#[test]
+fn a_compacted_topic_that_comes_later_is_refused_too() {
+    let Some(broker) = Broker::start() else { return };
+    broker.create(&[("a", 1)]);
+    broker.send("a", &ids(0..10));
+    let program = Program::new(&broker, r#""topics": ["a", "missing"]"#);
+    let mut running = program.start();
+    running.wait_until("the rows", PATIENCE, || program.rows().len() == 10);
+    broker.create_with(&[("missing", 1)], &[("cleanup.policy", "compact")]);
+    let said = running.fails(PATIENCE);
+    assert!(said.contains("topic missing is compacted"), "{said}");
+}

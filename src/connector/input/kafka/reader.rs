@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
@@ -11,7 +11,7 @@ use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::messages::{Gathered, hash, identity, offset};
-use super::{Partition, Shared};
+use super::{Partition, Shared, Start, requests};
 use crate::connector::kafka::{Consumer, MadeAnew, failed, poll};
 use crate::connector::patience::now;
 use crate::connector::{Chunk, ConnectorError, InputReader, Next, PartitionPosition, Position, Result};
@@ -20,6 +20,9 @@ use crate::connector::{Chunk, ConnectorError, InputReader, Next, PartitionPositi
 pub(super) const ROWS: usize = 16 << 10;
 /// The bytes after which a chunk ends.
 pub(super) const BYTES: usize = 1 << 20;
+
+/// How often topics that are missing are looked for.
+const SEEK: Duration = Duration::from_secs(1);
 
 /// How far a partition has been read.
 #[derive(Debug, Default)]
@@ -30,6 +33,8 @@ struct Place {
     last: Option<(u64, String)>,
     /// Whether that was read by this consumer, or found there again.
     is_verified: bool,
+    /// Whether this consumer reads it.
+    is_reading: bool,
 }
 
 /// Reads all partitions.
@@ -37,7 +42,11 @@ pub(super) struct KafkaReader {
     shared: Arc<Shared>,
     places: BTreeMap<Partition, Place>,
     consumer: Option<Consumer>,
+    /// When all topics were looked at last, and when those that are missing were.
     looked_at: Option<Instant>,
+    sought_at: Option<Instant>,
+    /// The topics that cannot be read now, and why.
+    missing: BTreeMap<Arc<str>, String>,
     /// What was read and is not parsed: a format may have to ask a server for a schema, which may not answer.
     gathered: BTreeMap<Partition, Gathered>,
     ready: VecDeque<Chunk>,
@@ -62,38 +71,72 @@ impl KafkaReader {
             }
             places.insert((topic, partition), place(known));
         }
-        let (gathered, ready) = (BTreeMap::new(), VecDeque::new());
-        Ok(Self { shared, places, consumer: None, looked_at: None, gathered, ready, failed: None })
+        Ok(Self {
+            shared,
+            places,
+            consumer: None,
+            looked_at: None,
+            sought_at: None,
+            missing: BTreeMap::new(),
+            gathered: BTreeMap::new(),
+            ready: VecDeque::new(),
+            failed: None,
+        })
     }
 
-    /// Takes up the partitions that are not read yet.
+    /// Takes up the partitions that are not read yet; of topics that are missing more often.
     fn look(&mut self) -> Result<()> {
-        if self.looked_at.is_some_and(|at| at.elapsed() < self.shared.look) {
+        let passed = |at: Option<Instant>, time: Duration| at.is_none_or(|at| at.elapsed() >= time);
+        let sought = if passed(self.looked_at, self.shared.look) {
+            self.shared.topics.clone()
+        } else if !self.missing.is_empty() && passed(self.sought_at, SEEK) {
+            self.missing.keys().cloned().collect()
+        } else {
             return Ok(());
-        }
+        };
         let is_first = self.consumer.is_none();
         let consumer = match self.consumer.take() {
             Some(consumer) => consumer,
             None => self.shared.knowing_consumer()?,
         };
-        let found = self.take_up(&consumer, is_first);
+        let found = self.take_up(&consumer, &sought, is_first);
         // A consumer that was not told where to read is of no use.
         if found.is_ok() || !is_first {
             self.consumer = Some(consumer);
         }
         found?;
-        self.looked_at = Some(now());
+        self.sought_at = Some(now());
+        if sought.len() == self.shared.topics.len() {
+            self.looked_at = self.sought_at;
+        }
         Ok(())
     }
 
-    fn take_up(&mut self, consumer: &Consumer, is_first: bool) -> Result<()> {
+    fn take_up(&mut self, consumer: &Consumer, sought: &[Arc<str>], is_first: bool) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let mut new = TopicPartitionList::new();
-        let mut begun = Vec::new();
-        let mut first = Vec::new();
-        for topic in &shared.topics {
-            let partitions = shared.partitions(consumer, topic)?;
-            let known = self.places.keys().filter(|(t, _)| t == topic).map(|(_, p)| *p).max();
+        let (mut begun, mut first, mut missing) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut begun_topics: Vec<Arc<str>> = Vec::new();
+        for topic in sought {
+            let own = self.places.iter().filter(|((t, _), _)| t == topic);
+            let known = own.clone().map(|((_, partition), _)| *partition).max();
+            let partitions = match shared.partitions(consumer, topic)? {
+                Ok(partitions) => partitions,
+                Err(why) => {
+                    let was_read = own.clone().any(|(_, place)| place.last.is_some());
+                    let then = if was_read {
+                        "it has been read; was it deleted? One that is made anew is refused"
+                    } else {
+                        "create it, it goes on by itself"
+                    };
+                    missing.insert(Arc::clone(topic), format!("{why}: {then}"));
+                    // Whatever it will have comes later than now.
+                    if known.is_none() && shared.start == Start::Latest {
+                        first.push(((Arc::clone(topic), 0), 0));
+                    }
+                    continue;
+                }
+            };
             if let Some(gone) = known.filter(|p| !partitions.contains(p)) {
                 return Err(shared.error(format!(
                     "partition {topic}/{gone} has been read, but the topic has {} partitions: it was made anew. Start in another data directory to read \
@@ -101,10 +144,13 @@ impl KafkaReader {
                     partitions.len()
                 )));
             }
+            if is_first || !own.clone().any(|(_, place)| place.is_reading) {
+                begun_topics.push(Arc::clone(topic));
+            }
             for partition in partitions {
                 let key = (Arc::clone(topic), partition);
                 let place = self.places.get(&key);
-                if !is_first && place.is_some() {
+                if !is_first && place.is_some_and(|p| p.is_reading) {
                     continue;
                 }
                 // What is numbered above those that are known came to be while these were read: it is read from its beginning. What is
@@ -122,21 +168,24 @@ impl KafkaReader {
                 begun.push(key);
             }
         }
-        if is_first && shared.rereads {
-            shared.check_compaction()?;
+        if shared.rereads && !begun_topics.is_empty() {
+            shared.check_compaction(&begun_topics)?;
         }
         if new.count() > 0 {
-            let assigned = if is_first { consumer.assign(&new) } else { consumer.incremental_assign(&new) };
+            let is_idle = consumer.assignment().is_ok_and(|list| list.count() == 0);
+            let assigned = if is_idle { consumer.assign(&new) } else { consumer.incremental_assign(&new) };
             assigned.map_err(|e| failed(&shared.connector, "read partitions", &e))?;
         }
         for key in begun {
-            self.places.entry(key).or_default();
+            self.places.entry(key).or_default().is_reading = true;
         }
         // The highest number first: see above.
         for (key, from) in first.into_iter().rev() {
             self.places.entry(key.clone()).or_default().next = Some(from);
             self.ready.push_back(shared.begun(&key, from));
         }
+        self.missing.retain(|topic, _| !sought.contains(topic));
+        self.missing.append(&mut missing);
         Ok(())
     }
 
@@ -167,11 +216,16 @@ impl KafkaReader {
         let Some(consumer) = &self.consumer else { return Ok(()) };
         let shared = &self.shared;
         let (mut rows, mut bytes) = (0, 0);
-        let mut failure = None;
+        let (mut failure, mut is_missing) = (None, false);
         while rows < ROWS && bytes < BYTES {
             let message = match poll(consumer) {
                 None => break,
                 Some(Err(KafkaError::PartitionEOF(_))) => continue,
+                // Others are read on; the next look tells which it is.
+                Some(Err(error)) if requests::is_missing(&error) => {
+                    is_missing = true;
+                    continue;
+                }
                 Some(Err(error)) => {
                     failure = Some(shared.read_error(&error));
                     break;
@@ -203,6 +257,9 @@ impl KafkaReader {
         if let Some(anew) = consumer.context().ids.made_anew() {
             return self.begin_anew(&anew);
         }
+        if is_missing {
+            self.looked_at = None;
+        }
         if let Err(error) = self.parse() {
             // What was read meanwhile comes with it.
             self.failed = self.failed.take().or(failure.filter(|e| !e.retry));
@@ -231,7 +288,7 @@ impl KafkaReader {
                  Start in another data directory to read the new topic from its beginning"
             )));
         }
-        self.places.values_mut().for_each(|place| place.is_verified = false);
+        self.places.values_mut().for_each(|place| (place.is_verified, place.is_reading) = (false, false));
         Ok(())
     }
 
@@ -257,7 +314,7 @@ impl KafkaReader {
 
 fn place(known: &PartitionPosition) -> Place {
     let last = known.identity.split_once(':').and_then(|(offset, _)| offset.parse().ok());
-    Place { next: Some(known.offset), last: last.map(|offset| (offset, known.identity.clone())), is_verified: false }
+    Place { next: Some(known.offset), last: last.map(|offset| (offset, known.identity.clone())), ..Place::default() }
 }
 
 impl InputReader for KafkaReader {
@@ -276,5 +333,10 @@ impl InputReader for KafkaReader {
             Some(chunk) => Ok(Next::Chunk(chunk)),
             None => self.failed.take().map_or(Ok(Next::Idle), Err),
         }
+    }
+
+    fn warning(&self) -> Option<ConnectorError> {
+        let all: Vec<&str> = self.missing.values().map(String::as_str).collect();
+        (!all.is_empty()).then(|| self.shared.error(all.join("; ")))
     }
 }

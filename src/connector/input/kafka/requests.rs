@@ -46,30 +46,36 @@ impl Shared {
         })
     }
 
-    pub(super) fn partitions(&self, consumer: &Consumer, topic: &str) -> Result<Vec<i32>> {
+    /// The numbers of a topic's partitions; or, if it cannot be read now, why.
+    pub(super) fn partitions(&self, consumer: &Consumer, topic: &str) -> Result<Result<Vec<i32>, String>> {
         let metadata = consumer
             .fetch_metadata(Some(topic), REQUEST)
             .map_err(|e| self.refused(consumer, "reach the brokers", &e))?;
-        let found = metadata.topics().iter().find(|t| t.name() == topic && t.error().is_none());
+        let found = metadata.topics().iter().find(|t| t.name() == topic);
+        if let Some(error) = found.and_then(|t| t.error()).map(|e| KafkaError::MetadataFetch(e.into()))
+            && !is_missing(&error)
+        {
+            let error = failed(&self.connector, &format!("read topic {topic}"), &error);
+            return if error.retry { Ok(Err(error.message)) } else { Err(error) };
+        }
         let mut partitions: Vec<i32> = found.iter().flat_map(|t| t.partitions()).map(|p| p.id()).collect();
         partitions.sort_unstable();
-        if partitions.is_empty() {
-            let error = self.error(format!("topic {topic} does not exist; create it, it goes on by itself"));
-            return Err(ConnectorError { retry: true, ..error });
+        match partitions.is_empty() {
+            true => Ok(Err(format!("topic {topic} does not exist"))),
+            false => Ok(Ok(partitions)),
         }
-        Ok(partitions)
     }
 
     /// Refuses topics that are compacted, where their messages may be read a second time: some of them will be gone. Brokers that do not say are
     /// believed: then a replay whose messages are gone is refused when it comes.
-    pub(super) fn check_compaction(&self) -> Result<()> {
+    pub(super) fn check_compaction(&self, topics: &[Arc<str>]) -> Result<()> {
         let what = "ask for a topic's cleanup.policy";
         let admin: AdminClient<DefaultClientContext> =
             self.settings.create().map_err(|e| failed(&self.connector, what, &e))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(|e| self.error(format!("no runtime for a request: {e}")))?;
         let options = AdminOptions::new().request_timeout(Some(REQUEST));
-        let topics: Vec<_> = self.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let topics: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
         let described = runtime.block_on(admin.describe_configs(&topics, &options));
         let described = match described.map_err(|e| failed(&self.connector, what, &e)) {
             Ok(described) => described,
@@ -143,4 +149,9 @@ impl Shared {
             _ => failed(&self.connector, "read", error),
         }
     }
+}
+
+/// Whether an error says that a topic, or a partition of it, is not there.
+pub(super) fn is_missing(error: &KafkaError) -> bool {
+    matches!(code(error), Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition))
 }
