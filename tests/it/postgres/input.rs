@@ -12,12 +12,12 @@ use crate::process::{Running, integrate, output, stderr, succeed};
 use crate::rng::{Rng, number_from};
 
 const PATIENCE: Duration = Duration::from_secs(120);
-const EXACT: &str = r#"{"storage": true, "fault_tolerance": {"checkpoint_interval_secs": 1}}"#;
+pub(super) const EXACT: &str = r#"{"storage": true, "fault_tolerance": {"checkpoint_interval_secs": 1}}"#;
 const AT_LEAST: &str =
     r#"{"storage": true, "fault_tolerance": {"model": "at_least_once", "checkpoint_interval_secs": 1}}"#;
 
 /// A table's connector.
-fn source(db: &Database, table: &str, more: &str) -> String {
+pub(super) fn source(db: &Database, table: &str, more: &str) -> String {
     let slot = format!("{table}_{}", db.uri.rsplit('/').next().unwrap());
     format!(
         r#"WITH ('connectors' = '[{{"name": "pg", "transport": {{"name": "postgres_input", "config": {{"uri": "{}", "table": "{table}", "publication": "all_of_it",

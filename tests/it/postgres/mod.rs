@@ -1,5 +1,6 @@
 //! `postgres_output` against a real server.
 
+mod clusters;
 mod contents;
 mod crashes;
 mod input;

@@ -81,6 +81,16 @@ impl Server {
         assert_eq!(script("kill", self.dir.path(), &[]).0, 0);
     }
 
+    /// Ends it gracefully.
+    pub fn stop(&self) {
+        assert_eq!(script("stop", self.dir.path(), &[]).0, 0);
+    }
+
+    /// The folder of its files.
+    pub fn data(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
+    }
+
     pub fn restart(&self) {
         let (code, uri, why) = script("start", self.dir.path(), &[]);
         assert_eq!((code, uri.as_str()), (0, self.uri.as_str()), "{why}");

@@ -12,7 +12,8 @@
 //!
 //! Invariants:
 //! 1. A transaction is in one step, whole. Transactions come in the order of their commits.
-//! 2. A slot that stands behind a position, or is gone, is refused before anything is read.
+//! 2. A slot that stands behind a position, or is gone, is refused before anything is read; so is another [cluster's log](cluster), or one that left the
+//!    position's history before it.
 //! 3. The slot begins at the snapshot exactly; after another try it begins before it, and changes come that the snapshot has: a table with a key then
 //!    comes to what the server has, once it caught up.
 //!
@@ -20,6 +21,7 @@
 //! rows do not parse. Arrays and other types that are no text do not parse. A slot that is not used keeps the server's log for ever: drop it with the pipeline.
 
 mod change;
+mod cluster;
 mod slot;
 mod stream;
 
@@ -36,12 +38,13 @@ use super::super::format::json::Json;
 use super::super::format::split::Record;
 use super::super::options::Options;
 use super::super::{
-    Chunk, ConnectorError, Context, Descriptor, Input, InputReader, Level, Next, NoIdentity, Position, Range, Result,
-    RowError,
+    Chunk, ConnectorError, Context, Descriptor, Identity, Input, InputReader, Level, Next, NoIdentity, Position, Range,
+    Result, RowError,
 };
 use crate::connector::patience::{insist, now};
 use crate::connector::postgres::server::{self, Server};
 use crate::sql::quoted_name;
+use cluster::Cluster;
 use slot::Snapshot;
 use stream::{Item, Stream, Transaction};
 
@@ -159,22 +162,28 @@ impl Input for PostgresInput {
     fn open(&self, position: &Position) -> Result<Box<dyn InputReader>> {
         // The slot has one reader.
         *self.shared.replaying.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let offset = |name: &str| position.partitions.iter().find(|p| p.partition == name).map(|p| p.offset);
-        let at = offset(WAL);
+        let of = |name: &str| position.partitions.iter().find(|p| p.partition == name);
+        let at = of(WAL).map(|p| p.offset);
+        let cluster = of(WAL).and_then(|p| Cluster::parse(&p.identity));
         if let Some(at) = at {
-            let found = slot::check(&self.shared, at);
+            let found = stream::identify(&self.shared, (at, cluster.as_ref()));
+            let found = found.and_then(|_| slot::check(&self.shared, at));
             // What may pass is met again when it is read, which can wait.
             found.or_else(|e| if e.retry { Ok(()) } else { Err(e) })?;
         }
         let state = at.map_or(State::New, State::Behind);
-        Ok(Box::new(Reader { shared: Arc::clone(&self.shared), rows: offset(SNAPSHOT).unwrap_or_default(), state }))
+        let rows = of(SNAPSHOT).map_or(0, |p| p.offset);
+        Ok(Box::new(Reader { shared: Arc::clone(&self.shared), rows, cluster, state }))
     }
 
     fn replay(&self, descriptor: &Descriptor) -> Result<Vec<Chunk>> {
         let mut chunks = Vec::new();
         for range in &descriptor.ranges {
             match range.partition.as_str() {
-                WAL if range.start == range.end => chunks.push(self.shared.nothing(range.start, range.end)),
+                WAL if range.start == range.end => {
+                    let known = Cluster::parse(&range.identity);
+                    chunks.push(self.shared.nothing(range.start, range.end, known.as_ref()));
+                }
                 WAL => chunks.push(insist(PATIENCE, || self.shared.replay(range))?),
                 _ => return Err(self.shared.error("a snapshot cannot be read again")),
             }
@@ -195,6 +204,8 @@ struct Reader {
     shared: Arc<Shared>,
     /// Rows of snapshots so far.
     rows: u64,
+    /// Whose log it is, once that is known.
+    cluster: Option<Cluster>,
     state: State,
 }
 
@@ -214,6 +225,7 @@ impl InputReader for Reader {
         let shared = Arc::clone(&self.shared);
         match std::mem::replace(&mut self.state, State::New) {
             State::New => {
+                self.cluster = Some(stream::identify(&shared, (0, None))?);
                 let (at, snapshot) = slot::make(&shared, shared.wants_snapshot)?;
                 match snapshot {
                     Some(snapshot) => {
@@ -222,7 +234,7 @@ impl InputReader for Reader {
                     }
                     None => {
                         self.state = State::Behind(at);
-                        Ok(Next::Chunk(shared.nothing(at, at)))
+                        Ok(Next::Chunk(shared.nothing(at, at, self.cluster.as_ref())))
                     }
                 }
             }
@@ -231,19 +243,20 @@ impl InputReader for Reader {
                 let events = snapshot.next(&shared)?;
                 if events.is_empty() {
                     self.state = State::Behind(at);
-                    return Ok(Next::Chunk(shared.nothing(at, at)));
+                    return Ok(Next::Chunk(shared.nothing(at, at, self.cluster.as_ref())));
                 }
                 let (start, count) = (self.rows, events.len() as u64);
                 let ends: Vec<u64> = (start + 1..=start + count).collect();
-                let chunk = shared.chunk(SNAPSHOT, start, events.into_iter().map(Ok).zip(ends).collect())?;
+                let chunk = shared.chunk(SNAPSHOT, start, events.into_iter().map(Ok).zip(ends).collect(), None)?;
                 self.rows += count;
                 self.state = State::Snapshot(snapshot, at);
                 Ok(Next::Chunk(chunk))
             }
             State::Behind(at) => {
                 self.state = State::Behind(at);
-                slot::check(&shared, at)?;
-                self.state = State::Streaming(Box::new(Stream::begin(&shared, at)?));
+                let stream = Stream::begin(&shared, at, (at, self.cluster.as_ref()))?;
+                self.cluster = Some(stream.cluster().clone());
+                self.state = State::Streaming(Box::new(stream));
                 Ok(Next::Idle)
             }
             State::Streaming(mut stream) => {
@@ -260,22 +273,31 @@ impl InputReader for Reader {
                         Ok(Some(Item::Nothing(looked))) if events.is_empty() && looked - start >= PASS => {
                             stream.pass(looked);
                             self.state = State::Streaming(stream);
-                            return Ok(Next::Chunk(shared.nothing(start, looked)));
+                            return Ok(Next::Chunk(shared.nothing(start, looked, self.cluster.as_ref())));
                         }
                         Ok(_) => break,
                         Err(e) if events.is_empty() => return Err(e),
                         // What was read before it counts.
                         Err(_) => {
                             self.state = State::Behind(stream.at());
-                            return Ok(Next::Chunk(shared.chunk(WAL, start, events)?));
+                            return Ok(Next::Chunk(shared.chunk(WAL, start, events, self.cluster.as_ref())?));
                         }
                     }
                 }
-                let chunk = (!events.is_empty()).then(|| shared.chunk(WAL, start, events)).transpose()?;
+                let chunk = (!events.is_empty()).then(|| shared.chunk(WAL, start, events, self.cluster.as_ref()));
+                let chunk = chunk.transpose()?;
                 self.state = State::Streaming(stream);
                 Ok(chunk.map_or(Next::Idle, Next::Chunk))
             }
         }
+    }
+}
+
+/// What a range of a log carries.
+fn identity(cluster: Option<&Cluster>) -> Arc<dyn Identity> {
+    match cluster {
+        Some(cluster) => Arc::new(cluster.clone()),
+        None => Arc::new(NoIdentity),
     }
 }
 
@@ -300,12 +322,18 @@ impl Shared {
     }
 
     /// A part of the log that has nothing of the table.
-    fn nothing(&self, start: u64, end: u64) -> Chunk {
-        Chunk::nothing(WAL, (start, end), &self.schema)
+    fn nothing(&self, start: u64, end: u64, cluster: Option<&Cluster>) -> Chunk {
+        Chunk { identity: identity(cluster), ..Chunk::nothing(WAL, (start, end), &self.schema) }
     }
 
     /// The chunk of change events, each with where its transaction ends.
-    fn chunk(&self, partition: &str, start: u64, events: Vec<(Result<String, String>, u64)>) -> Result<Chunk> {
+    fn chunk(
+        &self,
+        partition: &str,
+        start: u64,
+        events: Vec<(Result<String, String>, u64)>,
+        cluster: Option<&Cluster>,
+    ) -> Result<Chunk> {
         let mut block = Vec::new();
         let (mut records, mut ends) = (Vec::new(), Vec::new());
         let mut errors: Vec<(usize, RowError)> = Vec::new();
@@ -343,20 +371,22 @@ impl Shared {
         }
         errors.sort_by_key(|(at, _)| *at);
         parsed.errors = errors.into_iter().map(|(_, error)| error).collect();
-        Ok(parsed.into_chunk(Arc::from(partition), (start, end), Arc::new(NoIdentity)))
+        Ok(parsed.into_chunk(Arc::from(partition), (start, end), identity(cluster)))
     }
 
     /// Reads a range of the log again.
     fn replay(&self, range: &Range) -> Result<Chunk> {
+        let known = Cluster::parse(&range.identity);
         let mut kept = self.replaying.lock().unwrap_or_else(PoisonError::into_inner);
         let mut replaying = match kept
             .take()
             .filter(|r| r.stream.at() == range.start || r.ahead.as_ref().is_some_and(|t| t.start == range.start))
+            .filter(|r| known.as_ref().is_none_or(|known| known == r.stream.cluster()))
         {
             Some(replaying) => replaying,
             None => {
-                slot::check(self, range.start)?;
-                Replaying { stream: Stream::begin(self, range.start)?, ahead: None }
+                let stream = Stream::begin(self, range.start, (range.end, known.as_ref()))?;
+                Replaying { stream, ahead: None }
             }
         };
         let mut events = Vec::new();
@@ -392,7 +422,7 @@ impl Shared {
             }
         }
         *kept = Some(replaying);
-        let mut chunk = self.chunk(WAL, range.start, events)?;
+        let mut chunk = self.chunk(WAL, range.start, events, known.as_ref())?;
         chunk.end = range.end;
         Ok(chunk)
     }

@@ -34,9 +34,14 @@ fn first(session: &Session, sql: &str) -> Result<Option<String>, Failure> {
     Ok(row.and_then(|row| row.get(0)).map(str::to_owned))
 }
 
+/// Connects, for an error in words that help.
+pub(super) fn reach(shared: &Shared) -> Result<Session> {
+    Session::connect(&shared.server).map_err(|f| failed(shared, "connect", &f))
+}
+
 /// Connects, and looks for the slot: the place before which it keeps nothing. An error says what the server must have set.
 pub(super) fn find(shared: &Shared) -> Result<(Session, Option<u64>)> {
-    let session = Session::connect(&shared.server).map_err(|f| failed(shared, "connect", &f))?;
+    let session = reach(shared)?;
     let ask = |what: &str, sql: &str| first(&session, sql).map_err(|f| failed(shared, what, &f));
     if ask("look at wal_level", "SHOW wal_level")?.as_deref() != Some("logical") {
         return Err(shared.error(format!(

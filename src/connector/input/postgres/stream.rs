@@ -1,13 +1,15 @@
 //! The stream of a slot: transactions in the order of their commits, by the crate `pgwire-replication`.
 
 use std::fmt;
+use std::future::Future;
 use std::time::Duration;
 
 use pgwire_replication::{Lsn, PgWireError, ReplicationClient, ReplicationEvent};
 use tokio::runtime::Runtime;
 
-use super::Shared;
 use super::change::{Change, Decoder};
+use super::cluster::Cluster;
+use super::{Shared, slot};
 use crate::connector::patience::now;
 use crate::connector::postgres::session;
 use crate::connector::{ConnectorError, Result};
@@ -43,6 +45,7 @@ pub(super) struct Stream {
     // Before the runtime that drives it.
     client: ReplicationClient,
     runtime: Runtime,
+    cluster: Cluster,
     decoder: Decoder,
     open: Option<Transaction>,
     /// Where the last transaction ended.
@@ -58,22 +61,22 @@ impl fmt::Debug for Stream {
 }
 
 impl Stream {
-    /// Begins behind `at`; the slot must have what comes then.
-    pub(super) fn begin(shared: &Shared, at: u64) -> Result<Self> {
-        let runtime = shared.runtime()?;
-        let mut config = shared.replication.clone();
-        config.start_lsn = Lsn::from_u64(at);
-        // Only what no checkpoint needs any more may go.
-        config.ack_lsn = Some(Lsn::from_u64(shared.kept()));
-        let mut client = runtime.block_on(ReplicationClient::connect(config)).map_err(|e| failed(shared, &e))?;
-        let begun = runtime.block_on(async { tokio::time::timeout(BEGIN, client.wait_started()).await });
-        match begun {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => return Err(failed(shared, &e)),
-            Err(_) => return Err(passing(shared, "the server does not answer in time".to_owned())),
-        }
+    /// Begins behind `at`; the slot must have what comes then, and the log be the one that was known up to another place.
+    pub(super) fn begin(shared: &Shared, at: u64, known: (u64, Option<&Cluster>)) -> Result<Self> {
+        let (runtime, mut client, cluster) = connect(shared, at, known)?;
+        slot::check(shared, at)?;
+        let begun = async {
+            client.start().await?;
+            client.wait_started().await
+        };
+        wait(shared, &runtime, async { begun.await.map_err(|e| failed(shared, &e)) })?;
         let decoder = Decoder::new(shared.relation.clone(), shared.is_keyed);
-        Ok(Self { client, runtime, decoder, open: None, at, looked: at })
+        Ok(Self { client, runtime, decoder, cluster, open: None, at, looked: at })
+    }
+
+    /// Whose log it is.
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     /// Where the last transaction ended.
@@ -146,12 +149,44 @@ impl Stream {
     }
 }
 
+/// Whose log the server has; one that is not what was known up to a place is refused.
+pub(super) fn identify(shared: &Shared, known: (u64, Option<&Cluster>)) -> Result<Cluster> {
+    let (_runtime, _client, cluster) = connect(shared, 0, known)?;
+    Ok(cluster)
+}
+
+/// A connection that has not begun to stream; first what drives it, so that it goes last.
+fn connect(
+    shared: &Shared,
+    at: u64,
+    (known_to, known): (u64, Option<&Cluster>),
+) -> Result<(Runtime, ReplicationClient, Cluster)> {
+    slot::reach(shared)?;
+    let runtime = shared.runtime()?;
+    let mut config = shared.replication.clone();
+    config.start_lsn = Lsn::from_u64(at);
+    // Only what no checkpoint needs any more may go.
+    config.ack_lsn = Some(Lsn::from_u64(shared.kept()));
+    let (client, cluster) = wait(shared, &runtime, async {
+        let mut client = ReplicationClient::connect_gated(config).await.map_err(|e| failed(shared, &e))?;
+        let cluster = Cluster::verify(&mut client, shared, known_to, known).await?;
+        Ok((client, cluster))
+    })?;
+    Ok((runtime, client, cluster))
+}
+
+/// Waits for the server, not for ever.
+fn wait<T>(shared: &Shared, runtime: &Runtime, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    let answered = runtime.block_on(async { tokio::time::timeout(BEGIN, answer).await });
+    answered.unwrap_or_else(|_| Err(passing(shared, "the server does not answer in time".to_owned())))
+}
+
 fn passing(shared: &Shared, message: String) -> ConnectorError {
     ConnectorError { retry: true, ..shared.error(message) }
 }
 
 /// An error of the stream's.
-fn failed(shared: &Shared, error: &PgWireError) -> ConnectorError {
+pub(super) fn failed(shared: &Shared, error: &PgWireError) -> ConnectorError {
     ConnectorError { retry: error.is_transient() || session::passes(code(error)), ..shared.error(error.to_string()) }
 }
 
