@@ -8,6 +8,7 @@ mod out;
 
 mod api_key;
 mod check;
+mod compiler;
 mod demo;
 mod explain;
 mod inspect;
@@ -64,6 +65,9 @@ enum Command {
     Savepoint(savepoint::Args),
     #[command(flatten)]
     Remote(remote::Command),
+    /// Compile what a service was given, for it.
+    #[command(hide = true)]
+    Compiler(compiler::Args),
     /// Print a script by which a shell completes these commands.
     Completions {
         /// The shell.
@@ -110,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Recover(args) => recover::recover(&args),
         Command::Savepoint(args) => savepoint::savepoint(args),
         Command::Remote(command) => remote::run(command),
+        Command::Compiler(args) => compiler::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "backstay", &mut script);

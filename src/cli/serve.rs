@@ -9,6 +9,7 @@ use backstay_storage::disk;
 use super::{Failure, read_text};
 use crate::logging::{self, LogFormat};
 use crate::pipeline::SystemClock;
+use crate::server::manager::compiler::Bounds;
 use crate::server::manager::keys::Keys;
 use crate::server::manager::{Options, Tls, serve};
 
@@ -48,6 +49,12 @@ pub struct Args {
     /// Wrong keys a minute that one address may try before it is answered 429.
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     max_wrong_keys: u32,
+    /// MiB of memory that compiling one program may take; a program that needs more does not compile.
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(512..))]
+    max_compile_memory_mib: u32,
+    /// Seconds that compiling one program may take; a program that needs more does not compile.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    max_compile_secs: u32,
     /// How this process and the pipelines' write what they say.
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -98,6 +105,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         request_rate: args.max_request_rate,
         wrong_keys: args.max_wrong_keys,
         allow: args.allow_root,
+        compiling: Bounds { memory_mib: args.max_compile_memory_mib, secs: args.max_compile_secs },
         log_format: args.log_format,
         leave_running: args.leave_running,
         executable: std::env::current_exe().map_err(failed)?,

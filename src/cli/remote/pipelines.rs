@@ -22,8 +22,10 @@ pub(super) fn list(common: &Common) -> Result<(), Failure> {
 fn line(shown: &Value) -> String {
     let mut line =
         format!("{:24} {:12} {}", word(shown, "name"), word(shown, "deployment_status"), word(shown, "storage_status"));
-    if shown.get("program_status").is_some_and(|status| status != "Success") {
-        line.push_str("; its program does not compile");
+    match word(shown, "program_status") {
+        "Success" => {}
+        "CompilingSql" => line.push_str("; its program is being compiled"),
+        _ => line.push_str("; its program does not compile"),
     }
     if let Some(error) = shown.pointer("/deployment_error/message").and_then(Value::as_str) {
         line.push_str(&format!("; it failed: {}", error.lines().next().unwrap_or_default()));
@@ -74,6 +76,9 @@ pub(super) fn set_program(name: &str, program: &Path, common: &Common) -> Result
 /// Tells that it is done; or, if the program does not compile, why.
 fn told(shown: &Value, common: &Common, done: &str) -> Result<(), Failure> {
     common.show(shown, |_| done.to_owned());
+    if let Some(why) = shown.pointer("/program_error/system_error").and_then(Value::as_str) {
+        return Err(Failure::usage(why));
+    }
     let errors = shown.pointer("/program_error/sql_compilation/messages").and_then(Value::as_array);
     let Some(errors) = errors.filter(|errors| !errors.is_empty()) else { return Ok(()) };
     let number = |error: &Value, key: &str| error.get(key).and_then(Value::as_u64).unwrap_or_default();

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use serde_json::{Value, json};
 use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
 
 use super::child::Place;
 use super::history::History;
@@ -22,13 +23,14 @@ pub struct Managed {
     pub history: History,
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
+    /// What the record's program compiled to; `None` until that is known. Changed under the lock of `inner`.
+    compiled: watch::Sender<Option<Compiled>>,
     wake: Notify,
 }
 
 #[derive(Debug)]
 struct Inner {
     record: Record,
-    compiled: Compiled,
     status: &'static str,
     status_ms: i64,
     resources: &'static str,
@@ -77,11 +79,10 @@ impl Inner {
 
 impl Managed {
     /// A pipeline that is not seen yet.
-    pub fn new(record: Record, compiled: Compiled, place: Place, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(record: Record, compiled: Option<Compiled>, place: Place, clock: Arc<dyn Clock>) -> Self {
         let now = clock.wall_ms();
         let inner = Inner {
             record,
-            compiled,
             status: "Stopped",
             status_ms: now,
             resources: "Stopped",
@@ -92,7 +93,8 @@ impl Managed {
             process: None,
             settled: false,
         };
-        Self { place, history: History::default(), clock, inner: Mutex::new(inner), wake: Notify::new() }
+        let (compiled, _) = watch::channel(compiled);
+        Self { place, history: History::default(), clock, inner: Mutex::new(inner), compiled, wake: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -108,7 +110,7 @@ impl Managed {
     pub fn replace(&self, record: Record, compiled: Option<Compiled>) {
         let mut inner = self.lock();
         if let Some(compiled) = compiled {
-            inner.compiled = compiled;
+            self.compiled.send_replace(Some(compiled));
         }
         if record.desired != Desired::Stopped {
             inner.force = false;
@@ -123,9 +125,20 @@ impl Managed {
         self.lock().record.name.clone()
     }
 
-    /// What its program compiled to.
-    pub fn compiled(&self) -> Compiled {
-        self.lock().compiled.clone()
+    /// What its program compiled to, once that is known.
+    pub async fn compiled(&self) -> Compiled {
+        let mut known = self.compiled.subscribe();
+        let known = known.wait_for(Option::is_some).await.ok().and_then(|known| known.clone());
+        // Not so: the sender is here.
+        known.unwrap_or_else(|| Compiled::unknown("the program is not compiled"))
+    }
+
+    /// Notes what a text compiled to, unless the program is another one by now.
+    pub fn compiled_to(&self, text: &str, compiled: Compiled) {
+        let inner = self.lock();
+        if inner.record.program_code == text {
+            self.compiled.send_replace(Some(compiled));
+        }
     }
 
     /// What is wanted.
@@ -214,6 +227,7 @@ impl Managed {
     pub fn shown(&self, in_use: bool, all: bool) -> Shown {
         let inner = self.lock();
         let record = &inner.record;
+        let compiled = self.compiled.borrow();
         Shown {
             id: record.id,
             name: record.name.clone(),
@@ -223,7 +237,7 @@ impl Managed {
             version: record.version,
             platform_version: super::PLATFORM_VERSION,
             program_version: record.program_version,
-            program_status: inner.compiled.status(),
+            program_status: compiled.as_ref().map_or("CompilingSql", Compiled::status),
             program_status_since: timestamp(record.compiled_ms),
             refresh_version: record.version,
             storage_status: match (inner.clearing, in_use) {
@@ -249,8 +263,8 @@ impl Managed {
             udf_toml: all.then_some(""),
             program_config: all.then(|| record.program_config.clone()),
             runtime_config: all.then(|| config::shown(&record.runtime_config)),
-            program_error: all.then(|| inner.compiled.error()),
-            program_info: all.then(|| inner.compiled.info()),
+            program_error: all.then(|| compiled.as_ref().map_or_else(|| json!({}), |c| c.error().clone())),
+            program_info: all.then(|| compiled.as_ref().map_or(Value::Null, |c| c.info().clone())),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The manager: many pipelines, each a process of its own, behind one REST API.
 //!
 //! - [`catalog`] keeps what is wanted, durably; [`managed`] is a pipeline in memory, [`history`] what it did lately;
+//! - [`compiler`] has programs compiled, by processes that may be lost over it, to what [`program`] shows;
 //! - `supervisor` brings a pipeline's process ([`child`]) into line with it;
 //! - `pgwire` reads the views by PostgreSQL's protocol;
 //! - `routes` is the API: it changes what is wanted, shows what is, and passes the rest on to the pipelines' processes.
@@ -15,6 +16,7 @@
 
 pub mod catalog;
 pub mod child;
+pub mod compiler;
 pub mod config;
 pub mod history;
 pub mod keys;
@@ -43,6 +45,7 @@ use uuid::Uuid;
 
 use catalog::Catalog;
 use child::{Place, Starter};
+use compiler::{Bounds, Compiler};
 use keys::Keys;
 use limits::Limit;
 use managed::Managed;
@@ -80,6 +83,8 @@ pub struct Options {
     pub wrong_keys: u32,
     /// Folders below which pipelines may read and write files, beside their own and [`SHARED`].
     pub allow: Vec<PathBuf>,
+    /// What compiling one program may take.
+    pub compiling: Bounds,
     /// How processes write what they say.
     pub log_format: LogFormat,
     /// Where it listens for clients of PostgreSQL's protocol.
@@ -114,6 +119,7 @@ impl std::fmt::Debug for Tls {
 pub struct Manager {
     root: PathBuf,
     starter: Starter,
+    compiler: Compiler,
     keys: Option<Keys>,
     requests: Limit,
     wrong_keys: Limit,
@@ -164,6 +170,7 @@ pub async fn serve(options: Options, end: impl Future<Output = ()> + Send + 'sta
     let manager = Arc::new(Manager {
         catalog: Mutex::new(catalog.map_err(std::io::Error::other)?),
         root,
+        compiler: Compiler::new(options.executable.clone(), options.compiling),
         starter: Starter { executable: options.executable, allow, log_format: options.log_format },
         keys: options.keys,
         requests: Limit::new(
@@ -183,12 +190,8 @@ pub async fn serve(options: Options, end: impl Future<Output = ()> + Send + 'sta
         writes: AtomicBool::new(true),
     });
     let records: Vec<Record> = manager.catalog().records().cloned().collect();
-    let compiling = records.into_iter().map(|record| {
-        let compiled = tokio::spawn(Compiled::of(record.program_code.clone()));
-        (record, compiled)
-    });
-    for (record, compiled) in compiling.collect::<Vec<_>>() {
-        manager.manage(record, compiled.await.map_err(std::io::Error::other)?.map_err(std::io::Error::other)?);
+    for record in records {
+        manager.manage(record, None);
     }
     let bind = |flag: &str, address: SocketAddr| {
         std::net::TcpListener::bind(address)
@@ -285,14 +288,26 @@ impl Manager {
         self.ending.load(Ordering::Acquire)
     }
 
-    /// Takes a pipeline under management.
-    fn manage(self: &Arc<Self>, record: Record, compiled: Compiled) -> Arc<Managed> {
+    /// Takes a pipeline under management. Without what its program compiled to, that becomes known later.
+    fn manage(self: &Arc<Self>, record: Record, compiled: Option<Compiled>) -> Arc<Managed> {
         let place = Place::new(&self.root, record.id);
         let id = record.id;
+        let is_compiled = compiled.is_some();
         let managed = Arc::new(Managed::new(record, compiled, place, Arc::clone(&self.clock)));
         lock(&self.pipelines).insert(id, Arc::clone(&managed));
+        if !is_compiled {
+            let (manager, managed) = (Arc::clone(self), Arc::clone(&managed));
+            tokio::spawn(async move { manager.compile(&managed).await });
+        }
         tokio::spawn(supervisor::supervise(Arc::clone(self), Arc::clone(&managed)));
         managed
+    }
+
+    /// Compiles a pipeline's program once more.
+    async fn compile(&self, managed: &Managed) {
+        let text = managed.record().program_code;
+        let compiled = self.compiler.compile(text.clone()).await;
+        managed.compiled_to(&text, compiled);
     }
 
     /// All pipelines, by name.
@@ -315,7 +330,7 @@ impl Manager {
             return Err(taken(&record.name));
         }
         self.durably(|| catalog.put(&record))?;
-        Ok(self.manage(record, compiled))
+        Ok(self.manage(record, Some(compiled)))
     }
 
     /// Changes what is wanted of a pipeline.
@@ -347,6 +362,9 @@ impl Manager {
         if record != old {
             self.durably(|| catalog.put(&record))?;
             managed.replace(record.clone(), compiled);
+        } else if let Some(compiled) = compiled {
+            // The same text may compile now that did not for want of something.
+            managed.compiled_to(&record.program_code, compiled);
         }
         Ok(record)
     }

@@ -1,123 +1,224 @@
 //! A pipeline's program as clients see it: whether it compiles, with its errors in place, and which tables, views and connectors it has.
 //!
-//! Compiling takes milliseconds, of a program made for it seconds: it is done where a program is set, and at the manager's start, on a thread
-//! that may block ([`Compiled::of`]), under no lock. Its outcome is not kept.
+//! It is made where the program is compiled, in a process of the [`compiler`](super::compiler)'s, and comes to the manager as JSON. It is not
+//! kept: a manager that starts compiles all programs again.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, SchemaRef};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
 
 use super::mask::mask;
 use crate::connector::config::ConnectorConfig;
-use crate::server::error::{ApiError, Result as ApiResult};
 use crate::sql::{self, Program, SqlErrors};
 
 /// What a program's text compiled to.
 #[derive(Clone, Debug)]
-pub struct Compiled(Result<Arc<Program>, SqlErrors>);
+pub struct Compiled(Arc<Outcome>);
+
+/// The same, as it goes from process to process.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    status: Status,
+    /// In the shape of Feldera's; `{}` for a program that compiles.
+    error: Value,
+    /// In the shape of Feldera's; null for a program that does not compile.
+    info: Value,
+    /// Tables, then views, each in the order of the text.
+    relations: Vec<Relation>,
+}
+
+/// Whether it compiles, in Feldera's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Status {
+    Success,
+    SqlError,
+    /// It is not known: the compiler did not come to its end.
+    SystemError,
+}
+
+/// A table or view, for PostgreSQL's catalog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relation {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: RelationKind,
+    /// Its columns.
+    pub columns: Vec<Column>,
+}
+
+/// What a relation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RelationKind {
+    /// A table.
+    Table,
+    /// A view whose rows are not kept.
+    View,
+    /// A view that can be asked.
+    MaterializedView,
+}
+
+/// A relation's column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type, as Arrow writes it.
+    pub data_type: String,
+    /// Whether it may be NULL.
+    pub nullable: bool,
+}
+
+impl Outcome {
+    /// Compiles a text, here and now: for a process that may be lost over it.
+    pub fn of(text: &str) -> Self {
+        match sql::compile(text, "program.sql") {
+            Ok(program) => {
+                Self { status: Status::Success, error: json!({}), info: info(&program), relations: relations(&program) }
+            }
+            Err(errors) => {
+                Self { status: Status::SqlError, error: error(&errors), info: Value::Null, relations: Vec::new() }
+            }
+        }
+    }
+}
+
+impl From<Outcome> for Compiled {
+    fn from(outcome: Outcome) -> Self {
+        Self(Arc::new(outcome))
+    }
+}
 
 impl Compiled {
-    /// Compiles a text.
-    pub fn new(text: &str) -> Self {
-        Self(sql::compile(text, "program.sql").map(Arc::new))
+    /// Nobody knows whether a program compiles, and why.
+    pub fn unknown(why: &str) -> Self {
+        let error = json!({ "system_error": why });
+        Outcome { status: Status::SystemError, error, info: Value::Null, relations: Vec::new() }.into()
     }
 
-    /// Compiles a text where that may take long.
-    ///
-    /// # Errors
-    /// The thread failed.
-    pub async fn of(text: String) -> ApiResult<Self> {
-        // Not more at a time than there are processors: others use these threads, too.
-        static PLACES: LazyLock<Semaphore> =
-            LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
-        let _place = PLACES.acquire().await;
-        let compiling = tokio::task::spawn_blocking(move || Self::new(&text));
-        compiling.await.map_err(|e| ApiError::internal(format!("the compiler's thread failed: {e}")))
+    /// Whether the compiler came to its end.
+    pub fn is_known(&self) -> bool {
+        self.0.status != Status::SystemError
     }
 
-    /// Whether it can be run.
-    pub fn is_runnable(&self) -> bool {
-        self.0.is_ok()
-    }
-
-    /// The program, if it compiles.
-    pub fn program(&self) -> Option<&Program> {
-        self.0.as_deref().ok()
-    }
-
-    /// `Success` or `SqlError`.
+    /// `Success`, `SqlError` or `SystemError`.
     pub fn status(&self) -> &'static str {
-        if self.is_runnable() { "Success" } else { "SqlError" }
+        match self.0.status {
+            Status::Success => "Success",
+            Status::SqlError => "SqlError",
+            Status::SystemError => "SystemError",
+        }
     }
 
     /// Its first error, if it does not compile.
     pub fn first_error(&self) -> Option<String> {
-        let first = self.0.as_ref().err()?.0.first()?;
-        Some(format!("line {}, column {}: {}", first.line, first.column, first.message))
+        if let Some(why) = self.error().get("system_error") {
+            return why.as_str().map(str::to_owned);
+        }
+        let first = self.error().pointer("/sql_compilation/messages/0")?;
+        let (line, column) = (first.get("start_line_number")?, first.get("start_column")?);
+        Some(format!("line {line}, column {column}: {}", first.get("message")?.as_str()?))
     }
 
     /// Its errors, in the shape of Feldera's; `{}` if there are none.
-    pub fn error(&self) -> Value {
-        let Err(SqlErrors(errors)) = &self.0 else { return json!({}) };
-        let messages: Vec<Value> = errors
-            .iter()
-            .map(|e| {
-                let message = match &e.help {
-                    Some(help) => format!("{}\nhelp: {help}", e.message),
-                    None => e.message.clone(),
-                };
-                json!({
-                    "start_line_number": e.line,
-                    "start_column": e.column,
-                    "end_line_number": e.line,
-                    "end_column": e.column + e.width - 1,
-                    "warning": false,
-                    "error_type": "Compilation error",
-                    "message": message,
-                    "snippet": format!("{:>5}|{}\n", e.line, e.line_text),
-                })
-            })
-            .collect();
-        json!({ "sql_compilation": { "exit_code": 1, "messages": messages } })
+    pub fn error(&self) -> &Value {
+        &self.0.error
     }
 
-    /// Its relations and connectors; null if it does not compile.
-    pub fn info(&self) -> Value {
-        let Ok(program) = &self.0 else { return Value::Null };
-        let mut input_connectors = Map::new();
-        let mut output_connectors = Map::new();
-        let mut inputs = Vec::new();
-        let mut outputs = Vec::new();
-        for table in &program.tables {
-            let key: Vec<&String> = table.primary_key.iter().map(|&i| table.schema.field(i).name()).collect();
-            let key = if key.is_empty() { Value::Null } else { json!(key) };
-            let kept = table.is_kept() || !table.primary_key.is_empty();
-            inputs.push(relation(&table.name, &table.schema, kept, key));
-            connectors(&table.name, &table.connectors, &mut input_connectors);
+    /// Its relations and connectors, in the shape of Feldera's; null if it does not compile.
+    pub fn info(&self) -> &Value {
+        &self.0.info
+    }
+
+    /// Its tables and views; none if it does not compile.
+    pub fn relations(&self) -> &[Relation] {
+        &self.0.relations
+    }
+
+    /// What `POST /v0/validate_program` answers.
+    pub fn validated(&self) -> Value {
+        match self.0.status {
+            Status::Success => json!({ "Success": { "program_info": self.info() } }),
+            Status::SqlError => json!({ "SqlError": { "info": self.error().get("sql_compilation") } }),
+            Status::SystemError => json!({ "SystemError": { "error": self.error().get("system_error") } }),
         }
-        for view in &program.views {
-            outputs.push(relation(&view.name, &view.schema, view.materialized, Value::Null));
-            connectors(&view.name, &view.connectors, &mut output_connectors);
-        }
-        json!({
-            "schema": { "inputs": inputs, "outputs": outputs },
-            "udf_stubs": "",
-            "input_connectors": input_connectors,
-            "output_connectors": output_connectors,
-        })
     }
 
     /// Whether a table, or a view, of this name has a connector of that.
     pub fn has_connector(&self, is_table: bool, relation: &str, connector: &str) -> bool {
-        let Ok(program) = &self.0 else { return false };
-        let connectors = match is_table {
-            true => program.table(relation).map(|t| &t.connectors),
-            false => program.view(relation).map(|v| &v.connectors),
-        };
-        connectors.is_some_and(|all| all.iter().any(|c| c.name == connector))
+        let all = self.info().get(if is_table { "input_connectors" } else { "output_connectors" });
+        let found = all.and_then(|all| all.get(format!("{relation}.{connector}")));
+        // Names may have dots.
+        found.is_some_and(|found| found.get("stream").is_some_and(|stream| stream == relation))
     }
+}
+
+/// Errors in the shape of Feldera's.
+fn error(SqlErrors(errors): &SqlErrors) -> Value {
+    let messages: Vec<Value> = errors
+        .iter()
+        .map(|e| {
+            let message = match &e.help {
+                Some(help) => format!("{}\nhelp: {help}", e.message),
+                None => e.message.clone(),
+            };
+            json!({
+                "start_line_number": e.line,
+                "start_column": e.column,
+                "end_line_number": e.line,
+                "end_column": e.column + e.width - 1,
+                "warning": false,
+                "error_type": "Compilation error",
+                "message": message,
+                "snippet": format!("{:>5}|{}\n", e.line, e.line_text),
+            })
+        })
+        .collect();
+    json!({ "sql_compilation": { "exit_code": 1, "messages": messages } })
+}
+
+/// Relations and connectors in the shape of Feldera's.
+fn info(program: &Program) -> Value {
+    let mut input_connectors = Map::new();
+    let mut output_connectors = Map::new();
+    let mut inputs = Vec::new();
+    let mut outputs = Vec::new();
+    for table in &program.tables {
+        let key: Vec<&String> = table.primary_key.iter().map(|&i| table.schema.field(i).name()).collect();
+        let key = if key.is_empty() { Value::Null } else { json!(key) };
+        let kept = table.is_kept() || !table.primary_key.is_empty();
+        inputs.push(relation(&table.name, &table.schema, kept, key));
+        connectors(&table.name, &table.connectors, &mut input_connectors);
+    }
+    for view in &program.views {
+        outputs.push(relation(&view.name, &view.schema, view.materialized, Value::Null));
+        connectors(&view.name, &view.connectors, &mut output_connectors);
+    }
+    json!({
+        "schema": { "inputs": inputs, "outputs": outputs },
+        "udf_stubs": "",
+        "input_connectors": input_connectors,
+        "output_connectors": output_connectors,
+    })
+}
+
+fn relations(program: &Program) -> Vec<Relation> {
+    let relation = |name: &str, schema: &SchemaRef, kind| {
+        let columns = schema.fields().iter().map(|f| Column {
+            name: f.name().clone(),
+            data_type: f.data_type().to_string(),
+            nullable: f.is_nullable(),
+        });
+        Relation { name: name.to_owned(), kind, columns: columns.collect() }
+    };
+    let tables = program.tables.iter().map(|t| relation(&t.name, &t.schema, RelationKind::Table));
+    let views = program.views.iter().map(|v| {
+        let kind = if v.materialized { RelationKind::MaterializedView } else { RelationKind::View };
+        relation(&v.name, &v.schema, kind)
+    });
+    tables.chain(views).collect()
 }
 
 fn relation(name: &str, schema: &SchemaRef, materialized: bool, primary_key: Value) -> Value {
@@ -216,12 +317,12 @@ mod tests {
 
     #[test]
     fn a_program_is_shown_with_its_relations() {
-        let compiled = Compiled::new(
+        let compiled = Compiled::from(Outcome::of(
             "CREATE TABLE t (id BIGINT NOT NULL PRIMARY KEY, \"N\" VARCHAR, a ARRAY<INT>) WITH ('connectors' = '[{\"name\": \"c\", \
              \"transport\": {\"name\": \"file_input\", \"config\": {\"path\": \"x\"}}, \"format\": {\"name\": \"csv\"}}]');
              CREATE MATERIALIZED VIEW v AS SELECT id FROM t;",
-        );
-        assert!(compiled.is_runnable());
+        ));
+        assert_eq!((compiled.status(), compiled.first_error()), ("Success", None));
         let info = compiled.info();
         let table = &info["schema"]["inputs"][0];
         assert_eq!(table["primary_key"], json!(["id"]));
@@ -231,13 +332,27 @@ mod tests {
         assert_eq!(info["schema"]["outputs"][0]["materialized"], true);
         assert_eq!(info["input_connectors"]["t.c"]["stream"], "t");
         assert!(compiled.has_connector(true, "t", "c") && !compiled.has_connector(false, "v", "c"));
+        let of = |r: &Relation| (r.name.clone(), r.kind, r.columns.len());
+        let (t, v) = (("t".to_owned(), RelationKind::Table, 3), ("v".to_owned(), RelationKind::MaterializedView, 1));
+        assert_eq!(compiled.relations().iter().map(of).collect::<Vec<_>>(), [t, v]);
+        assert!(matches!(compiled.relations()[0].columns[2].data_type.parse(), Ok(DataType::List(_))));
     }
 
     #[test]
     fn an_error_has_its_place() {
-        let error = Compiled::new("CREATE TABLE t (a INT);\nCREATE VIEW v AS SELECT b FROM t;").error();
-        let message = &error["sql_compilation"]["messages"][0];
+        let compiled = Compiled::from(Outcome::of("CREATE TABLE t (a INT);\nCREATE VIEW v AS SELECT b FROM t;"));
+        let first = compiled.first_error().unwrap();
+        assert!(first.starts_with("line 2, column 25: ") && first.contains("`b`"), "{first}");
+        let message = &compiled.error()["sql_compilation"]["messages"][0];
         assert_eq!((&message["start_line_number"], &message["start_column"]), (&json!(2), &json!(25)));
         assert!(message["snippet"].as_str().unwrap().contains("SELECT b"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_told_as_such() {
+        let compiled = Compiled::unknown("it took too long");
+        assert!(!compiled.is_known() && compiled.relations().is_empty() && compiled.info().is_null());
+        assert_eq!((compiled.status(), compiled.first_error().as_deref()), ("SystemError", Some("it took too long")));
+        assert_eq!(compiled.validated(), json!({ "SystemError": { "error": "it took too long" } }));
     }
 }

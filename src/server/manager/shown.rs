@@ -27,7 +27,7 @@ pub struct Shown {
     pub platform_version: &'static str,
     /// Counts edits of its program.
     pub program_version: u64,
-    /// `Success` or `SqlError`.
+    /// `CompilingSql`, `Success`, `SqlError`, or `SystemError`: the compiler did not come to its end.
     pub program_status: &'static str,
     /// When the program was compiled.
     pub program_status_since: String,

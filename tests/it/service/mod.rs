@@ -3,6 +3,7 @@
 mod api;
 mod cli;
 mod clients;
+mod compiling;
 mod egress;
 mod history;
 mod kills;

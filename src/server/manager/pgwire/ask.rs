@@ -67,7 +67,7 @@ pub(super) async fn ask(managed: &Managed, sql: &str, only_columns: bool) -> Res
 }
 
 /// Comes from a process of ours over a socket of ours.
-fn decode(stream: &[u8]) -> Result<RecordBatch, arrow::error::ArrowError> {
+pub(super) fn decode(stream: &[u8]) -> Result<RecordBatch, arrow::error::ArrowError> {
     let reader = StreamReader::try_new(stream, None)?;
     let schema = reader.schema();
     let batches = reader.collect::<Result<Vec<_>, _>>()?;

@@ -3,7 +3,9 @@
 //! The relations are made anew for each query, from the pipeline's program, and the query runs over them as any other does, in
 //! a circuit of its own; [`dialect`](super::dialect) makes our SQL of it. What PostgreSQL has and pipelines have not (indexes, policies, …) is there, and empty.
 //!
-//! Known limits: it runs in the service's own process, and takes the memory that it takes there; no more columns than psql, psycopg and Grafana's data source ask for. A query reads the catalog or the pipeline, not both.
+//! It runs in a process of the [`compiler`](super::super::compiler)'s, since a query without FROM may compute anything.
+//!
+//! Known limits: no more columns than psql, psycopg and Grafana's data source ask for. A query reads the catalog or the pipeline, not both.
 
 mod relations;
 
@@ -15,11 +17,13 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow_pg::datatypes::into_pg_type;
 use datafusion_sql::sqlparser::tokenizer::Token;
 use pgwire::api::Type;
-use pgwire::error::PgWireResult;
+use pgwire::error::{PgWireError, PgWireResult};
 
-use super::super::managed::Managed;
+use super::super::compiler::child::Refusal;
+use super::super::program::{Column, Relation};
 use super::statement::{Statement, word};
 use super::{dialect, error};
+use crate::pipeline::answer::{Format, write};
 use crate::pipeline::query::answer_over;
 use crate::sql::quoted_text;
 
@@ -107,16 +111,34 @@ pub(super) fn format_type(oid: &str) -> String {
 }
 
 /// A column's type; what clients see as JSON is text.
-fn type_of(data_type: &DataType) -> Type {
-    into_pg_type(data_type).ok().filter(|t| TYPES.iter().any(|(known, _)| known == t)).unwrap_or(Type::TEXT)
+fn type_of(column: &Column) -> Type {
+    let data_type = column.data_type.parse::<DataType>().ok();
+    data_type
+        .and_then(|t| into_pg_type(&t).ok())
+        .filter(|t| TYPES.iter().any(|(known, _)| known == t))
+        .unwrap_or(Type::TEXT)
 }
 
-/// The rows of a query of the catalog.
+/// The rows of a query of the catalog of a pipeline with these relations, as Arrow's stream.
 ///
 /// # Errors
 /// It is wrong, or asks for more than there is.
-pub(super) fn answer(managed: &Managed, sql: &str) -> PgWireResult<RecordBatch> {
-    let name = managed.name();
+pub(in crate::server::manager) fn answer(
+    database: &str,
+    sql: &str,
+    relations: &[Relation],
+) -> Result<Vec<u8>, Refusal> {
+    let failed = |e: &dyn std::fmt::Display| Refusal { state: "XX000".to_owned(), message: e.to_string() };
+    let rows = rows(database, sql, relations).map_err(|e| match e {
+        PgWireError::UserError(info) => Refusal { state: info.code.clone(), message: info.message.clone() },
+        other => failed(&other),
+    })?;
+    let mut stream = Vec::new();
+    write(&rows, Format::Arrow, &mut stream).map_err(|e| failed(&e))?;
+    Ok(stream)
+}
+
+fn rows(database: &str, sql: &str, relations: &[Relation]) -> PgWireResult<RecordBatch> {
     let statement = Statement::split(sql)?.into_iter().next().ok_or_else(|| error("42601", "there is no query"))?;
     if statement.tokens.len() > MOST_TOKENS || depth(&statement.tokens) > MOST_DEPTH {
         return Err(error("54001", "this query of the catalog is too long or too deep"));
@@ -124,8 +146,7 @@ pub(super) fn answer(managed: &Managed, sql: &str) -> PgWireResult<RecordBatch> 
     if statement.tokens.iter().filter_map(|(token, _)| word(token)).any(|w| relations::NOTHING.contains(&w.as_str())) {
         return Ok(RecordBatch::new_empty(Arc::new(Schema::new(vec![Field::new("nothing", DataType::Utf8, true)]))));
     }
-    let sql = dialect::translate(&statement, &name);
-    let compiled = managed.compiled();
-    let relations = relations::all(&name, compiled.program()).map_err(|e| error("XX000", e.to_string()))?;
+    let sql = dialect::translate(&statement, database);
+    let relations = relations::all(database, relations).map_err(|e| error("XX000", e.to_string()))?;
     answer_over(&sql, &relations).map(|answer| answer.rows).map_err(|e| error("42000", e.to_string()))
 }

@@ -13,7 +13,7 @@
 //! No cursors, no COPY.
 
 mod ask;
-mod catalog;
+pub(super) mod catalog;
 mod dialect;
 mod parameters;
 mod rows;

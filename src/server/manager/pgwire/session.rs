@@ -20,7 +20,7 @@ use pgwire::messages::PgWireBackendMessage;
 
 use super::super::Manager;
 use super::super::managed::Managed;
-use super::ask::ask;
+use super::ask::{ask, decode};
 use super::startup::database;
 use super::statement::{Kind, Statement};
 use super::{catalog, dialect, error, parameters, rows};
@@ -56,9 +56,11 @@ impl Session {
                 Ok(Some(ask(&pipeline, &sql, only_columns).await?))
             }
             Kind::Catalog => {
-                let (pipeline, sql) = (self.pipeline(client)?, sql.to_owned());
-                let work = tokio::task::spawn_blocking(move || catalog::answer(&pipeline, &sql));
-                work.await.map_err(|e| error("XX000", format!("the catalog's thread failed: {e}")))?.map(Some)
+                let pipeline = self.pipeline(client)?;
+                let relations = pipeline.compiled().await.relations().to_vec();
+                let answer = self.manager.compiler.catalog(pipeline.name(), sql.to_owned(), relations).await;
+                let rows = answer.map_err(|refusal| error(&refusal.state, refusal.message))?;
+                decode(&rows).map(Some).map_err(|e| error("XX000", format!("the catalog's answer: {e}")))
             }
             Kind::Show(name) => {
                 let value = match name.as_str() {

@@ -50,12 +50,16 @@ pub(super) async fn start(
         Initial::Running => Desired::Running,
         Initial::Paused => Desired::Paused,
     };
+    if !managed.compiled().await.is_known() {
+        // For want of something that may be there now.
+        manager.compile(&managed).await;
+    }
     let record = managed.record();
     if record.desired == Desired::Stopped && managed.status() != "Stopped" {
         let message = "the pipeline is still stopping: wait until it is stopped";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "IllegalPipelineAction", message));
     }
-    if let Some(error) = managed.compiled().first_error() {
+    if let Some(error) = managed.compiled().await.first_error() {
         let message = format!("the program does not compile (its program_error has all of it): {error}");
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "StartFailedDueToFailedCompilation", message));
     }

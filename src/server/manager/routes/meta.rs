@@ -9,7 +9,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::super::program::Compiled;
 use super::super::{Manager, PLATFORM_VERSION, timestamp};
 use super::Json;
 use crate::server::error::{ApiError, Result};
@@ -106,14 +105,13 @@ pub(super) struct Validated {
     path = "/v0/validate_program",
     tag = "service",
     request_body = Validated,
-    responses((status = 200, description = "`Success` or `SqlError`", body = Object)),
+    responses((status = 200, description = "`Success`, `SqlError` or `SystemError`", body = Object)),
 )]
-pub(super) async fn validate_program(Json(asked): Json<Validated>) -> Result<Body<Value>> {
-    let compiled = Compiled::of(asked.program_code).await?;
-    Ok(Body(match compiled.is_runnable() {
-        true => json!({ "Success": { "program_info": compiled.info() } }),
-        false => json!({ "SqlError": { "info": compiled.error().get("sql_compilation") } }),
-    }))
+pub(super) async fn validate_program(
+    State(manager): State<Arc<Manager>>,
+    Json(asked): Json<Validated>,
+) -> Body<Value> {
+    Body(manager.compiler.compile(asked.program_code).await.validated())
 }
 
 pub(super) async fn unknown_route(uri: Uri) -> ApiError {

@@ -11,7 +11,6 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::super::managed::Managed;
-use super::super::program::Compiled;
 use super::super::record::{Desired, Record, check_name};
 use super::super::shown::Shown;
 use super::super::{Manager, config};
@@ -144,7 +143,7 @@ async fn new(manager: &Arc<Manager>, name: String, sent: Sent) -> Result<(Status
     let Some(program_code) = sent.program_code else {
         return Err(ApiError::bad_request("\"program_code\" is missing"));
     };
-    let compiled = Compiled::of(program_code.clone()).await?;
+    let compiled = manager.compiler.compile(program_code.clone()).await;
     let now = manager.clock.wall_ms();
     let record = Record {
         id: Uuid::new_v4(),
@@ -217,7 +216,7 @@ pub(super) async fn patch(
 async fn edit(manager: &Manager, managed: &Managed, sent: Sent) -> Result<()> {
     sent.check()?;
     let compiled = match &sent.program_code {
-        Some(text) => Some(Compiled::of(text.clone()).await?),
+        Some(text) => Some(manager.compiler.compile(text.clone()).await),
         None => None,
     };
     let in_use = managed.place.is_in_use().await;

@@ -98,7 +98,7 @@ pub(super) async fn endpoint_stats(manager: &Manager, of: &Connector, is_input: 
     let Connector { name, relation, connector } = of;
     let relation = &normalized(relation);
     let managed = manager.find(name)?;
-    if !managed.compiled().has_connector(is_input, relation, connector) {
+    if !managed.compiled().await.has_connector(is_input, relation, connector) {
         let what = if is_input { "table" } else { "view" };
         let message = format!("{what} \"{relation}\" of pipeline \"{name}\" has no connector \"{connector}\"");
         return Err(ApiError::new(StatusCode::NOT_FOUND, "UnknownConnector", message));

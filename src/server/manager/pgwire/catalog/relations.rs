@@ -9,8 +9,8 @@ use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray}
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
 
+use super::super::super::program::{Column, Relation, RelationKind};
 use super::{SETTINGS, TYPES, USER, type_of};
-use crate::sql::Program;
 
 /// The oid of the schema `public`.
 const PUBLIC: i64 = 2200;
@@ -110,18 +110,19 @@ const EMPTY: [(&str, Columns<'static>); 10] = [
 struct Listed<'a> {
     oid: i64,
     name: &'a str,
-    columns: &'a Schema,
+    columns: &'a [Column],
     /// `r`, `m` or `v`.
     kind: &'static str,
 }
 
-fn listed(program: Option<&Program>) -> Vec<Listed<'_>> {
-    let Some(program) = program else { return Vec::new() };
-    let tables = program.tables.iter().map(|t| (t.name.as_str(), t.schema.as_ref(), "r"));
-    let views =
-        program.views.iter().map(|v| (v.name.as_str(), v.schema.as_ref(), if v.materialized { "m" } else { "v" }));
-    let all = (FIRST_RELATION..).zip(tables.chain(views));
-    all.map(|(oid, (name, columns, kind))| Listed { oid, name, columns, kind }).collect()
+fn listed(relations: &[Relation]) -> Vec<Listed<'_>> {
+    let kind = |relation: &Relation| match relation.kind {
+        RelationKind::Table => "r",
+        RelationKind::View => "v",
+        RelationKind::MaterializedView => "m",
+    };
+    let all = (FIRST_RELATION..).zip(relations);
+    all.map(|(oid, r)| Listed { oid, name: &r.name, columns: &r.columns, kind: kind(r) }).collect()
 }
 
 /// Relations by name.
@@ -135,11 +136,11 @@ impl Relations {
     }
 }
 
-/// All of them, for a pipeline of this name.
-pub(super) fn all(database: &str, program: Option<&Program>) -> Result<BTreeMap<String, RecordBatch>, ArrowError> {
+/// All of them, for a pipeline of this name that has these relations.
+pub(super) fn all(database: &str, relations: &[Relation]) -> Result<BTreeMap<String, RecordBatch>, ArrowError> {
     let mut all = Relations::default();
     of_any_pipeline(&mut all, database)?;
-    of_the_program(&mut all, database, &listed(program))?;
+    of_the_program(&mut all, database, &listed(relations))?;
     Ok(all.0)
 }
 
@@ -234,7 +235,7 @@ fn of_any_pipeline(all: &mut Relations, database: &str) -> Result<(), ArrowError
 
 fn of_the_program(all: &mut Relations, database: &str, listed: &[Listed<'_>]) -> Result<(), ArrowError> {
     let class = |r: &Listed<'_>| {
-        let count = i64::try_from(r.columns.fields().len()).unwrap_or(i64::MAX);
+        let count = i64::try_from(r.columns.len()).unwrap_or(i64::MAX);
         let mut row = vec![
             Value::Int(r.oid),
             text(r.name),
@@ -278,16 +279,16 @@ fn of_the_program(all: &mut Relations, database: &str, listed: &[Listed<'_>]) ->
         ],
         listed.iter().map(class).collect(),
     )?;
-    let attributes = listed.iter().flat_map(|r| r.columns.fields().iter().zip(1..).map(move |(f, n)| (r, f, n)));
-    let attribute = |(r, field, number): (&Listed<'_>, &Arc<Field>, i64)| {
-        let oid = i64::from(type_of(field.data_type()).oid());
+    let attributes = listed.iter().flat_map(|r| r.columns.iter().zip(1..).map(move |(c, n)| (r, c, n)));
+    let attribute = |(r, column, number): (&Listed<'_>, &Column, i64)| {
+        let oid = i64::from(type_of(column).oid());
         let mut row = vec![
             Value::Int(r.oid),
-            text(field.name()),
+            text(&column.name),
             Value::Int(oid),
             Value::Int(number),
             Value::Int(-1),
-            Value::Bool(!field.is_nullable()),
+            Value::Bool(!column.nullable),
         ];
         row.extend([Value::Bool(false), Value::Bool(false), text(""), text(""), Value::Int(0), Value::Int(0)]);
         row
@@ -310,15 +311,15 @@ fn of_the_program(all: &mut Relations, database: &str, listed: &[Listed<'_>]) ->
         ],
         attributes.clone().map(attribute).collect(),
     )?;
-    let column = |(r, field, number): (&Listed<'_>, &Arc<Field>, i64)| {
-        let t = type_of(field.data_type());
+    let column = |(r, column, number): (&Listed<'_>, &Column, i64)| {
+        let t = type_of(column);
         let name = TYPES.iter().find(|(known, _)| *known == t).map_or("text", |(_, name)| name);
-        let nullable = if field.is_nullable() { "YES" } else { "NO" };
+        let nullable = if column.nullable { "YES" } else { "NO" };
         vec![
             text(database),
             text("public"),
             text(r.name),
-            text(field.name()),
+            text(&column.name),
             Value::Int(number),
             Value::Null,
             text(nullable),
@@ -387,7 +388,7 @@ mod tests {
 
     #[test]
     fn what_is_known_is_there() {
-        let all = all("p", None).unwrap();
+        let all = all("p", &[]).unwrap();
         for name in MADE.iter().chain(EMPTY.iter().map(|(name, _)| name)) {
             assert!(all.contains_key(*name), "{name}");
         }

@@ -22,7 +22,7 @@ function Row({ pipeline }) {
   const figure = (label, value) => html`<td class="number ${now ? "" : "none"}" data-label=${label}>${value}</td>`;
   return html`<tr>
     <td><div><a href=${linkTo(name)}>${name}</a>${description && html`<div class="muted small break">${description}</div>`}</div></td>
-    <td data-label="State"><span class="row"><${State} pipeline=${pipeline} />${program_status !== "Success" && html`<span class="bad small">does not compile</span>`}</span></td>
+    <td data-label="State"><span class="row"><${State} pipeline=${pipeline} />${program_status === "CompilingSql" ? html`<span class="muted small">compiling …</span>` : program_status !== "Success" && html`<span class="bad small">does not compile</span>`}</span></td>
     ${figure("Rows a second", now ? brief(now.records_per_second) : dash)}
     ${figure("Rows waiting", html`<${Lag} now=${now} />`)}
     ${figure("Rows in all", now ? brief(now.records) : dash)}

@@ -92,7 +92,7 @@ function Buttons({ pipeline, act, onSettings }) {
   const stopped = isStopped(pipeline);
   const compiles = program_status === "Success";
   return html`<div class="row actions" role="group" aria-label="Actions">
-    ${stopped && html`<button class="primary" disabled=${!compiles || storage_status === "Clearing"} title=${compiles ? undefined : "The program does not compile"} onClick=${act.start}><${Icon} name="play" />Start</button>`}
+    ${stopped && html`<button class="primary" disabled=${!compiles || storage_status === "Clearing"} title=${compiles ? undefined : program_status === "CompilingSql" ? "The program is being compiled" : "The program does not compile"} onClick=${act.start}><${Icon} name="play" />Start</button>`}
     ${status === "Running" && html`<button onClick=${act.pause}><${Icon} name="pause" />Pause</button>`}
     ${status === "Paused" && html`<button class="primary" onClick=${act.resume}><${Icon} name="play" />Resume</button>`}
     ${!stopped && html`<button disabled=${desired === "Stopped"} onClick=${act.stop}><${Icon} name="stop" />Stop</button>`}
@@ -113,6 +113,7 @@ function Troubles({ pipeline, onDismiss }) {
   return html`
     ${failed && html`<${Banner} actions=${html`<button onClick=${onDismiss}>Dismiss</button>`}><b>Stopped by an error</b> (${failed.details?.exit}): ${failed.message}<//>`}
     ${problems > 0 && html`<${Banner} kind="warn" actions=${html`<a href=${linkTo(name, "program")}>See the program</a>`}>The program does not compile: ${plural(problems, "error")}.<//>`}
+    ${error?.system_error && html`<${Banner} kind="warn" actions=${html`<a href=${linkTo(name, "program")}>See the program</a>`}>The program does not compile: ${error.system_error}.<//>`}
     ${pipeline.deployment_status === "Unavailable" && html`<${Banner} kind="warn">Its process ended without being asked to. It is started again, and resumes at the exact next row.<//>`}`;
 }
 

@@ -26,7 +26,8 @@ function useCompiled(text) {
     let current = true;
     const timer = setTimeout(async () => {
       try {
-        const { Success, SqlError } = await (await post("/v0/validate_program", { program_code: text })).json();
+        const { Success, SqlError, SystemError } = await (await post("/v0/validate_program", { program_code: text })).json();
+        if (SystemError) throw new Error(SystemError.error);
         if (current) setCompiled({ info: Success?.program_info, problems: SqlError?.info?.messages ?? [] });
       } catch (error) {
         if (current) setCompiled((before) => ({ ...before, error }));
