@@ -5,6 +5,7 @@ mod cli;
 mod clients;
 mod compiling;
 mod egress;
+mod gate;
 mod history;
 mod kills;
 mod load;

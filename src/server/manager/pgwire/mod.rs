@@ -1,6 +1,6 @@
 //! PostgreSQL's wire protocol: `psql`, psycopg and Grafana read the views of a pipeline, which is the database that they connect to.
 //!
-//! - `startup`: who may connect, to which pipeline; `statement`: a text cut into statements, and what each asks for;
+//! - `gate`: how many may be connected; `startup`: who, to which pipeline; `statement`: a text cut into statements, and what each asks for;
 //! - `session`: simple and extended queries; `parameters`: `$1` made a literal; `ask`: the question to the pipeline's process;
 //! - `rows`: Arrow to PostgreSQL's types; `catalog` and `dialect`: what clients ask of `pg_catalog` and `information_schema`.
 //!
@@ -15,6 +15,7 @@
 mod ask;
 pub(super) mod catalog;
 mod dialect;
+mod gate;
 mod parameters;
 mod rows;
 mod session;
@@ -26,20 +27,18 @@ use std::sync::Arc;
 use pgwire::api::auth::StartupHandler;
 use pgwire::api::cancel::{CancelHandler, DefaultCancelHandler};
 use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
-use pgwire::api::{ConnectionManager, PgWireServerHandlers};
+use pgwire::api::{ClientInfo, ConnectionManager, ErrorHandler, PgWireServerHandlers};
 use pgwire::error::{ErrorInfo, PgWireError};
 use pgwire::tokio::TlsAcceptor;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use super::Manager;
+use gate::{Gate, Visitor};
 use session::Session;
 use startup::Startup;
 
 /// The name of the threads that it runs on.
 pub const THREAD: &str = "pgwire";
-/// Connections at a time; more wait to be accepted.
-const CONNECTIONS: usize = 100;
 /// Threads; what takes time is the pipelines' own work.
 const THREADS: usize = 2;
 
@@ -58,7 +57,8 @@ pub(super) fn serve(
     let guard = runtime.enter();
     let listener = TcpListener::from_std(listener)?;
     drop(guard);
-    runtime.spawn(accept(Server::new(manager), listener, tls.map(acceptor)));
+    let server = Server { manager, connections: Arc::new(ConnectionManager::new()), gate: Arc::default() };
+    runtime.spawn(accept(server, listener, tls.map(acceptor)));
     Ok(runtime)
 }
 
@@ -69,43 +69,66 @@ fn acceptor(of_http: Arc<rustls::ServerConfig>) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-async fn accept(server: Arc<Server>, listener: TcpListener, tls: Option<TlsAcceptor>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    // The semaphore is never closed.
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+/// What all connections share.
+#[derive(Debug)]
+struct Server {
+    manager: Arc<Manager>,
+    connections: Arc<ConnectionManager>,
+    gate: Arc<Gate>,
+}
+
+async fn accept(server: Server, listener: TcpListener, tls: Option<TlsAcceptor>) {
+    loop {
         let Ok((socket, _)) = listener.accept().await else {
             // Out of descriptors, most likely: others may give some back.
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             continue;
         };
-        let (server, tls) = (Arc::clone(&server), tls.clone());
+        let connection = Connection::new(&server);
+        let (gate, visitor, tls) = (Arc::clone(&server.gate), Arc::clone(&connection.visitor), tls.clone());
         tokio::spawn(async move {
-            // A connection that breaks is the client's business.
-            let _ = pgwire::tokio::process_socket(socket, tls, server).await;
-            drop(place);
+            tokio::select! {
+                // A connection that breaks is the client's business.
+                _ = pgwire::tokio::process_socket(socket, tls, connection) => {}
+                () = visitor.is_to_go() => {}
+            }
+            gate.leave(&visitor);
         });
     }
 }
 
 /// What a connection is served by.
-struct Server {
+struct Connection {
+    visitor: Arc<Visitor>,
     session: Arc<Session>,
     startup: Arc<Startup>,
     cancel: Arc<DefaultCancelHandler>,
 }
 
-impl Server {
-    fn new(manager: Arc<Manager>) -> Arc<Self> {
-        let connections = Arc::new(ConnectionManager::new());
+impl Connection {
+    fn new(server: &Server) -> Arc<Self> {
+        let visitor = server.gate.arrive();
+        let (manager, connections) = (Arc::clone(&server.manager), Arc::clone(&server.connections));
+        let door = (Arc::clone(&server.gate), Arc::clone(&visitor));
         Arc::new(Self {
-            session: Arc::new(Session::new(Arc::clone(&manager))),
-            startup: Arc::new(Startup::new(manager, Arc::clone(&connections))),
+            session: Arc::new(Session::new(Arc::clone(&manager), Arc::clone(&visitor))),
+            startup: Arc::new(Startup::new(manager, Arc::clone(&connections), door)),
             cancel: Arc::new(DefaultCancelHandler::new(connections)),
+            visitor,
         })
     }
 }
 
-impl PgWireServerHandlers for Server {
+impl ErrorHandler for Visitor {
+    /// The library goes on to listen to one whom it has told that it ends the connection.
+    fn on_error<C: ClientInfo>(&self, _: &C, error: &mut PgWireError) {
+        if !self.is_in() || matches!(error, PgWireError::UserError(info) if info.is_fatal()) {
+            self.refuse();
+        }
+    }
+}
+
+impl PgWireServerHandlers for Connection {
     fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
         Arc::clone(&self.session)
     }
@@ -116,6 +139,10 @@ impl PgWireServerHandlers for Server {
 
     fn startup_handler(&self) -> Arc<impl StartupHandler> {
         Arc::clone(&self.startup)
+    }
+
+    fn error_handler(&self) -> Arc<impl ErrorHandler> {
+        Arc::clone(&self.visitor)
     }
 
     fn cancel_handler(&self) -> Arc<impl CancelHandler> {

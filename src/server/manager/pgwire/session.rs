@@ -21,20 +21,22 @@ use pgwire::messages::PgWireBackendMessage;
 use super::super::Manager;
 use super::super::managed::Managed;
 use super::ask::{ask, decode};
+use super::gate::Visitor;
 use super::startup::database;
 use super::statement::{Kind, Statement};
-use super::{catalog, dialect, error, parameters, rows};
+use super::{catalog, dialect, error, fatal, parameters, rows};
 
 /// What answers queries.
 #[derive(Debug)]
 pub(super) struct Session {
     manager: Arc<Manager>,
+    visitor: Arc<Visitor>,
     parser: Arc<OneStatement>,
 }
 
 impl Session {
-    pub(super) fn new(manager: Arc<Manager>) -> Self {
-        Self { manager, parser: Arc::new(OneStatement) }
+    pub(super) fn new(manager: Arc<Manager>, visitor: Arc<Visitor>) -> Self {
+        Self { manager, visitor, parser: Arc::new(OneStatement) }
     }
 
     /// The pipeline of a connection. It may have been deleted meanwhile.
@@ -50,6 +52,9 @@ impl Session {
         sql: &str,
         only_columns: bool,
     ) -> PgWireResult<Option<RecordBatch>> {
+        if !self.visitor.is_in() {
+            return Err(fatal("28000", "this connection was refused"));
+        }
         match kind {
             Kind::Pipeline => {
                 let (pipeline, sql) = (self.pipeline(client)?, dialect::without_public(sql)?);

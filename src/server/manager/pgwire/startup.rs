@@ -22,21 +22,28 @@ use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 
 use super::super::{Manager, Refused};
 use super::fatal;
+use super::gate::{CONNECTIONS, Gate, Visitor};
 
 /// How long a wrong key waits for its answer.
 const WRONG_KEY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Lets clients in.
+/// Lets a client in.
 #[derive(Debug)]
 pub(super) struct Startup {
     manager: Arc<Manager>,
     connections: Arc<ConnectionManager>,
     keys: RandomPidSecretKeyGenerator,
+    gate: Arc<Gate>,
+    visitor: Arc<Visitor>,
 }
 
 impl Startup {
-    pub(super) fn new(manager: Arc<Manager>, connections: Arc<ConnectionManager>) -> Self {
-        Self { manager, connections, keys: RandomPidSecretKeyGenerator::default() }
+    pub(super) fn new(
+        manager: Arc<Manager>,
+        connections: Arc<ConnectionManager>,
+        (gate, visitor): (Arc<Gate>, Arc<Visitor>),
+    ) -> Self {
+        Self { manager, connections, keys: RandomPidSecretKeyGenerator::default(), gate, visitor }
     }
 
     async fn let_in<C>(&self, client: &mut C) -> PgWireResult<()>
@@ -53,6 +60,12 @@ impl Startup {
             return Err(fatal(
                 "3D000",
                 format!("there is no pipeline \"{name}\" to connect to as a database; {there}"),
+            ));
+        }
+        if !self.gate.let_in(&self.visitor) {
+            return Err(fatal(
+                "53300",
+                format!("{CONNECTIONS} clients are connected, and more there may not be: close a connection"),
             ));
         }
         let (pid, key) = self.keys.generate(client);
