@@ -45,6 +45,11 @@ pub fn fail(message: &str) {
     }
 }
 
+/// Says what went not quite as it was asked for.
+pub fn warn(message: &str) {
+    _ = writeln!(std::io::stderr(), "warning: {message}");
+}
+
 /// The last failure among lines that a process said, in either format.
 pub fn last_failure(lines: &str) -> Option<String> {
     let of_json = lines.lines().rev().filter(|line| line.starts_with('{')).find_map(|line| {

@@ -14,7 +14,11 @@ pub(super) fn start(change: &Change, paused: bool) -> Result<(), Failure> {
 /// Asks for a change of state, and waits until the pipeline is in it.
 pub(super) fn turn(change: &Change, action: &str, status: &str) -> Result<(), Failure> {
     let client = change.common.client()?;
-    client.text("POST", &format!("{}/{action}", of(&change.name)), None)?;
+    let answer = client.json("POST", &format!("{}/{action}", of(&change.name)), None)?;
+    // It is done, but not as it should be.
+    if let Some(but) = answer.get("message").and_then(Value::as_str) {
+        crate::logging::warn(but);
+    }
     if !change.no_wait {
         client.wait(&status_of(&change.name), |shown| reached(shown, status))?;
     }

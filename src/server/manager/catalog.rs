@@ -93,6 +93,14 @@ impl Catalog {
         self.store.as_ref().ok_or_else(|| Error::Invalid("the catalog has no store".into()))
     }
 
+    /// Opens the store again, if it failed before.
+    ///
+    /// # Errors
+    /// It fails still.
+    pub fn reopen(&mut self) -> Result<()> {
+        self.store().map(drop)
+    }
+
     /// All records.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.values()

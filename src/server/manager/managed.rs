@@ -37,6 +37,8 @@ struct Inner {
     resources_ms: i64,
     clearing: bool,
     force: bool,
+    /// Whether the record is durable.
+    kept: bool,
     deleted: bool,
     process: Option<u32>,
     /// Whether a process of an earlier manager has been looked for.
@@ -89,6 +91,7 @@ impl Managed {
             resources_ms: now,
             clearing: false,
             force: false,
+            kept: true,
             deleted: false,
             process: None,
             settled: false,
@@ -109,6 +112,7 @@ impl Managed {
     /// Takes over a record that has been kept; with what its program compiled to, if that was set.
     pub fn replace(&self, record: Record, compiled: Option<Compiled>) {
         let mut inner = self.lock();
+        inner.kept = true;
         if let Some(compiled) = compiled {
             self.compiled.send_replace(Some(compiled));
         }
@@ -118,6 +122,19 @@ impl Managed {
         inner.record = record;
         drop(inner);
         self.wake.notify_one();
+    }
+
+    /// Takes over a record that could not be kept.
+    pub fn replace_unkept(&self, record: Record) {
+        let mut inner = self.lock();
+        (inner.record, inner.kept) = (record, false);
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// Whether the record is durable.
+    pub fn is_kept(&self) -> bool {
+        self.lock().kept
     }
 
     /// Its name.

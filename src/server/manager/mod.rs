@@ -4,10 +4,11 @@
 //! - [`compiler`] has programs compiled, by processes that may be lost over it, to what [`program`] shows;
 //! - `supervisor` brings a pipeline's process ([`child`]) into line with it;
 //! - `pgwire` reads the views by PostgreSQL's protocol;
+//! - `readiness` tells whether the disk takes what is to be kept;
 //! - `routes` is the API: it changes what is wanted, shows what is, and passes the rest on to the pipelines' processes.
 //!
 //! Invariants:
-//! 1. A change is durable before it is answered, and before anything is done about it.
+//! 1. A change is durable before it is answered, and before anything is done about it (`changes`, which has the one exception).
 //! 2. One manager a directory (the catalog's lock), one process a pipeline (its store's lock).
 //! 3. Names reach no path: a pipeline's directory is named by its id.
 //!
@@ -15,6 +16,7 @@
 //! [`crate::connector::confined`], by the folders that [`Options::allow`] names.
 
 pub mod catalog;
+mod changes;
 pub mod child;
 pub mod compiler;
 pub mod config;
@@ -26,6 +28,7 @@ pub mod managed;
 pub mod mask;
 mod pgwire;
 pub mod program;
+mod readiness;
 pub mod record;
 mod routes;
 pub mod shown;
@@ -131,6 +134,8 @@ pub struct Manager {
     starting: tokio::sync::RwLock<()>,
     /// The catalog took the last change.
     writes: AtomicBool,
+    /// What was found of the disks.
+    disks: readiness::Found,
 }
 
 /// Why nobody comes in.
@@ -188,6 +193,7 @@ pub async fn serve(options: Options, end: impl Future<Output = ()> + Send + 'sta
         ending: AtomicBool::new(false),
         starting: tokio::sync::RwLock::default(),
         writes: AtomicBool::new(true),
+        disks: readiness::Found::default(),
     });
     let records: Vec<Record> = manager.catalog().records().cloned().collect();
     for record in records {
@@ -271,18 +277,6 @@ impl Manager {
         Err(Refused::Wrong)
     }
 
-    /// Whether changes can be kept, and pipelines started.
-    fn is_ready(&self) -> bool {
-        self.writes.load(Ordering::Acquire) && !self.is_ending()
-    }
-
-    /// Runs a durable write where it may block.
-    fn durably(&self, write: impl FnOnce() -> backstay_storage::Result<()>) -> Result<()> {
-        let written = tokio::task::block_in_place(write);
-        self.writes.store(written.is_ok(), Ordering::Release);
-        written.map_err(|e| ApiError::storage(&e, format!("the catalog cannot be written: {e}")))
-    }
-
     /// Whether pipelines are being brought to a stop because the manager ends.
     fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Acquire)
@@ -323,66 +317,6 @@ impl Manager {
         found.ok_or_else(|| ApiError::unknown_pipeline(name))
     }
 
-    /// Creates a pipeline.
-    fn create(self: &Arc<Self>, record: Record, compiled: Compiled) -> Result<Arc<Managed>> {
-        let mut catalog = self.catalog();
-        if catalog.named(&record.name).is_some() {
-            return Err(taken(&record.name));
-        }
-        self.durably(|| catalog.put(&record))?;
-        Ok(self.manage(record, Some(compiled)))
-    }
-
-    /// Changes what is wanted of a pipeline.
-    fn change(&self, managed: &Managed, change: impl FnOnce(&mut Record)) -> Result<Record> {
-        self.try_change(managed, None, |record| {
-            change(record);
-            Ok(())
-        })
-    }
-
-    /// As [`Self::change`], unless `change` refuses. `compiled` is of the program that it sets.
-    fn try_change(
-        &self,
-        managed: &Managed,
-        compiled: Option<Compiled>,
-        change: impl FnOnce(&mut Record) -> Result<()>,
-    ) -> Result<Record> {
-        // Under the catalog's lock: changes of one pipeline come one after another.
-        let mut catalog = self.catalog();
-        if managed.is_deleted() {
-            return Err(ApiError::unknown_pipeline(&managed.name()));
-        }
-        let old = managed.record();
-        let mut record = old.clone();
-        change(&mut record)?;
-        if record.name != old.name && catalog.named(&record.name).is_some() {
-            return Err(taken(&record.name));
-        }
-        if record != old {
-            self.durably(|| catalog.put(&record))?;
-            managed.replace(record.clone(), compiled);
-        } else if let Some(compiled) = compiled {
-            // The same text may compile now that did not for want of something.
-            managed.compiled_to(&record.program_code, compiled);
-        }
-        Ok(record)
-    }
-
-    /// Forgets a pipeline that has no process, unless `check` refuses: asked when nothing can change what is wanted of it.
-    fn forget(&self, managed: &Managed, check: impl FnOnce() -> Result<()>) -> Result<()> {
-        let id = managed.record().id;
-        let mut catalog = self.catalog();
-        if managed.is_deleted() {
-            return Err(ApiError::unknown_pipeline(&managed.name()));
-        }
-        check()?;
-        self.durably(|| catalog.remove(id))?;
-        lock(&self.pipelines).remove(&id);
-        managed.delete();
-        Ok(())
-    }
-
     /// Stops every process behind a checkpoint, and waits for it. What is wanted stays as it is.
     async fn stop_all(&self) {
         self.ending.store(true, Ordering::Release);
@@ -410,9 +344,4 @@ impl Manager {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-}
-
-fn taken(name: &str) -> ApiError {
-    let message = format!("there is a pipeline \"{name}\" already");
-    ApiError::new(axum::http::StatusCode::CONFLICT, "DuplicateName", message)
 }

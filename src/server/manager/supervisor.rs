@@ -4,7 +4,8 @@
 //! 1. A process that ends although it is wanted is started again, after a while that grows. If it ends [`TRIES`] times without having made a
 //!    new step, or in a way that will not change ([`Ending::is_final`]), it is given up: stopped, with its last words as the error.
 //! 2. A process that is not wanted is asked to stop, or killed if that was the wish; one that does not stop in time is killed.
-//! 3. The manager's end leaves processes as they are; its start takes over those that it finds.
+//! 3. What could not be kept when it was asked for is, as soon as there is room.
+//! 4. The manager's end leaves processes as they are; its start takes over those that it finds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,8 @@ const TRIES: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The wait before one is started again that was given up, and could not be noted as such.
 const UNKEPT_WAIT: Duration = Duration::from_secs(30);
+/// The wait before it is tried again to keep what could not be.
+const KEEP_WAIT: Duration = Duration::from_secs(10);
 /// How long a graceful stop may take; the process itself ends after 30 s.
 pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(40);
 
@@ -39,15 +42,17 @@ struct Supervisor {
     first_step: Option<u64>,
     /// Not before this, on the manager's clock.
     start_at: Duration,
+    /// When it is tried to keep what could not be, on the manager's clock.
+    keep_at: Duration,
     /// Since when the process has been asked to stop.
     stopping: Option<Duration>,
 }
 
 /// Runs until the pipeline is deleted.
 pub async fn supervise(manager: Arc<Manager>, managed: Arc<Managed>) {
-    let start_at = Duration::ZERO;
-    let mut supervisor =
-        Supervisor { manager, managed, process: None, failures: 0, first_step: None, start_at, stopping: None };
+    let (start_at, keep_at) = (Duration::ZERO, Duration::ZERO);
+    let (process, failures, first_step, stopping) = (None, 0, None, None);
+    let mut supervisor = Supervisor { manager, managed, process, failures, first_step, start_at, keep_at, stopping };
     if supervisor.adopt().await {
         supervisor.managed.show("Unavailable", "Provisioning");
     }
@@ -68,6 +73,7 @@ impl Supervisor {
     }
 
     async fn turn(&mut self) {
+        self.keep();
         let wish = self.managed.wish();
         if self.process.is_some() {
             self.look(wish).await;
@@ -75,6 +81,18 @@ impl Supervisor {
             self.managed.show("Stopped", "Stopped");
         } else if self.manager.clock.elapsed() >= self.start_at && !self.manager.is_ending() {
             self.start().await;
+        }
+    }
+
+    /// Keeps what was changed while it could not be kept.
+    fn keep(&mut self) {
+        let now = self.manager.clock.elapsed();
+        if self.managed.is_kept() || now < self.keep_at {
+            return;
+        }
+        self.keep_at = now + KEEP_WAIT;
+        if self.manager.keep(&self.managed).is_ok() {
+            tracing::info!(pipeline = self.managed.name(), "what is wanted of it is kept now");
         }
     }
 

@@ -5,6 +5,7 @@ mod cli;
 mod clients;
 mod compiling;
 mod egress;
+mod full_disk;
 mod gate;
 mod history;
 mod kills;

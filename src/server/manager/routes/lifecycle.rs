@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::Json as Body;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -112,7 +114,7 @@ fn running(manager: &Manager, name: &str, desired: Desired) -> Result<StatusCode
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Stop {
-    /// At once, without a checkpoint; nothing durable is lost.
+    /// At once, without a checkpoint; nothing durable is lost. Also where the wish cannot be kept: then the answer has a body that says so.
     #[serde(default)]
     force: bool,
 }
@@ -129,13 +131,40 @@ pub(super) async fn stop(
     State(manager): State<Arc<Manager>>,
     Path(Named { name }): Path<Named>,
     Query(stop): Query<Stop>,
-) -> Result<StatusCode> {
+) -> Result<Response> {
     let managed = manager.find(&name)?;
-    let answer = wish(&manager, &managed, Desired::Stopped, false)?;
-    if stop.force {
-        managed.force();
+    let error = match wish(&manager, &managed, Desired::Stopped, false) {
+        Ok(answer) => {
+            if stop.force {
+                managed.force();
+            }
+            return Ok(answer.into_response());
+        }
+        // The disk's, or the catalog's.
+        Err(error) if error.status.is_server_error() => error,
+        Err(error) => return Err(error),
+    };
+    if !stop.force {
+        let message = format!(
+            "{}. The pipeline is not being stopped, since that could not be kept: make room, or end it without a checkpoint (force=true)",
+            error.message
+        );
+        return Err(ApiError { message, ..error });
     }
-    Ok(answer)
+    let now = manager.clock.wall_ms();
+    manager.change_unkept(&managed, |record| {
+        if record.desired != Desired::Stopped {
+            (record.desired, record.desired_ms) = (Desired::Stopped, now);
+        }
+    });
+    managed.force();
+    let message = format!(
+        "the pipeline's process is being ended, but that it is to stay so is not kept: {}. It will be, once there is room; a service that is \
+         started again before starts the pipeline, too",
+        error.message
+    );
+    tracing::warn!(pipeline = managed.name(), "{message}");
+    Ok((StatusCode::ACCEPTED, Body(ApiError { message, ..error }.body())).into_response())
 }
 
 /// Forgets why a pipeline failed
@@ -171,6 +200,8 @@ fn wish(manager: &Manager, managed: &Managed, desired: Desired, dismiss: bool) -
         }
         Ok(())
     })?;
+    // It may have been wished before, and not kept.
+    manager.keep(managed)?;
     Ok(StatusCode::ACCEPTED)
 }
 

@@ -71,10 +71,11 @@ pub(super) async fn authentication() -> Body<Value> {
 /// Whether changes can be kept and pipelines started
 #[utoipa::path(get, path = "/readyz", tag = "service", security(()), responses((status = 200, body = Object)))]
 pub(super) async fn readyz(State(manager): State<Arc<Manager>>) -> Result<Body<Value>> {
-    match manager.is_ready() {
-        true => Ok(Body(json!({ "status": "ready" }))),
-        false => Err(ApiError::unavailable("NotReady", "the service is ending, or its catalog cannot be written")),
-    }
+    let not_ready = |why: String| {
+        ApiError::unavailable("NotReady", format!("changes cannot be kept, nor pipelines started: {why}"))
+    };
+    manager.readiness().await.map_err(not_ready)?;
+    Ok(Body(json!({ "status": "ready" })))
 }
 
 /// Whether the service is there
@@ -107,10 +108,7 @@ pub(super) struct Validated {
     request_body = Validated,
     responses((status = 200, description = "`Success`, `SqlError` or `SystemError`", body = Object)),
 )]
-pub(super) async fn validate_program(
-    State(manager): State<Arc<Manager>>,
-    Json(asked): Json<Validated>,
-) -> Body<Value> {
+pub(super) async fn validate_program(State(manager): State<Arc<Manager>>, Json(asked): Json<Validated>) -> Body<Value> {
     Body(manager.compiler.compile(asked.program_code).await.validated())
 }
 
