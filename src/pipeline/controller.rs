@@ -38,6 +38,8 @@ use crate::sql::Program;
 
 /// How long the loop sleeps when nobody wakes it.
 const TURN: Duration = Duration::from_millis(50);
+/// How long a graceful stop takes what was pushed and no step has taken; what is left then stays in the log.
+const TAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a graceful stop waits for outputs before it takes their deltas into the checkpoint.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// Rows that did not parse that are shown for each connector.
@@ -361,6 +363,11 @@ impl Pipeline {
 
     /// One new step, of at most so many rows of each input; none if it is made only because time has passed.
     fn step(&mut self, rows: u64) -> Result<()> {
+        self.step_of(rows, |_| true)
+    }
+
+    /// As [`Self::step`], of some of the inputs.
+    fn step_of(&mut self, rows: u64, takes: impl Fn(&InputEndpoint) -> bool) -> Result<()> {
         let step = self.state.step + 1;
         let clock_ms = self.env.clock.wall_ms().max(self.state.clock_ms);
         let mut tables = vec![Vec::new(); self.program.tables.len()];
@@ -374,7 +381,7 @@ impl Pipeline {
             previous: self.state.views.clone(),
         };
         let mut new_rows = 0;
-        for input in &mut self.inputs {
+        for input in self.inputs.iter_mut().filter(|input| takes(input)) {
             let before = input.state.errors;
             let batch = input.cut(input.limit(rows), step);
             if batch.is_empty() {
@@ -609,6 +616,7 @@ impl Pipeline {
     fn stop(&mut self) -> Result<()> {
         self.control.update(|s| s.phase = Phase::Stopping);
         self.pushes.close();
+        self.take_pushed()?;
         let begun = self.env.clock.elapsed();
         self.outputs.iter_mut().for_each(OutputEndpoint::settle);
         while !self.outputs.iter().all(|o| o.is_paused() || o.is_drained())
@@ -625,6 +633,31 @@ impl Pipeline {
             self.checkpoint_now(next)?;
         }
         self.report();
+        Ok(())
+    }
+
+    /// Steps of what was pushed and none has taken yet: who was told that rows are kept finds them in a savepoint of the last checkpoint. Those of
+    /// a paused pipeline stay in the log, and those for which there is no time.
+    fn take_pushed(&mut self) -> Result<()> {
+        let is_pushed = |input: &InputEndpoint| input.connector().is_none();
+        let rows = self.config.rows_per_step.unwrap_or(self.config.max_rows_per_step);
+        let begun = self.env.clock.elapsed();
+        while !self.control.paused() && self.env.clock.elapsed().saturating_sub(begun) < TAKE_PATIENCE {
+            for input in self.inputs.iter_mut().filter(|i| is_pushed(i)) {
+                input.fill(input.limit(rows))?;
+            }
+            if !self.inputs.iter().any(|i| is_pushed(i) && i.has_input()) {
+                break;
+            }
+            if self.outputs_full(true) {
+                self.pump()?;
+                self.env.scheduler.wait(&self.parker, TURN);
+                continue;
+            }
+            self.step_of(rows, is_pushed)?;
+            self.checkpoint_if_due()?;
+            self.poll_checkpoint()?;
+        }
         Ok(())
     }
 

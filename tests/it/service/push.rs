@@ -172,6 +172,43 @@ fn rows_that_there_is_no_room_for_are_refused_so() {
     service.turn("p", "stop?force=true", "Stopped");
 }
 
+/// A savepoint's copy has no log.
+#[test]
+fn a_stop_takes_what_was_acknowledged_and_leaves_what_a_paused_pipeline_was_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(dir.path());
+    // A file that more may come of, and steps that wait for it: what is pushed waits, too.
+    std::fs::write(dir.path().join("files/u.csv"), "n\n").unwrap();
+    let path = dir.path().join("files/u.csv").to_str().unwrap().to_owned();
+    let sql = format!(
+        r#"CREATE TABLE t (id BIGINT NOT NULL);
+        CREATE TABLE u (n BIGINT) WITH ('connectors' = '[{{"transport": {{"name": "file_input", "config": {{"path": "{path}", "follow": true}}}}, "format": {{"name": "csv"}}}}]');
+        CREATE MATERIALIZED VIEW v AS SELECT count(*) AS c FROM t;"#
+    );
+    let config = json!({ "storage": true, "fault_tolerance": {}, "min_batch_size_records": 1_000_000, "max_buffering_delay_usecs": 600_000_000 });
+    service.create("p", &sql, config);
+    service.turn("p", "start", "Running");
+    let savepoint = |name: &str| {
+        let answer = service.send("POST", "/v0/pipelines/p/savepoints", &[], &json!({ "name": name }).to_string());
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        answer.json()["steps_behind"].clone()
+    };
+    let pushed = push(&service, "t", "array=true&update_format=raw", None, r#"[{"id": 1}, {"id": 2}]"#);
+    assert_eq!((pushed.status, status(&service, &pushed)), (200, json!("inprogress")));
+    service.turn("p", "stop?force=false", "Stopped");
+    assert_eq!(savepoint("s"), json!(0));
+    service.turn("p", "start?initial=paused", "Paused");
+    assert_eq!(service.value("p", "SELECT c FROM v"), Some(json!(2)), "the checkpoint lacks what was acknowledged");
+    assert_eq!(status(&service, &pushed), "complete");
+    let pushed = push(&service, "t", "array=true&update_format=raw", None, r#"[{"id": 3}]"#);
+    assert_eq!(pushed.status, 200, "{}", pushed.body);
+    service.turn("p", "stop?force=false", "Stopped");
+    assert_ne!(savepoint("paused"), json!(0));
+    service.turn("p", "start?initial=paused", "Paused");
+    assert_eq!(service.value("p", "SELECT c FROM v"), Some(json!(2)), "it makes no steps");
+    service.turn("p", "stop?force=true", "Stopped");
+}
+
 /// What clients were told of their rows: `Some`: acknowledged.
 type Told = Arc<Mutex<BTreeMap<u64, Option<()>>>>;
 

@@ -2,6 +2,8 @@
 //!
 //! Invariants that are checked: a row that was acknowledged is in the sink once (with at_least_once: at least once); one that was sent
 //! with a key is there once when the client has its answer, however often it asked; one without a key and without an answer is there at most once.
+//! And the last checkpoint of a pipeline that was stopped, without being paused, has taken every row that was acknowledged: it may be kept as a
+//! savepoint, whose copy has no log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +12,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use arrow::array::{Int64Array, RecordBatch};
-use backstay_storage::disk::sim::Fault;
+use backstay_storage::StoreReader;
+use backstay_storage::disk::Disk;
+use backstay_storage::disk::sim::{CrashPlan, Fault};
 use crossbeam::sync::Parker;
 
 use super::game::plan;
@@ -24,6 +28,7 @@ use backstay::pipeline::config::{FaultTolerance, StorageConfig};
 use backstay::pipeline::push::record::PushKey;
 use backstay::pipeline::push::{Pushed, Pushes, keys};
 use backstay::pipeline::schedule::{Running, Scheduler, Task};
+use backstay::pipeline::state::PipelineState;
 use backstay::pipeline::{Control, Options, PipelineConfig, PipelineError, Summary, run};
 use backstay::sql::{Program, compile};
 
@@ -48,6 +53,10 @@ struct Client {
     told: BTreeMap<i64, Told>,
     /// How often a request was made again.
     repeated: u64,
+    /// The offset after all that was acknowledged.
+    end: u64,
+    /// Whether the pipeline was asked to stop before steps had taken all of it.
+    stopped_early: bool,
 }
 
 impl Client {
@@ -71,11 +80,16 @@ impl Client {
                 let (ids, _) = self.open.take().unwrap();
                 self.told.extend(ids.into_iter().map(|id| (id, Told::Acknowledged)));
                 self.pushed = None;
+                self.end = self.end.max(pushed.end);
+                // Before a step can have taken it, now and then.
+                if self.requests == REQUESTS && rng.once_in(2) {
+                    self.stopped_early |= !pushes.is_complete(0, self.end);
+                    control.request_stop();
+                }
             }
             return;
         }
         if self.open.is_none() && self.requests == REQUESTS {
-            // What no step has taken stays in the log: nobody would look for it there.
             if pushes.is_complete(0, pushes.end(0)) {
                 control.request_stop();
             }
@@ -227,6 +241,21 @@ impl Game {
         (result, disk.ops() - before)
     }
 
+    /// What the last checkpoint lacks of what was acknowledged.
+    fn check_checkpoint(&self) -> Result<(), String> {
+        let end = self.client.lock().unwrap_or_else(PoisonError::into_inner).end;
+        let state = self.world.state();
+        // Without what was to go wrong, and came too late.
+        let disk: Arc<dyn Disk> = Arc::new(state.disk.power_cycle(CrashPlan::KeepAll));
+        let kept = StoreReader::newest(&disk, &state.data_dir, 1 << 20).map_err(|e| e.to_string())?;
+        let kept = PipelineState::decode(kept.ok_or("no checkpoint")?.blob()).map_err(|e| e.to_string())?;
+        let taken = kept.inputs.get("t.ingress").and_then(|i| i.position.partitions.first()).map_or(0, |p| p.offset);
+        match taken >= end {
+            true => Ok(()),
+            false => Err(format!("the checkpoint of step {} has taken {taken}, and {end} was acknowledged", kept.step)),
+        }
+    }
+
     /// What is wrong with the sinks in the end.
     fn check(&self) -> Result<(), String> {
         let client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
@@ -261,8 +290,17 @@ impl Game {
     }
 }
 
+/// What was met.
+#[derive(Clone, Copy, Debug, Default)]
+struct Noted {
+    /// Requests that were made again.
+    repeated: u64,
+    /// Stops before steps had taken what was acknowledged.
+    stopped_early: u64,
+}
+
 /// Plays a game with a crash, further ones, and an end.
-fn play(seed: u64, end: End) -> Result<(u64, u64), String> {
+fn play(seed: u64, end: End) -> Result<(u64, Noted), String> {
     let game = Game::new(seed);
     let (mut result, operations) = game.live(mix(seed), end);
     let mut lives = 1;
@@ -284,13 +322,19 @@ fn play(seed: u64, end: End) -> Result<(u64, u64), String> {
         lives += 1;
         result = game.live(dice, end).0;
     }
+    game.check_checkpoint().map_err(|e| format!("after {lives} lives: {e}"))?;
+    if game.client.lock().unwrap_or_else(PoisonError::into_inner).stopped_early {
+        // Sinks may not have had what is pending.
+        game.world.rise(Some(CrashPlan::KeepAll));
+        game.live(mix(seed ^ 1), End::Never).0.map_err(|e| format!("after a stop: {e}"))?;
+    }
     game.check().map_err(|e| format!("after {lives} lives: {e}"))?;
-    let repeated = game.client.lock().unwrap_or_else(PoisonError::into_inner).repeated;
-    Ok((operations, repeated))
+    let client = game.client.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok((operations, Noted { repeated: client.repeated, stopped_early: client.stopped_early.into() }))
 }
 
 /// As [`play`]; what fails is told with the game's name.
-fn played(game: u64, run: u64) -> (u64, u64) {
+fn played(game: u64, run: u64) -> (u64, Noted) {
     let outcome = catch_unwind(AssertUnwindSafe(|| play(game, ended(run))));
     let outcome = outcome.unwrap_or_else(|_| Err("a panic (see above)".to_owned()));
     outcome.unwrap_or_else(|e| panic!("BACKSTAY_SIM_PUSH_GAME={game}:{run}: {e}"))
@@ -305,7 +349,7 @@ fn pushed_rows() {
     }
     let seed = super::seed();
     let runs = number_from("BACKSTAY_SIM_PUSHES", 400);
-    let (mut crashes, mut repeated) = (0, 0);
+    let (mut crashes, mut noted) = (0, Noted::default());
     for game in 0.. {
         if crashes >= runs {
             break;
@@ -317,12 +361,18 @@ fn pushed_rows() {
         for run in (1..=operations).step_by(usize::try_from(step).unwrap()) {
             for run in [2 * run, 2 * run + 1] {
                 let (_, again) = played(game, run);
-                (crashes, repeated) = (crashes + 1, repeated + again);
+                crashes += 1;
+                noted.repeated += again.repeated;
+                noted.stopped_early += again.stopped_early;
             }
         }
     }
-    println!("{crashes} runs with a crash, {repeated} requests were known when they were made again");
+    let Noted { repeated, stopped_early } = noted;
+    println!(
+        "{crashes} runs with a crash, {repeated} requests were known when they were made again, {stopped_early} stops came before steps"
+    );
     assert!(repeated > 0, "no request was made again that the log had");
+    assert!(stopped_early > 0, "no stop came before steps had taken what was acknowledged");
 }
 
 fn ended(run: u64) -> End {
