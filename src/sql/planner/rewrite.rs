@@ -81,6 +81,7 @@ impl VisitorMut for Standard {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
         select.from.iter_mut().flat_map(|from| &mut from.joins).for_each(|join| as_of::standard(join, call));
+        [&mut select.selection, &mut select.having, &mut select.qualify].into_iter().flatten().for_each(any_that_holds);
         ControlFlow::Continue(())
     }
 
@@ -115,6 +116,23 @@ fn rows(e: &Ast) -> Option<Ast> {
             Some(if *negated { Ast::UnaryOp { op: UnaryOperator::Not, expr: Box::new(any) } } else { any })
         }
         _ => None,
+    }
+}
+
+/// `x = ANY(array)` as `array_has(array, x)` where a condition counts only if it is true: NULL or false, it costs one look at the array.
+fn any_that_holds(e: &mut Ast) {
+    match e {
+        Ast::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, right } => {
+            any_that_holds(left);
+            any_that_holds(right);
+        }
+        Ast::Nested(inner) => any_that_holds(inner),
+        Ast::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. }
+            if !matches!(right.as_ref(), Ast::Subquery(_)) =>
+        {
+            *e = call("array_has", vec![right.as_ref().clone(), left.as_ref().clone()]);
+        }
+        _ => {}
     }
 }
 

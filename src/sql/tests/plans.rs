@@ -24,6 +24,22 @@ view v = 2"
     );
 }
 
+/// Where only TRUE counts, an array is looked through once; elsewhere NULL and FALSE are told apart.
+#[test]
+fn any_of_an_array() {
+    let plan = |condition: &str| {
+        let table = "CREATE TABLE l (a INT, b VARCHAR, s INT ARRAY);";
+        compile(&format!("{table} CREATE VIEW v AS SELECT a FROM l WHERE {condition}"), "p.sql")
+            .unwrap()
+            .plan
+            .to_string()
+    };
+    let once = plan("a > 7 OR (a = ANY (s) AND b = 'x')");
+    assert!(once.contains("array_has(s@2, a@0)") && !once.contains("array_position"), "{once}");
+    let all = plan("a > 7 OR b = 'x' AND NOT a = ANY (s)");
+    assert!(all.contains("array_position(s@2, NULL, 1)"), "{all}");
+}
+
 #[test]
 fn asof_joins() {
     assert_eq!(
