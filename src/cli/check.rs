@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::out::counted;
 use super::run::{of_program, variables};
 use super::{Failure, read_text};
 use crate::circuit::{Growth, growing_state};
@@ -29,11 +30,11 @@ pub(super) fn check(args: Args) -> Result<(), Failure> {
         out!("{}", program.plan);
     }
     outln!(
-        "{}: {} tables, {} views, {} operators",
+        "{}: {}, {}, {}",
         args.sql.display(),
-        program.tables.len(),
-        program.views.len(),
-        program.plan.nodes.len()
+        counted(program.tables.len() as u64, "table"),
+        counted(program.views.len() as u64, "view"),
+        counted(program.plan.nodes.len() as u64, "operator")
     );
     for why in unknown {
         outln!("not checked: {why}");

@@ -13,6 +13,11 @@ macro_rules! outln {
     ($($text:tt)*) => { $crate::cli::out::put(format_args!($($text)*), "\n") };
 }
 
+/// So many of what this noun names: `1 row`, `2 rows`.
+pub(super) fn counted(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
 /// Prints both, at once.
 pub(super) fn put(text: Arguments<'_>, end: &str) {
     let mut out = std::io::stdout().lock();

@@ -10,6 +10,7 @@ use backstay_storage::disk::DirLock;
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::out::counted;
 use super::progress::Progress;
 use super::{Failure, read_text};
 use crate::circuit::growing_state;
@@ -271,10 +272,10 @@ fn headline(program: &sql::Program, options: &Options, args: &Args) -> String {
         _ => ", nothing is kept".into(),
     };
     format!(
-        "pipeline {}: {} tables, {} views, {level}{place}",
+        "pipeline {}: {}, {}, {level}{place}",
         options.name.as_ref().unwrap_or(&options.default_name),
-        program.tables.len(),
-        program.views.len(),
+        counted(program.tables.len() as u64, "table"),
+        counted(program.views.len() as u64, "view"),
     )
 }
 
@@ -282,16 +283,17 @@ fn closing(summary: &Summary, took: Duration) -> String {
     let how = if summary.finished { "all inputs are at their end" } else { "stopped" };
     let bad = match summary.parse_errors {
         0 => String::new(),
-        n => format!(", {n} rows did not parse"),
+        n => format!(", {} did not parse", counted(n, "row")),
     };
     let late = match summary.late_rows {
         0 => String::new(),
+        1 => ", 1 row was late".into(),
         n => format!(", {n} rows were late"),
     };
     format!(
-        "{how}: step {}, {} rows in all, {} new{bad}{late}, {:.1} s",
+        "{how}: step {}, {} in all, {} new{bad}{late}, {:.1} s",
         summary.step,
-        summary.input_rows,
+        counted(summary.input_rows, "row"),
         summary.new_rows,
         took.as_secs_f64()
     )
