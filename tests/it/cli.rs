@@ -165,7 +165,7 @@ fn rows_that_do_not_parse_are_counted_and_shown_and_their_neighbours_live() {
     let place = Place::new();
     place.write("t.csv", "k,n\na,1\nb,two\na,3\n");
     let text = place.run();
-    assert!(text.contains("t.csv, byte 8") && text.contains("1 rows did not parse"), "{text}");
+    assert!(text.contains("t.csv, byte 8") && text.contains("1 row did not parse"), "{text}");
     assert_eq!(lines(&place.out()), [FIRST[0]]);
 
     let strict = Place::new();
