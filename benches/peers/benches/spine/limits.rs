@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-#[cfg(feature = "dbsp")]
+use std::thread;
 use std::time::Duration;
 
 /// Where groups are made, and the file that has a group's limit.
@@ -51,9 +51,8 @@ impl Limit {
         let group = hierarchy.group(pid);
         fs::create_dir(&group).map_err(|e| format!("cannot create {}: {e}", group.display()))?;
         let limit = Self { hierarchy, group };
-        let put = |file: &str, text: &str| {
-            limit.put(file, text).map_err(|e| format!("cannot write {file} of a cgroup: {e}"))
-        };
+        let put =
+            |file: &str, text: &str| limit.put(file, text).map_err(|e| format!("cannot write {file} of a cgroup: {e}"));
         match put(hierarchy.limit, hierarchy.unlimited).and_then(|()| put("cgroup.procs", &pid.to_string())) {
             Ok(()) => Ok(limit),
             Err(why) => {
@@ -90,7 +89,10 @@ pub fn describe() -> String {
     match made {
         Ok(limit) => {
             clear(pid);
-            format!("each engine in a child under a cgroup's {limit} of what it is given and {} MiB beside", BESIDE >> 20)
+            format!(
+                "each engine in a child under a cgroup's {limit} of what it is given and {} MiB beside",
+                BESIDE >> 20
+            )
         }
         Err(why) => format!("no cgroup limit ({why}); peaks of resident memory are printed instead"),
     }
@@ -110,10 +112,23 @@ pub fn peak() -> u64 {
 }
 
 /// Processor time that all threads of this process have taken.
-#[cfg(feature = "dbsp")]
-pub fn processor_time() -> Duration {
+fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+/// Waits until little is done by this process any more: an engine that does not tell what it does in the background.
+pub fn settle() {
+    const QUIET: Duration = Duration::from_millis(500);
+    let mut before = processor_time();
+    loop {
+        thread::sleep(QUIET);
+        let now = processor_time();
+        if now - before < QUIET / 20 {
+            return;
+        }
+        before = now;
+    }
 }
 
 /// Bytes that this process has had written to devices.

@@ -138,7 +138,7 @@ impl Bench {
         );
         let state = workload::rmw::counters(self.rows) * data::ROW;
         println!(
-            "             counters of {:.1} MiB, in memory 8 x that, beyond it a tenth; filters and indexes beside, with every engine",
+            "             counters of {:.1} MiB, in memory 8 x that, beyond it a tenth; indexes beside, and filters but for Backstay's",
             mib(state)
         );
         engine::describe();

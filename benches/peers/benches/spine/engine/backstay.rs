@@ -16,6 +16,7 @@ use backstay_storage::{Checkpoint, Store, StoreOptions, disk};
 
 use super::{Engine, Given, Shape, look};
 use crate::data::{Batch, Key};
+use crate::limits;
 
 /// An open store with one spine.
 pub struct Backstay {
@@ -111,6 +112,8 @@ impl Engine for Backstay {
 
     fn settle(&mut self) {
         self.checkpointer.wait();
+        // Merges go on by themselves, and one brings on the next.
+        limits::settle();
         // Checkpoints of nothing new: files that only the ones before them named are removed.
         for _ in 0..2 {
             self.checkpointer.take(self.spine.snapshot());

@@ -12,8 +12,6 @@ use std::hint::black_box;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
 
 use dbsp::circuit::{
     CircuitConfig, CircuitStorageConfig, RuntimeHandle, StorageCacheConfig, StorageConfig, StorageOptions,
@@ -32,9 +30,6 @@ type RowKey = Tup2<u64, u64>;
 type RowValue = Tup2<Words, Tup3<u64, u64, u64>>;
 type Rows = OrdIndexedZSet<RowKey, RowValue>;
 type Inner = <Rows as typed_batch::BatchReader>::Inner;
-
-/// How long little must have been done for it to count as settled.
-const QUIET: Duration = Duration::from_millis(500);
 
 /// What the worker's thread is asked.
 enum Request {
@@ -127,15 +122,7 @@ impl Engine for Dbsp {
     fn finish(&mut self) {}
 
     fn settle(&mut self) {
-        let mut before = limits::processor_time();
-        loop {
-            thread::sleep(QUIET);
-            let now = limits::processor_time();
-            if now - before < QUIET / 10 {
-                return;
-            }
-            before = now;
-        }
+        limits::settle();
     }
 
     fn probe(&mut self, _: &[Key]) -> u64 {

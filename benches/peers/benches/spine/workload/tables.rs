@@ -6,7 +6,7 @@
 use super::{KEYS, Watch, load, repeat, some_keys};
 use crate::cold;
 use crate::data::{Key, ROW, key};
-use crate::engine::{Engine, Given, Shape, open};
+use crate::engine::{BACKSTAY, Engine, Given, Shape, open};
 use crate::task::Task;
 
 /// Rows of a range, ranges of a batch.
@@ -14,6 +14,8 @@ const RANGE: usize = 1_000;
 const RANGES: usize = 10;
 /// Cache for probes that are to find nothing in it.
 const TINY: u64 = 8 << 20;
+/// What filters take, in bits a row: with other engines they stand beside the cache, with Backstay inside, where they would be all there is in a tiny one.
+const FILTER_BITS: u64 = 10;
 
 pub fn child(task: &Task) {
     let given = Given::budget(task.memory);
@@ -48,7 +50,8 @@ pub fn child(task: &Task) {
     if task.wants("probe") {
         // Cold ones first: what a process has freed it may keep, and that would count as their memory.
         for (name, present) in [("hit-cold", true), ("miss-cold", false)] {
-            let mut engine = open(Given { cache: TINY, ..given });
+            let filters = if task.contender == BACKSTAY { task.rows * FILTER_BITS / 8 } else { 0 };
+            let mut engine = open(Given { cache: TINY + filters, ..given });
             let figure = repeat(task.seconds, |watch| {
                 cold::drop_pages(&task.folder);
                 probe(&mut *engine, &mut random, task.rows, present, watch)
