@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use super::program::{Declared, Table, View};
 use crate::circuit::plan::{Node, NodeId, NodeKind, Stage, TableNode, ViewNode};
+use crate::connector::config::ConnectorConfig;
 
 /// Takes unused columns out of the tables that ask for it, and out of the operators that read them.
 pub(super) fn skip(tables: &mut [(Table, TableNode)], views: &[(View, ViewNode)], nodes: &mut [Node]) {
@@ -36,8 +37,10 @@ pub(super) fn skip(tables: &mut [(Table, TableNode)], views: &[(View, ViewNode)]
         for (_, node) in both.iter().filter_map(|&i| tables.get(i)) {
             used.extend(read(node.node, table.schema.fields().len(), views, nodes));
         }
-        if used.is_empty() {
-            used.insert(narrowest(&table.schema));
+        // A format must have a column to fill, beside those that are filled from a message's metadata.
+        let filled = filled(table);
+        if used.is_subset(&filled) {
+            used.extend(narrowest(&table.schema, &filled));
         }
         if used.len() == table.schema.fields().len() {
             continue;
@@ -51,8 +54,29 @@ pub(super) fn skip(tables: &mut [(Table, TableNode)], views: &[(View, ViewNode)]
     }
 }
 
+/// The columns that connectors fill from what messages carry besides their value: `"include_key": true` the column `kafka_key`, a string another one.
+fn filled(table: &Table) -> BTreeSet<usize> {
+    let settings = || {
+        let configs = table.connectors.iter().filter_map(|c| c.transport.config.as_object());
+        configs.flatten().filter_map(|(key, value)| Some((key.strip_prefix("include_")?, value)))
+    };
+    let is_filled = |column: &str| {
+        settings().any(|(what, value)| match value {
+            Value::Bool(is) => *is && column.strip_prefix("kafka_") == Some(what),
+            value => value.as_str() == Some(column),
+        })
+    };
+    let fields = table.schema.fields().iter().enumerate();
+    fields.filter(|(_, field)| is_filled(field.name())).map(|(i, _)| i).collect()
+}
+
 /// The columns of a table that are needed whatever reads it.
 fn own(table: &Table) -> BTreeSet<usize> {
+    // Which column has the bytes is told by there being one only.
+    let is_raw = |c: &ConnectorConfig| c.format.as_ref().is_some_and(|format| format.name == "raw");
+    if table.connectors.iter().any(is_raw) {
+        return (0..table.schema.fields().len()).collect();
+    }
     let mut used: BTreeSet<usize> = table.primary_key.iter().copied().collect();
     used.extend(table.lateness.iter().map(|l| l.column));
     for (i, field) in table.schema.fields().iter().enumerate() {
@@ -112,10 +136,10 @@ fn read_by(stages: &[Stage]) -> Option<BTreeSet<usize>> {
     None
 }
 
-/// The column that stands for rows of which nothing is read.
-fn narrowest(schema: &SchemaRef) -> usize {
+/// The column that stands for rows of which nothing is read; none that is `filled`.
+fn narrowest(schema: &SchemaRef, filled: &BTreeSet<usize>) -> Option<usize> {
     let width = |i: &usize| schema.field(*i).data_type().primitive_width().unwrap_or(usize::MAX);
-    (0..schema.fields().len()).min_by_key(width).unwrap_or_default()
+    (0..schema.fields().len()).filter(|i| !filled.contains(i)).min_by_key(width)
 }
 
 /// Leaves these columns in a table and in what reads it.

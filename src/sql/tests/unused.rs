@@ -57,6 +57,16 @@ fn what_is_needed_without_views_is_kept() {
         "format": {"name": "json"}}]'"#;
     let table = "kafka_key VARCHAR, b VARCHAR, c DOUBLE, kafka_topic VARCHAR";
     assert_eq!(kept(&program(table, connectors, views)), ["kafka_key", "b", "c"]);
+    // A message's value must have a column to go to; and where it is all bytes, which one is told by there being no other.
+    let table = "k VARCHAR, b VARCHAR, c DOUBLE, kafka_offset BIGINT";
+    let connectors = |format: &str| {
+        format!(
+            r#", 'connectors' = '[{{"transport": {{"name": "kafka_input", "config": {{"topic": "x", "include_key": "k", "include_offset": true}}}}, "format": {{"name": "{format}"}}}}]'"#
+        )
+    };
+    let offsets = "CREATE VIEW v AS SELECT kafka_offset FROM t";
+    assert_eq!(kept(&program(table, &connectors("json"), offsets)), ["k", "c", "kafka_offset"]);
+    assert_eq!(kept(&program(table, &connectors("raw"), offsets)), ["k", "b", "c", "kafka_offset"]);
 }
 
 #[test]
