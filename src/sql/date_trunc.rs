@@ -15,7 +15,7 @@ use arrow::array::{ArrayRef, AsArray, PrimitiveArray};
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use arrow::error::ArrowError;
 use datafusion_common::types::{NativeType, logical_date, logical_string};
-use datafusion_common::{Result, ScalarValue};
+use datafusion_common::{Result, ScalarValue, plan_err};
 use datafusion_expr::{
     Coercion, ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
     TypeSignatureClass, Volatility,
@@ -65,6 +65,16 @@ impl ScalarUDFImpl for DateTrunc {
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         let types: Vec<DataType> = args.arg_fields.iter().map(|f| f.data_type().clone()).collect();
+        let unit = args.scalar_arguments.first().copied().flatten();
+        let of_day = types.get(1).is_some_and(|time| matches!(time, DataType::Time32(_) | DataType::Time64(_)));
+        let known = unit.and_then(|unit| unit.try_as_str().flatten()).and_then(Unit::named);
+        if !known.is_some_and(|known| !of_day || known.is_of_day()) {
+            let unit = unit.map_or_else(|| "a unit that is no constant".to_owned(), |unit| format!("the unit {unit}"));
+            let units = if of_day { "" } else { ", day, week, month, quarter, year" };
+            return plan_err!(
+                "date_trunc does not know {unit}; there are microsecond, millisecond, second, minute, hour{units}"
+            );
+        }
         let nullable = args.arg_fields.get(1).is_none_or(|f| f.is_nullable());
         Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, nullable)))
     }
@@ -122,6 +132,13 @@ impl Unit {
             "year" => Self::Months(12),
             _ => return None,
         })
+    }
+}
+
+impl Unit {
+    /// Whether a time of day can be cut down to it.
+    fn is_of_day(self) -> bool {
+        matches!(self, Self::Nanoseconds(length) if length < 86_400_000_000_000)
     }
 }
 

@@ -2,6 +2,17 @@
 
 use super::{compiled, view};
 
+/// Before anything runs, not at the first row.
+#[test]
+fn units_of_date_trunc() {
+    for unit in ["'decade'", "'milliseconds'", "NULL", "CAST(a AS VARCHAR)"] {
+        let said = view(&format!("SELECT date_trunc({unit}, NOW()) FROM t"));
+        assert!(said.contains("date_trunc does not know") && said.contains("quarter, year"), "{said}");
+    }
+    let said = view("SELECT date_trunc('month', CAST('12:00:00' AS TIME)) FROM t");
+    assert!(said.contains("date_trunc does not know the unit month") && !said.contains("year"), "{said}");
+}
+
 #[test]
 fn names_and_types() {
     assert_eq!(
