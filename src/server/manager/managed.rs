@@ -114,7 +114,7 @@ impl Managed {
         let mut inner = self.lock();
         inner.kept = true;
         if let Some(compiled) = compiled {
-            self.compiled.send_replace(Some(compiled));
+            self.note(compiled, inner.record.program_code == record.program_code);
         }
         if record.desired != Desired::Stopped {
             inner.force = false;
@@ -154,8 +154,19 @@ impl Managed {
     pub fn compiled_to(&self, text: &str, compiled: Compiled) {
         let inner = self.lock();
         if inner.record.program_code == text {
-            self.compiled.send_replace(Some(compiled));
+            self.note(compiled, true);
         }
+    }
+
+    /// Notes what the program compiled to. A compiler that was lost over a text takes nothing away that is known of the `same` one.
+    fn note(&self, compiled: Compiled, same: bool) {
+        self.compiled.send_if_modified(|known| {
+            let stays = same && !compiled.is_known() && known.as_ref().is_some_and(Compiled::is_known);
+            if !stays {
+                *known = Some(compiled);
+            }
+            !stays
+        });
     }
 
     /// What is wanted.

@@ -137,6 +137,26 @@ fn a_compiler_that_is_killed_is_told_of_and_the_program_can_be_sent_again() {
     service.end();
 }
 
+/// What is known of a text stays known.
+#[test]
+fn a_compiler_that_is_killed_over_the_same_program_takes_nothing_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(dir.path());
+    // It takes a while.
+    let sql = program("levenshtein(repeat('a', 6000), repeat('b', 6000))");
+    let created = create(service.address(), "p", &sql).unwrap().json();
+    assert_eq!(created["program_status"], "Success", "{created}");
+    let address = service.address().to_owned();
+    let body = json!({ "program_code": sql, "description": "again" }).to_string();
+    let waiting =
+        std::thread::spawn(move || try_send(&address, "PATCH", "/v0/pipelines/p", &[], &body).unwrap().json());
+    signal(compiler(&service), "KILL");
+    let shown = waiting.join().unwrap();
+    assert_eq!((&shown["program_status"], &shown["description"]), (&json!("Success"), &json!("again")), "{shown}");
+    assert_eq!(shown["program_info"], created["program_info"]);
+    service.end();
+}
+
 #[test]
 fn a_compiler_ends_with_who_waits_for_it_and_without_the_manager_by_itself() {
     let dir = tempfile::tempdir().unwrap();
