@@ -78,6 +78,8 @@ struct Plan {
 pub(crate) struct Datagen {
     connector: String,
     schema: SchemaRef,
+    /// By column, what keeps its random numbers apart.
+    numbers: Vec<u64>,
     seed: u64,
     plans: Vec<Plan>,
     end: Option<u64>,
@@ -138,12 +140,22 @@ impl Datagen {
         Ok(Self {
             connector: ctx.name.clone(),
             schema: Arc::clone(&ctx.schema),
+            numbers: numbers(ctx),
             seed,
             plans,
             end,
             identity: format!("datagen {VERSION} seed {seed} plan {shape:016x}"),
         })
     }
+}
+
+/// The places of the columns among those that were declared: skipped ones change no other's values.
+fn numbers(ctx: &Context) -> Vec<u64> {
+    let place = |(i, field): (usize, &Arc<Field>)| {
+        let declared = ctx.declared.iter().position(|column| column.field.name() == field.name());
+        declared.unwrap_or(i) as u64
+    };
+    ctx.schema.fields().iter().enumerate().map(place).collect()
 }
 
 impl Column {
@@ -338,8 +350,8 @@ impl Generator for Datagen {
         let Some(plan) = self.plans.iter().find(|p| first < p.end) else {
             return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
         };
-        let columns = plan.columns.iter().zip(self.schema.fields()).enumerate();
-        let arrays = columns.map(|(i, (c, f))| c.array(self.seed, i as u64, plan.start, ordinals, f.data_type()));
+        let columns = plan.columns.iter().zip(self.schema.fields()).zip(&self.numbers);
+        let arrays = columns.map(|((c, f), number)| c.array(self.seed, *number, plan.start, ordinals, f.data_type()));
         let arrays = arrays.collect::<Result<Vec<_>, _>>().map_err(fail)?;
         RecordBatch::try_new(Arc::clone(&self.schema), arrays).map_err(fail)
     }

@@ -3,6 +3,7 @@ use backstay_storage::disk::SimDisk;
 use super::super::super::testing::*;
 use super::super::super::{Input, Position, registry};
 use super::*;
+use crate::sql::Declared;
 
 fn of(config: &str) -> String {
     format!(r#"{{"transport": {{"name": "datagen", "config": {config}}}}}"#)
@@ -36,6 +37,24 @@ fn golden_and_replay() {
     assert!(other.replay(&steps[0]).unwrap_err().message.contains("set the old options again"));
     // A higher limit changes nothing of what was made.
     assert_eq!(text(&make(&PLAN.replace("20000", "30000")).replay(&steps[0]).unwrap()[0].rows), text(&again[0].rows));
+}
+
+/// What is skipped changes no other column's values.
+#[test]
+fn skipped_columns_change_no_others() {
+    let one = |plan: &str, ctx| {
+        let input = registry::input(&config(&of(plan)), ctx).unwrap();
+        all_rows(&drain(&mut *input.open(&Position::default()).unwrap()))
+    };
+    let whole = context(Arc::new(SimDisk::new(1)), schema());
+    let mut narrow = whole.clone();
+    narrow.declared =
+        schema().fields().iter().map(|f| Declared { field: Arc::clone(f), is_skipped: f.name() == "id" }).collect();
+    let left = narrow.declared.iter().filter(|column| !column.is_skipped).map(|column| Arc::clone(&column.field));
+    narrow.schema = Arc::new(Schema::new(left.collect::<Vec<_>>()));
+    let (whole, plan) = (one(PLAN, whole), PLAN.replace("\"ID\": {\"range\": [10, 12]}, ", ""));
+    let plan = plan.replace("\"id\": {\"strategy\": \"uniform\", \"range\": [-5, 5]},", "");
+    assert_eq!(text(&one(&plan, narrow)), text(&whole.project(&[1, 2, 3]).unwrap()));
 }
 
 const GOLDEN: &str = "-3;1,4247051304100204648;7929026574804909359,2020-01-01T00:00:00;2020-01-01T00:00:00,0.7522564711267863;0.8991016816777752";
