@@ -658,6 +658,12 @@ impl Pipeline {
             self.checkpoint_if_due()?;
             self.poll_checkpoint()?;
         }
+        if !self.control.paused() && self.inputs.iter().any(|i| is_pushed(i) && i.has_input()) {
+            let secs = TAKE_PATIENCE.as_secs();
+            self.control.notice(format!(
+                "pushed rows wait still after {secs} s: they stay in the log, and a savepoint of this checkpoint lacks them"
+            ));
+        }
         Ok(())
     }
 
