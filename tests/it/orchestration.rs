@@ -112,6 +112,9 @@ fn a_connector_is_paused_and_started_by_the_api() {
     assert_eq!(ask("tables/t/connectors/g/start"), 200);
     count(2000);
     assert!(!is_paused("tables/t/connectors/g"));
+    // The first one, and one for the start.
+    let checkpoints = || service.stats("p").unwrap()["backstay"]["checkpoint"]["checkpoints"].as_u64();
+    service.until("checkpoints before", || checkpoints() >= Some(2));
     assert_eq!(ask("views/v/connectors/n/pause"), 200);
     service.until("it is paused", || is_paused("views/v/connectors/n"));
     for (path, status) in [
@@ -122,10 +125,7 @@ fn a_connector_is_paused_and_started_by_the_api() {
     ] {
         assert_eq!(ask(path), status, "{path}");
     }
-    // A checkpoint has it by now or soon.
-    service.until("a checkpoint with it", || {
-        service.stats("p").unwrap()["backstay"]["checkpoint"]["checkpoints"].as_u64() >= Some(2)
-    });
+    service.until("a checkpoint with it", || checkpoints() >= Some(3));
     let pid = service.stats("p").unwrap()["backstay"]["pid"].as_u64().unwrap();
     assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
     service.until("it is started again", || {
