@@ -54,7 +54,9 @@ impl Dbsp {
             },
             StorageOptions { cache_mib: Some((given.total() >> 20) as usize), ..StorageOptions::default() },
         );
-        let config = CircuitConfig::with_workers(1).with_storage(Some(storage.expect("open dbsp's storage")));
+        let config = CircuitConfig::with_workers(1)
+            .with_storage(Some(storage.expect("open dbsp's storage")))
+            .with_max_rss_bytes(Some(given.total() + limits::BESIDE));
         let (requests, asked) = channel();
         let (answer, answers) = channel();
         // A runtime wants a closure that it could run in several workers.
