@@ -92,11 +92,12 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     };
     let mut progress = Progress::new(Arc::clone(&env.clock), args.log_format);
     progress.line(&headline(&program, &options, &args));
-    let growing = growing_state(&program.plan).len();
-    if growing > 0 {
-        progress
-            .line(&format!("{growing} operators keep state that grows with the input: `backstay check` lists them"));
-    }
+    let growing = match growing_state(&program.plan).len() {
+        0 => None,
+        1 => Some("1 operator keeps state that grows with the input: `backstay check` names it".to_owned()),
+        n => Some(format!("{n} operators keep state that grows with the input: `backstay check` lists them")),
+    };
+    growing.iter().for_each(|line| progress.line(line));
     let worker = {
         let (control, env) = (Arc::clone(&control), env.clone());
         std::thread::Builder::new()

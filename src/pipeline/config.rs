@@ -153,6 +153,11 @@ impl Default for PipelineConfig {
 }
 
 impl PipelineConfig {
+    /// The rows of an input that a step takes, at most.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows_per_step.unwrap_or(self.max_rows_per_step)
+    }
+
     /// What `backstay run --data-dir` uses where there is no configuration at all: storage, exactly once.
     pub fn exactly_once() -> Self {
         Self {

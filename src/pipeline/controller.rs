@@ -282,7 +282,7 @@ impl Pipeline {
                 self.env.scheduler.wait(&self.parker, TURN);
                 continue;
             }
-            let rows = self.config.rows_per_step.unwrap_or(self.config.max_rows_per_step);
+            let rows = self.config.rows();
             for input in &mut self.inputs {
                 input.fill(input.limit(rows))?;
             }
@@ -640,7 +640,7 @@ impl Pipeline {
     /// a paused pipeline stay in the log, and those for which there is no time.
     fn take_pushed(&mut self) -> Result<()> {
         let is_pushed = |input: &InputEndpoint| input.connector().is_none();
-        let rows = self.config.rows_per_step.unwrap_or(self.config.max_rows_per_step);
+        let rows = self.config.rows();
         let begun = self.env.clock.elapsed();
         while !self.control.paused() && self.env.clock.elapsed().saturating_sub(begun) < TAKE_PATIENCE {
             for input in self.inputs.iter_mut().filter(|i| is_pushed(i)) {

@@ -10,7 +10,6 @@ use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 use super::catalog::{Catalog, Relation};
 use super::ddl::{self, Definition, Named, ViewDefinition};
 use super::error::{Mistake, Source, SqlErrors};
-use super::locate::Among;
 use super::lower::{Lowering, Nodes, share};
 use super::options::LATE_ROWS;
 use super::program::{Place, Program, Table, View};
@@ -190,7 +189,8 @@ impl Compiler {
         let (node, schema) = match compile_query(&view, &view.query, &self.catalog, &mut self.nodes) {
             Ok(output) => output,
             Err(problem) => {
-                let problem = self.at_its_place(problem, &view);
+                let again = |query: &Query| compile_query(&view, query, &self.catalog, &mut self.nodes.clone());
+                let problem = locate::placed(problem, &view.query, again);
                 mistakes.extend(self.explain(problem).map(|m| m.or_at(view.span)));
                 return None;
             }
@@ -215,21 +215,6 @@ impl Compiler {
         };
         self.views.push((compiled, ViewNode { name: view.name, node }));
         Some(())
-    }
-
-    /// The problem with the place in the view's query that it comes from, if it has none yet.
-    fn at_its_place(&self, problem: planner::Problem, view: &ViewDefinition) -> planner::Problem {
-        let mistake = &problem.mistake;
-        if mistake.span != Span::empty() || problem.missing.is_some() {
-            return problem;
-        }
-        let fails = |query: &Query| {
-            compile_query(view, query, &self.catalog, &mut self.nodes.clone())
-                .err()
-                .map(|problem| problem.mistake.message)
-        };
-        let span = locate::locate(&view.query, Among::of(&mistake.message), &fails);
-        planner::Problem { mistake: problem.mistake.or_at(span), ..problem }
     }
 
     /// Keeps what `node` puts out.

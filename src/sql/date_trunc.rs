@@ -67,8 +67,7 @@ impl ScalarUDFImpl for DateTrunc {
         let types: Vec<DataType> = args.arg_fields.iter().map(|f| f.data_type().clone()).collect();
         let unit = args.scalar_arguments.first().copied().flatten();
         let of_day = types.get(1).is_some_and(|time| matches!(time, DataType::Time32(_) | DataType::Time64(_)));
-        let known = unit.and_then(|unit| unit.try_as_str().flatten()).and_then(Unit::named);
-        if !known.is_some_and(|known| !of_day || known.is_of_day()) {
+        if !unit.and_then(Unit::of).is_some_and(|known| !of_day || known.is_of_day()) {
             let unit = unit.map_or_else(|| "a unit that is no constant".to_owned(), |unit| format!("the unit {unit}"));
             let units = if of_day { "" } else { ", day, week, month, quarter, year" };
             return plan_err!(
@@ -84,7 +83,7 @@ impl ScalarUDFImpl for DateTrunc {
             return Ok(ColumnarValue::Scalar(ScalarValue::TimestampMicrosecond(None, None)));
         }
         let unit = match args.args.first() {
-            Some(ColumnarValue::Scalar(unit)) => unit.try_as_str().flatten().and_then(Unit::named),
+            Some(ColumnarValue::Scalar(unit)) => Unit::of(unit),
             _ => None,
         };
         match (unit, args.args.get(1)) {
@@ -95,7 +94,7 @@ impl ScalarUDFImpl for DateTrunc {
                 let times = truncated(&time.to_array()?, unit)?;
                 Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&times, 0)?))
             }
-            // It says what is wrong with the unit.
+            // A time of day, or one with a zone.
             _ => self.inner.invoke_with_args(args),
         }
     }
@@ -117,9 +116,10 @@ enum Unit {
 }
 
 impl Unit {
-    fn named(name: &str) -> Option<Self> {
+    /// The unit of this name.
+    fn of(name: &ScalarValue) -> Option<Self> {
         let second = 1_000_000_000;
-        Some(match name.to_lowercase().as_str() {
+        Some(match name.try_as_str()??.to_lowercase().as_str() {
             "microsecond" => Self::Nanoseconds(1_000),
             "millisecond" => Self::Nanoseconds(1_000_000),
             "second" => Self::Nanoseconds(second),
@@ -133,9 +133,7 @@ impl Unit {
             _ => return None,
         })
     }
-}
 
-impl Unit {
     /// Whether a time of day can be cut down to it.
     fn is_of_day(self) -> bool {
         matches!(self, Self::Nanoseconds(length) if length < 86_400_000_000_000)
@@ -216,6 +214,10 @@ mod tests {
         ["microsecond", "millisecond", "second", "minute", "hour", "day", "week", "month", "quarter", "year"];
 
     fn called(function: &ScalarUDF, unit: &str, times: &ArrayRef) -> ArrayRef {
+        call(function, unit, times).unwrap().into_array(times.len()).unwrap()
+    }
+
+    fn call(function: &ScalarUDF, unit: &str, times: &ArrayRef) -> Result<ColumnarValue> {
         let fields = [DataType::Utf8, times.data_type().clone()].map(|t| Arc::new(Field::new("x", t, true)));
         let args = ScalarFunctionArgs {
             args: vec![ColumnarValue::Scalar(ScalarValue::from(unit)), ColumnarValue::Array(Arc::clone(times))],
@@ -224,7 +226,7 @@ mod tests {
             number_rows: times.len(),
             config_options: Arc::new(ConfigOptions::default()),
         };
-        function.invoke_with_args(args).unwrap().into_array(times.len()).unwrap()
+        function.invoke_with_args(args)
     }
 
     fn texts(times: &ArrayRef) -> Vec<String> {
@@ -287,16 +289,8 @@ mod tests {
     #[test]
     fn the_first_times_have_no_day() {
         let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![i64::MIN]));
-        let fields = [DataType::Utf8, times.data_type().clone()].map(|t| Arc::new(Field::new("x", t, true)));
         for unit in ["hour", "week", "month"] {
-            let args = ScalarFunctionArgs {
-                args: vec![ColumnarValue::Scalar(ScalarValue::from(unit)), ColumnarValue::Array(Arc::clone(&times))],
-                return_field: Arc::clone(&fields[1]),
-                arg_fields: fields.to_vec(),
-                number_rows: 1,
-                config_options: Arc::new(ConfigOptions::default()),
-            };
-            let error = function().invoke_with_args(args).unwrap_err().to_string();
+            let error = call(&function(), unit, &times).unwrap_err().to_string();
             assert!(error.contains("the time is out of range"), "{error}");
         }
     }

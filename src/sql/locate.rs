@@ -16,7 +16,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
 
-use super::planner;
+use super::planner::{self, Problem};
 
 /// Queries with more expressions are not searched.
 const MAX_PARTS: usize = 400;
@@ -25,7 +25,7 @@ const MAX_TRIALS: usize = 100;
 
 /// What may be the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Among {
+enum Among {
     /// Any expression.
     Expressions,
     /// A sub-query in an expression.
@@ -34,19 +34,29 @@ pub(super) enum Among {
 
 impl Among {
     /// What an error may come from.
-    pub fn of(message: &str) -> Self {
+    fn of(message: &str) -> Self {
         if planner::is_about_subquery(message) { Self::Subqueries } else { Self::Expressions }
     }
 }
 
-/// The place of the error with which a query fails; empty, if it is not found. `fails` gives the error's text, and none of a query that has none.
-pub(super) fn locate(query: &Query, among: Among, fails: &dyn Fn(&Query) -> Option<String>) -> Span {
+/// The problem that a query has with the place in it that it comes from, if it has none yet and that is found. `compile` does again what came to it.
+pub(super) fn placed<T>(problem: Problem, query: &Query, compile: impl Fn(&Query) -> Result<T, Problem>) -> Problem {
+    if problem.mistake.span != Span::empty() || problem.missing.is_some() {
+        return problem;
+    }
+    let fails = |query: &Query| compile(query).err().map(|problem| problem.mistake.message);
+    let span = locate(query, &problem.mistake.message, &fails);
+    Problem { mistake: problem.mistake.or_at(span), ..problem }
+}
+
+/// The place of the error with which a query fails; empty, if it is not found. `fails` gives an error's text, and none of a query that has none.
+fn locate(query: &Query, error: &str, fails: &dyn Fn(&Query) -> Option<String>) -> Span {
+    let among = Among::of(error);
     let mut parts = Parts { among, all: Vec::new(), open: Vec::new(), count: 0 };
     let _ = Visit::visit(query, &mut parts);
     if parts.count > MAX_PARTS {
         return Span::empty();
     }
-    let Some(error) = fails(query) else { return Span::empty() };
     let search = Search { query, parts: parts.all, fails, error, trials: Cell::new(0) };
     search.run().map_or(Span::empty(), |at| search.span(at))
 }
@@ -139,7 +149,7 @@ struct Search<'a> {
     query: &'a Query,
     parts: Vec<Part>,
     fails: &'a dyn Fn(&Query) -> Option<String>,
-    error: String,
+    error: &'a str,
     trials: Cell<usize>,
 }
 
@@ -216,7 +226,7 @@ impl Search<'_> {
         let _ = VisitMut::visit(&mut query, &mut Replacing { by, open: Vec::new(), count: 0 });
         match (self.fails)(&query) {
             None => Outcome::Gone,
-            Some(error) if error == self.error => Outcome::Same,
+            Some(error) if *error == *self.error => Outcome::Same,
             Some(_) => Outcome::Other,
         }
     }

@@ -19,11 +19,10 @@ use datafusion_sql::sqlparser::tokenizer::Span;
 use super::catalog::{Catalog, Relation};
 use super::compile::on_a_large_stack;
 use super::error::{Mistake, Source, SqlErrors};
-use super::locate::{self, Among};
 use super::lower::{Lowering, Nodes, Refusal, share};
-use super::{parse, planner, unsupported};
+use super::{locate, parse, planner, unsupported};
 use crate::circuit::CircuitPlan;
-use crate::circuit::plan::{Node, NodeKind, TableNode, ViewNode};
+use crate::circuit::plan::{Node, NodeId, NodeKind, TableNode, ViewNode};
 
 /// A compiled query.
 #[derive(Debug)]
@@ -112,44 +111,28 @@ fn compile_one(
     if !mistakes.is_empty() {
         return None;
     }
-    let plan = match planner::plan(&query, &catalog) {
-        Ok(plan) => plan,
-        Err(problem) => {
-            let problem = match problem.missing {
-                None => located(&query, &catalog, &nodes, problem.mistake).into(),
-                Some(_) => problem,
-            };
-            mistakes.push(explain(problem, unkept).or_at(first.span));
-            return None;
-        }
-    };
-    let mut lowered = nodes.clone();
-    match lower(&plan, &catalog, &mut lowered) {
+    match planned(&query, &catalog, &mut nodes) {
         Ok((node, order)) => {
-            let plan =
-                CircuitPlan { nodes: lowered.0, tables, views: vec![ViewNode { name: "query".to_owned(), node }] };
+            let plan = CircuitPlan { nodes: nodes.0, tables, views: vec![ViewNode { name: "query".to_owned(), node }] };
             Some(Query { plan: share(plan), order })
         }
-        Err(refusal) => {
-            let mut mistake = Mistake::new(planner::call_span(&query, &refusal.about, &catalog), refusal.message);
-            mistake.help = refusal.help.map(str::to_owned);
-            mistakes.push(located(&query, &catalog, &nodes, mistake).or_at(first.span));
+        Err(problem) => {
+            let again = |query: &ast::Query| planned(query, &catalog, &mut nodes.clone());
+            let problem = locate::placed(problem, &query, again);
+            mistakes.push(explain(problem, unkept).or_at(first.span));
             None
         }
     }
 }
 
-/// The mistake with the place in the query that it comes from, if it has none yet.
-fn located(query: &ast::Query, catalog: &Catalog, nodes: &Nodes, mistake: Mistake) -> Mistake {
-    if mistake.span != Span::empty() {
-        return mistake;
-    }
-    let fails = |query: &ast::Query| match planner::plan(query, catalog) {
-        Ok(plan) => lower(&plan, catalog, &mut nodes.clone()).err().map(|refusal| refusal.message),
-        Err(problem) => Some(problem.mistake.message),
-    };
-    let span = locate::locate(query, Among::of(&mistake.message), &fails);
-    mistake.or_at(span)
+/// Plans a query (or what is left of it) and makes operators of it: the node of its rows, and their order.
+fn planned(query: &ast::Query, catalog: &Catalog, nodes: &mut Nodes) -> Result<(NodeId, Order), planner::Problem> {
+    let plan = planner::plan(query, catalog)?;
+    lower(&plan, catalog, nodes).map_err(|refusal| {
+        let mut mistake = Mistake::new(planner::call_span(query, &refusal.about, catalog), refusal.message);
+        mistake.help = refusal.help.map(str::to_owned);
+        mistake.into()
+    })
 }
 
 fn explain(problem: planner::Problem, unkept: &[String]) -> Mistake {
@@ -163,7 +146,7 @@ fn explain(problem: planner::Problem, unkept: &[String]) -> Mistake {
     }
 }
 
-fn lower(plan: &LogicalPlan, catalog: &Catalog, nodes: &mut Nodes) -> Result<(usize, Order), Refusal> {
+fn lower(plan: &LogicalPlan, catalog: &Catalog, nodes: &mut Nodes) -> Result<(NodeId, Order), Refusal> {
     let mut lowering = Lowering { catalog, nodes, view: "query" };
     let mut order = Order::default();
     let plan = &limit_first(plan)?;

@@ -6,6 +6,7 @@ mod clock;
 mod errors;
 mod flights;
 mod functions;
+mod places;
 mod plans;
 mod types;
 mod unused;

@@ -33,12 +33,12 @@ pub(super) fn skip(tables: &mut [(Table, TableNode)], views: &[(View, ViewNode)]
         };
         // The table, and the one for its late rows.
         let both: Vec<usize> = [Some(at), node.late].into_iter().flatten().collect();
-        let mut used = own(table);
+        let filled = filled(table);
+        let mut used = own(table, &filled);
         for (_, node) in both.iter().filter_map(|&i| tables.get(i)) {
             used.extend(read(node.node, table.schema.fields().len(), views, nodes));
         }
         // A format must have a column to fill, beside those that are filled from a message's metadata.
-        let filled = filled(table);
         if used.is_subset(&filled) {
             used.extend(narrowest(&table.schema, &filled));
         }
@@ -70,14 +70,14 @@ fn filled(table: &Table) -> BTreeSet<usize> {
     fields.filter(|(_, field)| is_filled(field.name())).map(|(i, _)| i).collect()
 }
 
-/// The columns of a table that are needed whatever reads it.
-fn own(table: &Table) -> BTreeSet<usize> {
+/// The columns of a table that are needed whatever reads it, those that are `filled` among them.
+fn own(table: &Table, filled: &BTreeSet<usize>) -> BTreeSet<usize> {
     // Which column has the bytes is told by there being one only.
     let is_raw = |c: &ConnectorConfig| c.format.as_ref().is_some_and(|format| format.name == "raw");
     if table.connectors.iter().any(is_raw) {
         return (0..table.schema.fields().len()).collect();
     }
-    let mut used: BTreeSet<usize> = table.primary_key.iter().copied().collect();
+    let mut used: BTreeSet<usize> = table.primary_key.iter().chain(filled).copied().collect();
     used.extend(table.lateness.iter().map(|l| l.column));
     for (i, field) in table.schema.fields().iter().enumerate() {
         let is_named = |config: &Value| names(config, field.name());
@@ -90,17 +90,12 @@ fn own(table: &Table) -> BTreeSet<usize> {
     used
 }
 
-/// Whether a configuration names a column, as a key or a value, or by a setting that fills one (`"include_key": true` the column `kafka_key`).
+/// Whether a configuration names a column, as a key or a value.
 fn names(config: &Value, column: &str) -> bool {
     match config {
         Value::String(text) => text.eq_ignore_ascii_case(column),
         Value::Array(items) => items.iter().any(|item| names(item, column)),
-        Value::Object(map) => map.iter().any(|(key, value)| {
-            let filled = key.strip_prefix("include_").zip(column.strip_prefix("kafka_"));
-            key.eq_ignore_ascii_case(column)
-                || *value == Value::Bool(true) && filled.is_some_and(|(setting, column)| setting == column)
-                || names(value, column)
-        }),
+        Value::Object(map) => map.iter().any(|(key, value)| key.eq_ignore_ascii_case(column) || names(value, column)),
         _ => false,
     }
 }

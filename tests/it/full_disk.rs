@@ -5,6 +5,29 @@ use std::process::Command;
 
 use crate::process::{files, output, repository, stderr, succeed};
 
+/// Runs a test in a file system of its own that has so many bytes, where that can be had.
+pub(crate) fn on_a_small_disk(size: &str, test: impl FnOnce(&Path) + std::panic::UnwindSafe) {
+    let temp = tempfile::tempdir().unwrap();
+    let mount = temp.path().join("small");
+    std::fs::create_dir(&mount).unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&mount).output();
+    if !mounted.is_ok_and(|m| m.status.success()) {
+        println!("SKIPPED: mounting a small file system is not allowed here (it needs root)");
+        return;
+    }
+    let result = std::panic::catch_unwind(|| test(&mount));
+    // The kernel takes down a process's ring, and with it its files, a little after the process has ended.
+    let unmounted = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        Command::new("umount").arg(&mount).output().unwrap().status.success()
+    });
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+    assert!(unmounted, "{} stays in use", mount.display());
+}
+
 /// The flights example with a byte limit for its store, or none.
 fn program(dir: &Path, quota: Option<u64>) {
     let example = repository().join("examples/flights");
@@ -48,14 +71,7 @@ fn a_full_quota_stops_cleanly_and_with_room_the_run_resumes_exactly() {
 #[test]
 fn a_full_file_system_stops_cleanly_and_with_room_the_run_resumes_exactly() {
     let temp = tempfile::tempdir().unwrap();
-    let mount = temp.path().join("small");
-    std::fs::create_dir(&mount).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=20m", "tmpfs"]).arg(&mount).output();
-    if !mounted.is_ok_and(|m| m.status.success()) {
-        println!("SKIPPED: mounting a small file system is not allowed here (it needs root)");
-        return;
-    }
-    let result = std::panic::catch_unwind(|| {
+    on_a_small_disk("20m", |mount| {
         let expected = calm(temp.path());
         let data = mount.join("data");
         let sql = temp.path().join("flights.sql");
@@ -64,18 +80,9 @@ fn a_full_file_system_stops_cleanly_and_with_room_the_run_resumes_exactly() {
         let text = stderr(&full);
         assert_eq!(full.status.code(), Some(5), "{text}");
         assert!(text.contains("no space left"), "{text}");
-        let larger = Command::new("mount").args(["-o", "remount,size=1g"]).arg(&mount).status().unwrap();
+        let larger = Command::new("mount").args(["-o", "remount,size=1g"]).arg(mount).status().unwrap();
         assert!(larger.success());
         succeed(args);
         assert!(files(&data.join("out")) == expected, "outputs differ after the file system was full");
     });
-    // The kernel takes down a process's ring, and with it its files, a little after the process has ended.
-    let unmounted = (0..100).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        Command::new("umount").arg(&mount).output().unwrap().status.success()
-    });
-    assert!(unmounted, "{} stays in use", mount.display());
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
 }

@@ -49,6 +49,13 @@ impl Copy {
         assert_eq!(self.lines(), ids.end);
     }
 
+    /// A life in which rows are inserted and come.
+    fn live(&self, db: &Database, ids: std::ops::Range<usize>) {
+        let mut running = self.start();
+        self.insert(db, &mut running, ids);
+        running.stop();
+    }
+
     /// Waits until there is a slot, from which the rows are read.
     fn wait_for_slot(&self, db: &Database, running: &mut Running) {
         let active = || db.query("SELECT count(*) FROM pg_replication_slots WHERE active") == ["1"];
@@ -105,9 +112,7 @@ fn another_cluster_is_refused_and_the_same_one_goes_on() {
     running.stop();
     server.stop();
     server.restart();
-    let mut running = copy.start();
-    copy.insert(&db, &mut running, 20..30);
-    running.stop();
+    copy.live(&db, 20..30);
 
     // With all that the pipeline needs, and a log that goes as far.
     let Some(other) = Server::start() else { return };
@@ -120,9 +125,7 @@ fn another_cluster_is_refused_and_the_same_one_goes_on() {
     copy.place.write("p.sql", &program.replace(&db.uri, &twin.uri));
     copy.refused(&["t.pg", "system identifier", &id(&db), &id(&twin), "another data directory"]);
     copy.place.write("p.sql", &program);
-    let mut running = copy.start();
-    copy.insert(&db, &mut running, 30..40);
-    running.stop();
+    copy.live(&db, 30..40);
 }
 
 #[test]
@@ -140,16 +143,12 @@ fn a_server_that_was_restored_is_refused_and_one_that_lost_nothing_goes_on() {
     // It recovers, and is on another timeline, which goes through all that was read.
     server.stop();
     recover(&server, &db);
-    let mut running = copy_of.start();
-    copy_of.insert(&db, &mut running, 10..20);
-    running.stop();
+    copy_of.live(&db, 10..20);
     server.stop();
     let backup = server.data().with_file_name("backup");
     copy(&server.data(), &backup);
     server.restart();
-    let mut running = copy_of.start();
-    copy_of.insert(&db, &mut running, 20..30);
-    running.stop();
+    copy_of.live(&db, 20..30);
     server.stop();
     // What came after the backup is lost, and something else takes its place in the log.
     std::fs::remove_dir_all(server.data()).unwrap();

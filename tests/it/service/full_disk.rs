@@ -2,11 +2,11 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::json;
 
 use super::server::Service;
+use crate::full_disk::on_a_small_disk;
 
 const SQL: &str = "CREATE TABLE t (a INT); CREATE MATERIALIZED VIEW v AS SELECT count(*) AS c FROM t;";
 
@@ -18,31 +18,9 @@ fn fill(file: &Path) {
     }
 }
 
-/// Runs a test in a small file system of its own, where that can be had.
-fn on_a_small_disk(test: impl FnOnce(&Path) + std::panic::UnwindSafe) {
-    let temp = tempfile::tempdir().unwrap();
-    let mount = temp.path().join("small");
-    std::fs::create_dir(&mount).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=200m", "tmpfs"]).arg(&mount).output();
-    if !mounted.is_ok_and(|m| m.status.success()) {
-        println!("SKIPPED: mounting a small file system is not allowed here (it needs root)");
-        return;
-    }
-    let result = std::panic::catch_unwind(|| test(&mount));
-    // The kernel takes down a process's ring, and with it its files, a little after the process has ended.
-    let unmounted = (0..100).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        Command::new("umount").arg(&mount).output().unwrap().status.success()
-    });
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
-    assert!(unmounted, "{} stays in use", mount.display());
-}
-
 #[test]
 fn a_full_disk_is_told_of_and_a_process_can_be_ended_on_it() {
-    on_a_small_disk(|mount| {
+    on_a_small_disk("200m", |mount| {
         let (data, filler) = (mount.join("d"), mount.join("filler"));
         let service = Service::start(&data);
         let ready = || service.get("/readyz");

@@ -21,6 +21,9 @@ pub(super) const ROWS: usize = 16 << 10;
 /// The bytes after which a chunk ends.
 pub(super) const BYTES: usize = 1 << 20;
 
+/// What is wrong with a topic that is not the one that was read, and what to do.
+const ANEW: &str = "was made anew. Start in another data directory to read the new topic from its beginning";
+
 /// How often topics that are missing are looked for.
 const SEEK: Duration = Duration::from_secs(1);
 
@@ -139,8 +142,7 @@ impl KafkaReader {
             };
             if let Some(gone) = known.filter(|p| !partitions.contains(p)) {
                 return Err(shared.error(format!(
-                    "partition {topic}/{gone} has been read, but the topic has {} partitions: it was made anew. Start in another data directory to read \
-                     the new topic from its beginning",
+                    "partition {topic}/{gone} has been read, but the topic has {} partitions: it {ANEW}",
                     partitions.len()
                 )));
             }
@@ -195,8 +197,7 @@ impl KafkaReader {
         let (topic, partition) = key;
         if next > high {
             return Err(self.shared.error(format!(
-                "{topic}/{partition} has been read up to offset {next}, but ends at {high}: the topic was made anew. Start in another data directory to \
-                 read the new topic from its beginning"
+                "{topic}/{partition} has been read up to offset {next}, but ends at {high}: the topic {ANEW}"
             )));
         }
         if next < low {
@@ -241,10 +242,9 @@ impl KafkaReader {
                 && identity(*at, hash(&message)) != *known
             {
                 failure = Some(shared.error(format!(
-                        "{}/{}: the message at offset {at} is not the one that has been read there: the topic was made anew. Start in another data \
-                         directory to read the new topic from its beginning",
-                        key.0, key.1
-                    )));
+                    "{}/{}: the message at offset {at} is not the one that has been read there: the topic {ANEW}",
+                    key.0, key.1
+                )));
                 break;
             }
             if place.next.is_some_and(|next| offset(&message) < next) {
@@ -284,8 +284,8 @@ impl KafkaReader {
         let mut read = self.places.iter().filter(|((t, _), place)| **t == **topic && place.last.is_some());
         if let Some(((_, partition), Place { next: Some(next), .. })) = read.next() {
             return Err(self.shared.error(format!(
-                "{topic}/{partition} has been read up to offset {next} of the topic with the id {was}, but topic {topic} has the id {is} now: the topic was made anew. \
-                 Start in another data directory to read the new topic from its beginning"
+                "{topic}/{partition} has been read up to offset {next} of the topic with the id {was}, but topic {topic} has the id {is} now: the topic \
+                 {ANEW}"
             )));
         }
         self.places.values_mut().for_each(|place| (place.is_verified, place.is_reading) = (false, false));

@@ -9,10 +9,12 @@
 //! Who was let in may be silent for as long as it likes, as in PostgreSQL.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::super::lock;
 
 /// Connections of clients that were let in.
 pub(super) const CONNECTIONS: usize = 100;
@@ -53,10 +55,6 @@ enum Is {
     Dropped,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Gate {
     /// One who has come, and not said who it is.
     pub(super) fn arrive(&self) -> Arc<Visitor> {
@@ -75,7 +73,7 @@ impl Gate {
     pub(super) fn let_in(&self, visitor: &Arc<Visitor>) -> bool {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return false };
         *lock(&visitor.place) = Some(place);
-        self.forget(visitor);
+        self.leave(visitor);
         // One that was dropped in this moment stays so.
         visitor.is.send_if_modified(|is| {
             let comes_in = *is == Is::Starting;
@@ -87,12 +85,8 @@ impl Gate {
         true
     }
 
-    /// It is gone.
+    /// It is no more among those who have not said who they are.
     pub(super) fn leave(&self, visitor: &Arc<Visitor>) {
-        self.forget(visitor);
-    }
-
-    fn forget(&self, visitor: &Arc<Visitor>) {
         lock(&self.starting).retain(|other| !Arc::ptr_eq(other, visitor));
     }
 }

@@ -157,17 +157,16 @@ impl<'a> Maker<'a> {
     fn grouped(&mut self) -> Option<String> {
         let relation = self.relation("r");
         let (time, _) = self.time(relation)?;
-        let scope = relation.scope();
-        let keys = self.keys(&time, &scope);
+        Some(self.group_by(&time, &relation.scope(), &relation.from()))
+    }
+
+    /// Aggregates of what stands in FROM, by a time and sometimes a key.
+    fn group_by(&mut self, time: &str, scope: &Scope, from: &str) -> String {
+        let keys = self.keys(time, scope);
         let (select, by): (Vec<String>, Vec<&str>) =
             keys.iter().map(|(key, name)| (format!("{key} AS {name}"), key.as_str())).unzip();
-        let (aggregates, filter) = (self.aggregates(&scope), self.filter(&scope));
-        Some(format!(
-            "SELECT {}, {aggregates} FROM {}{filter} GROUP BY {}",
-            select.join(", "),
-            relation.from(),
-            by.join(", ")
-        ))
+        let (aggregates, filter) = (self.aggregates(scope), self.filter(scope));
+        format!("SELECT {}, {aggregates} FROM {from}{filter} GROUP BY {}", select.join(", "), by.join(", "))
     }
 
     fn distinct(&mut self) -> Option<String> {
@@ -191,7 +190,6 @@ impl<'a> Maker<'a> {
     fn windowed(&mut self) -> Option<String> {
         let relation = self.relation("r");
         let time = self.timestamp(relation)?;
-        let scope = relation.scope();
         let window = match self.rng.below(3) {
             0 => format!("HOP(TABLE {}, DESCRIPTOR({time}), INTERVAL '1 hour', INTERVAL '6 hours')", relation.name),
             1 => {
@@ -200,15 +198,7 @@ impl<'a> Maker<'a> {
             _ => format!("TUMBLE(TABLE {}, DESCRIPTOR({time}), INTERVAL '1 hour')", relation.name),
         };
         let bound = self.rng.one_of(&["window_start", "window_end"]);
-        let keys = self.keys(&format!("r.{bound}"), &scope);
-        let (select, by): (Vec<String>, Vec<&str>) =
-            keys.iter().map(|(key, name)| (format!("{key} AS {name}"), key.as_str())).unzip();
-        let (aggregates, filter) = (self.aggregates(&scope), self.filter(&scope));
-        Some(format!(
-            "SELECT {}, {aggregates} FROM {window} AS r{filter} GROUP BY {}",
-            select.join(", "),
-            by.join(", ")
-        ))
+        Some(self.group_by(&format!("r.{bound}"), &relation.scope(), &format!("{window} AS r")))
     }
 
     fn sessions(&mut self) -> Option<String> {
