@@ -78,7 +78,7 @@ pub fn run(data: &[u8]) {
 impl World {
     fn operate(&mut self, operation: u8, input: &mut Input<'_>) -> Result<()> {
         match operation % 16 {
-            0..=3 => {
+            0..=2 => {
                 let rows = rows(input);
                 let embedder = self.ensure_open()?;
                 let step = embedder.step;
@@ -87,6 +87,10 @@ impl World {
                 self.steps.truncate(step as usize);
                 self.steps.push(rows);
                 result
+            }
+            3 => {
+                self.ensure_open()?.store.compact()?;
+                self.check_contents()
             }
             4 => {
                 let embedder = self.ensure_open()?;

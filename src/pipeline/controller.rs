@@ -132,6 +132,8 @@ pub(crate) struct Pipeline {
     /// The step of the newest checkpoint; `None`: there must be one, whatever the step.
     pub(super) checkpointed_step: Option<u64>,
     pub(super) checkpoint_begun: Duration,
+    /// Merges that had ended when the two newest checkpoints began.
+    pub(super) checkpoint_merges: [u64; 2],
     /// The last request for a checkpoint that the newest one, committed or under way, was taken for.
     pub(super) checkpoint_asked: u64,
     /// Whether there is something to keep besides what steps change.
@@ -510,18 +512,25 @@ impl Pipeline {
         }
         let asked = self.control.checkpoints_asked();
         let requested = self.control.take_checkpoint_request();
-        if self.checkpointed_step == Some(self.state.step) && !self.is_checkpoint_wanted {
-            if requested {
-                self.control.update(|s| s.checkpoint_request = asked);
-            }
-            return Ok(());
-        }
-        let storage = self.config.storage.clone().unwrap_or_default();
         let due = self
             .config
             .fault_tolerance
             .checkpoint_interval
             .is_some_and(|i| self.env.clock.elapsed().saturating_sub(self.checkpoint_begun) >= i);
+        if self.checkpointed_step == Some(self.state.step) && !self.is_checkpoint_wanted {
+            if requested {
+                self.control.update(|s| s.checkpoint_request = asked);
+            }
+            // Runs that were merged since stay on disk as long as the two newest checkpoints name them. Where no step was made, nothing is to change: a
+            // finished pipeline may run again, or an older checkpoint was opened and somebody wants to look at the newer one.
+            let merges = store.stats().merges;
+            if due && self.last_step_at.is_some() && self.checkpoint_merges.iter().any(|&before| before != merges) {
+                let next = self.next_log_record();
+                self.begin_checkpoint(next)?;
+            }
+            return Ok(());
+        }
+        let storage = self.config.storage.clone().unwrap_or_default();
         // Pushed rows are logged at any level.
         let full = store.log().bytes() > storage.max_log_bytes;
         if requested || due || full || self.is_checkpoint_wanted {
@@ -536,6 +545,8 @@ impl Pipeline {
 
     fn begin_checkpoint(&mut self, log_from: u64) -> Result<()> {
         self.checkpoint_begun = self.env.clock.elapsed();
+        let merges = self.store.as_ref().map_or(0, |store| store.stats().merges);
+        self.checkpoint_merges = [merges, self.checkpoint_merges[0]];
         let step = self.state.step;
         let log_from = self.pushes.first_untaken().map_or(log_from, |first| first.min(log_from));
         self.outlive_recovery(log_from);

@@ -220,6 +220,7 @@ impl Pipeline {
             parker,
             checkpointed_step: if fresh || !dropped.is_empty() { None } else { Some(state.step) },
             checkpoint_begun: env.clock.elapsed(),
+            checkpoint_merges: [0; 2],
             checkpoint_asked: 0,
             is_checkpoint_wanted: false,
             dropped,

@@ -396,6 +396,7 @@ impl Store {
             kept_checkpoints: self.counters.kept.load(Relaxed),
             checkpoint_bytes: self.counters.checkpoint_bytes.load(Relaxed),
             removed_files: self.counters.removed_files.load(Relaxed),
+            merges: self.context.merges(),
             log_bytes: self.log.bytes(),
             disk: self.disk.stats(),
         }

@@ -27,6 +27,7 @@ mod postgres;
 mod process;
 mod query;
 mod recover;
+mod rest;
 mod rng;
 mod s3;
 mod savepoint;

@@ -142,6 +142,11 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn map(&self, file: &Arc<dyn File>, len: u64) -> Result<Map> {
         Map::copy(file, len)
     }
+    /// Bytes that may still be written below `dir`, before it is full; `None` where nobody knows (as this default). Another may take them first.
+    fn room(&self, dir: &Path) -> Result<Option<u64>> {
+        let _ = dir;
+        Ok(None)
+    }
     /// Whether background threads may use this disk: false where one seed decides the schedule.
     fn threads(&self) -> bool {
         true

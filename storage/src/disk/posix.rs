@@ -13,6 +13,7 @@ mod file;
 mod flock;
 mod probe;
 mod queue;
+mod room;
 
 use std::fs;
 use std::io;
@@ -205,6 +206,10 @@ impl Disk for PosixDisk {
 
     fn map(&self, file: &Arc<dyn File>, len: u64) -> Result<Map> {
         Map::pages(file, len)
+    }
+
+    fn room(&self, dir: &Path) -> Result<Option<u64>> {
+        room::room(dir).map(Some)
     }
 
     fn info(&self) -> DiskInfo {

@@ -275,6 +275,16 @@ impl Disk for QuotaDisk {
         }
     }
 
+    fn room(&self, dir: &Path) -> Result<Option<u64>> {
+        let inner = self.inner.room(dir)?;
+        if !plain(dir).starts_with(&self.account.root) {
+            return Ok(inner);
+        }
+        let books = lock(&self.account.books);
+        let left = books.limit.saturating_sub(books.used);
+        Ok(Some(inner.map_or(left, |room| room.min(left))))
+    }
+
     fn threads(&self) -> bool {
         self.inner.threads()
     }

@@ -117,6 +117,10 @@ impl Disk for UringDisk {
         self.posix.map(file, len)
     }
 
+    fn room(&self, dir: &Path) -> Result<Option<u64>> {
+        self.posix.room(dir)
+    }
+
     fn info(&self) -> DiskInfo {
         DiskInfo { kind: "io_uring", ..self.posix.info() }
     }

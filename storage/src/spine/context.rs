@@ -193,6 +193,16 @@ impl SpineContext {
         &self.memory
     }
 
+    /// Brings the runs of all spines to what they are at rest.
+    pub(crate) fn settle(self: &Arc<Self>) -> Result<()> {
+        self.merger.settle(self)
+    }
+
+    /// Merges of runs that have ended.
+    pub(crate) fn merges(&self) -> u64 {
+        self.merger.merges()
+    }
+
     pub(super) fn merger(&self) -> &Merger {
         &self.merger
     }

@@ -11,9 +11,15 @@
 //! Back-pressure: whoever inserts does [`PAY`] bytes of this work for each byte that it inserts as long as memtables fill three
 //! quarters of their bound or a spine has more than [`MANY_RUNS`] runs, and waits only at the bound itself. On a disk that
 //! allows no threads (the simulated one) it always pays: nobody else would.
+//!
+//! Rest: when a thread has found nothing to do, and nothing was inserted into any spine, for [`REST`], it merges what `policy` names for a
+//! spine at rest, but for what is left to checkpoints, if that takes no more than half of the disk's room. Whatever comes meanwhile goes first, a slice later. What is merged so is like any other merge: the files that it takes the place of
+//! stay until the next checkpoint, and without one it is done again after the next opening.
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::bell::Bell;
 use super::context::{SpineContext, lock};
@@ -36,16 +42,25 @@ const LARGE: u64 = 64 << 20;
 /// From so many runs on, inserting pays for merges.
 const MANY_RUNS: usize = 32;
 
+/// How long nothing happens at rest.
+const REST: Duration = Duration::from_millis(250);
+
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Merger {
     state: Mutex<State>,
     bell: Arc<Bell>,
+    /// Counts inserts.
+    inserts: AtomicU64,
+    /// Counts merges that have ended.
+    merges: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     jobs: Vec<Job>,
+    /// Those that there are.
+    spines: Vec<Known>,
     /// Jobs in somebody's hands.
     taken: usize,
     /// Those of them that write tables.
@@ -53,6 +68,20 @@ struct State {
     /// Threads that do nothing else.
     threads: usize,
     stop: bool,
+}
+
+/// A spine.
+#[derive(Debug)]
+struct Known {
+    shared: Weak<Shared>,
+    /// Whether its runs have changed since it was last looked at at rest.
+    changed: bool,
+}
+
+impl Known {
+    fn is(&self, shared: &Arc<Shared>) -> bool {
+        std::ptr::eq(self.shared.as_ptr(), Arc::as_ptr(shared))
+    }
 }
 
 /// Something to do for a spine.
@@ -106,7 +135,7 @@ impl Job {
                 Some(spilling) => Task::Spilling(spilling),
                 None => return Ok(None),
             },
-            Task::Merge(merging) if shared.is_closed() => {
+            Task::Merge(merging) | Task::Merging(merging, ..) if shared.is_closed() => {
                 shared.give_up(&merging);
                 return Ok(None);
             }
@@ -139,6 +168,7 @@ impl Job {
                 }
                 let run = durable(encoding, file)?;
                 shared.replace(&merging, run);
+                context.merger().merges.fetch_add(1, Ordering::Relaxed);
             }
             Task::Spill | Task::Merge(_) => {}
         }
@@ -171,7 +201,17 @@ fn durable(encoding: Encoding, mut file: NewFile) -> Result<Option<Arc<Run>>> {
 impl Merger {
     /// One whose threads wait for `bell`.
     pub(super) fn new(bell: &Arc<Bell>) -> Self {
-        Self { state: Mutex::default(), bell: Arc::clone(bell) }
+        Self {
+            state: Mutex::default(),
+            bell: Arc::clone(bell),
+            inserts: AtomicU64::default(),
+            merges: AtomicU64::default(),
+        }
+    }
+
+    /// Merges that have ended.
+    pub(super) fn merges(&self) -> u64 {
+        self.merges.load(Ordering::Relaxed)
     }
 
     /// Something has happened that somebody may wait for.
@@ -281,6 +321,7 @@ impl Merger {
 
     /// After an insert of `bytes` bytes into a spine of `runs` runs.
     pub(super) fn inserted(&self, context: &Arc<SpineContext>, bytes: u64, runs: usize) -> Result<()> {
+        self.inserts.fetch_add(1, Ordering::Relaxed);
         let pressure = context.memory().pressure();
         let alone = lock(&self.state).threads == 0;
         if alone || pressure != Pressure::None || runs > MANY_RUNS {
@@ -310,6 +351,7 @@ impl Merger {
         let (gone, left) =
             std::mem::take(&mut state.jobs).into_iter().partition(|job| Arc::ptr_eq(&job.shared, shared));
         state.jobs = left;
+        state.spines.retain(|known| !known.is(shared));
         drop(state);
         drop::<Vec<Job>>(gone);
     }
@@ -324,6 +366,74 @@ impl Merger {
         drop(jobs);
     }
 
+    /// The runs of a spine have changed.
+    fn rest_later(&self, shared: &Arc<Shared>) {
+        if shared.is_closed() {
+            return;
+        }
+        let mut state = lock(&self.state);
+        // Who waits without an end must know.
+        let first = !state.spines.iter().any(|known| known.changed);
+        match state.spines.iter_mut().find(|known| known.is(shared)) {
+            Some(known) => known.changed = true,
+            None => state.spines.push(Known { shared: Arc::downgrade(shared), changed: true }),
+        }
+        drop(state);
+        if first {
+            self.changed();
+        }
+    }
+
+    /// Has one spine merged as is right at rest, if that makes `small` bytes: one that has changed since it was looked at last, or one of
+    /// `all`. False if there is none. Fails with [`Error::NoSpace`] where a spine's would take too much of the disk, with nothing done.
+    fn rest(&self, context: &SpineContext, all: bool, small: u64) -> Result<bool> {
+        let room = context.disk().room(context.dir())?;
+        // Freed without the lock.
+        let mut spines = Vec::new();
+        let mut chosen = Ok(None);
+        let mut state = lock(&self.state);
+        state.spines.retain(|known| known.shared.strong_count() > 0);
+        for known in state.spines.iter_mut().filter(|known| all || known.changed) {
+            known.changed = false;
+            let Some(shared) = known.shared.upgrade() else { continue };
+            chosen = shared.next_at_rest(small, room);
+            spines.push(shared);
+            if !matches!(chosen, Ok(None)) {
+                break;
+            }
+        }
+        let chosen = chosen?;
+        let job = chosen.zip(spines.pop()).map(|(merging, shared)| Job { shared, task: Task::Merge(merging) });
+        let found = job.is_some();
+        // Whoever looks for jobs finds it, or the runs as they were.
+        if !state.stop {
+            state.jobs.extend(job);
+        }
+        drop(state);
+        if found {
+            self.changed();
+        }
+        Ok(found)
+    }
+
+    /// Does all that there is to do, as at rest, or waits for those who do.
+    pub(super) fn settle(&self, context: &Arc<SpineContext>) -> Result<()> {
+        loop {
+            let rung = self.bell.count();
+            context.check()?;
+            let mut state = lock(&self.state);
+            let job = self.take(&mut state, false);
+            let busy = state.taken > 0;
+            drop(state);
+            match job {
+                Some(job) => self.slice(context, job, SLICE)?,
+                None if busy => self.bell.wait(rung),
+                None if self.rest(context, true, 0)? => {}
+                None => return Ok(()),
+            }
+        }
+    }
+
     fn work(&self, context: &Arc<SpineContext>) {
         loop {
             let rung = self.bell.count();
@@ -332,9 +442,16 @@ impl Merger {
                 return;
             }
             let job = self.take(&mut state, false);
+            let may_rest = state.taken == 0 && state.spines.iter().any(|known| known.changed);
             drop(state);
             let Some(job) = job else {
-                self.bell.wait(rung);
+                let inserts = self.inserts.load(Ordering::Relaxed);
+                if !may_rest {
+                    self.bell.wait(rung);
+                } else if !self.bell.wait_for(rung, REST) && inserts == self.inserts.load(Ordering::Relaxed) {
+                    // Without room it is not done; nobody was told that it would be.
+                    let _ = self.rest(context, false, context.small());
+                }
                 continue;
             };
             // The store was told of a failure.
@@ -351,6 +468,7 @@ impl Shared {
         while let Some(merging) = self.next_merge(context.small()) {
             context.merger().push(Job { shared: Arc::clone(self), task: Task::Merge(merging) });
         }
+        context.merger().rest_later(self);
     }
 }
 

@@ -266,7 +266,8 @@ impl Spine {
         self.shared.context.as_ref().map_or(Ok(()), |context| context.merger().check(&self.shared.name))?;
         let version = self.shared.version();
         self.active.insert(batch, !version.is_empty())?;
-        let (tables, runs) = (version.tables.len(), version.runs.len());
+        // What is merged at rest is not what comes too fast.
+        let (tables, runs) = (version.tables.len(), version.runs.len().saturating_sub(self.shared.resting()));
         // Or its tables would stay in memory while their end is waited for.
         drop(version);
         let shared = Arc::clone(&self.shared);
@@ -398,7 +399,9 @@ impl Spine {
     /// ```
     pub fn raise_floor(&mut self, floor: Floor) -> Result<()> {
         self.shared.raise(floor)?;
-        self.shared.plan();
+        if self.shared.drop_hidden() {
+            self.shared.plan();
+        }
         Ok(())
     }
 

@@ -19,12 +19,22 @@
 //! With 64 KiB · 4^10 = 64 GiB in the oldest that is 66; what really stands there is told by [`SpineStats::runs`](super::SpineStats::runs), mostly
 //! below 15.
 //!
+//! A third rule is for a spine at *rest*, into which nothing is inserted and for which nothing else is to be done ([`at_rest`]): reads would have to ask
+//! each run for ever, and rewriting delays nobody.
+//!
+//! - **Rest.** The most newest runs of which the last has at most T times the bytes of all newer ones are merged.
+//!
+//! Then each run has more than T times the bytes of all that are newer: mostly one or two are left (the last level is *leveled* then, the
+//! others stay tiered: "lazy leveling" of Dostoevsky, Dayan and Idreos, SIGMOD 2018). Such a merge writes at most T + 1 bytes for
+//! each byte of the newer runs, whose rows come into an older place by it. Nothing new comes behind them: they are
+//! among the newer ones at most as often as there were older runs when they came, of which a rest leaves no more than the logarithm of their sizes.
+//!
 //! Fuel: merges run in slices beside the steps, the smallest first, so that a small one never waits for a large one. While runs
 //! are merged others arrive; the bound on runs is kept by letting whoever inserts pay (`merger`): by the tier rule all
-//! merging ever done is at most (levels) bytes for each byte that was inserted, so paying that much for each keeps the debt
+//! merging ever done while inserts go on is at most (levels) bytes for each byte that was inserted, so paying that much for each keeps the debt
 //! from growing.
 //!
-//! Merges of less than `small` bytes in all are left to the next checkpoint, which writes them into its one file along with what
+//! Merges of less than `small` bytes in all, at rest too, are left to the next checkpoint, which writes them into its one file along with what
 //! is new ([`absorbed`]): they would cost two syncs each otherwise, unless there are [`MOST`] runs, which every look-up would have to
 //! ask for as long as no checkpoint comes. The valley rule does not wait.
 
@@ -75,6 +85,22 @@ fn valley(runs: &[Level]) -> Option<Range<usize>> {
         let (count, idle) = low.fold((0, true), |(count, idle), run| (count + 1, idle && !run.busy));
         (count >= 2 && idle).then_some(stair + 1..stair + 1 + count)
     })
+}
+
+/// The runs to merge at rest, of all runs, newest first; none while others are being merged, or if they are `small` in all.
+pub(super) fn at_rest(runs: &[Level], small: u64) -> Option<Range<usize>> {
+    let (mut newer, mut end) = (0u64, 0);
+    for (at, run) in runs.iter().take(MOST).enumerate() {
+        if run.busy {
+            return None;
+        }
+        let all = newer.saturating_add(run.bytes);
+        if at > 0 && newer.saturating_mul(FANOUT as u64) >= run.bytes && all >= small {
+            end = at + 1;
+        }
+        newer = all;
+    }
+    (end > 0).then_some(0..end)
 }
 
 /// The longest ranges of runs for which `is` holds.
@@ -148,6 +174,37 @@ mod tests {
             }
             assert!(written <= 6 * inserted, "seed {seed}: {written} of {inserted}");
         }
+    }
+
+    #[test]
+    fn at_rest_few_runs_are_left_and_little_is_written() {
+        for seed in 1..300u64 {
+            let mut state = seed;
+            let mut runs: Vec<Level> = Vec::new();
+            let (mut inserted, mut written) = (0, 0);
+            for _ in 0..300 {
+                for _ in 0..=next(&mut state) % 5 {
+                    let fresh = 1 + next(&mut state) % (1 << (10 + next(&mut state) % 22));
+                    inserted += fresh;
+                    runs.insert(0, idle(fresh));
+                }
+                while let Some(range) = at_rest(&runs, 0) {
+                    let (start, merged) = (range.start, runs.drain(range).map(|run| run.bytes).sum::<u64>());
+                    written += merged;
+                    runs.insert(start, idle(merged));
+                }
+                let mut newer = 0;
+                for run in &runs {
+                    assert!(newer * (FANOUT as u64) < run.bytes, "seed {seed}: {runs:?}");
+                    newer += run.bytes;
+                }
+            }
+            assert!(written <= (FANOUT as u64 + 1) * 4 * inserted, "seed {seed}: {written} of {inserted}");
+        }
+        let busy = Level { bytes: 1, busy: true };
+        assert_eq!(at_rest(&[idle(9), busy, idle(9)], 0), None, "others are at it");
+        assert_eq!((at_rest(&[idle(9)], 0), at_rest(&[idle(9); 2], 19)), (None, None));
+        assert_eq!(at_rest(&[idle(9); 2], 18), Some(0..2));
     }
 
     /// Merges take time: others go on, and the runs that they hold are left alone.

@@ -9,6 +9,7 @@
 //! 5. The runs hold the rows up to the freeze before the oldest table's, and no others: a snapshot of just that freeze is its runs. A
 //!    flush that goes beyond a snapshot's freeze leaves it the runs as they were (`Pin`).
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::context::{SpineContext, lock};
@@ -18,7 +19,7 @@ use super::memtable::Memtable;
 use super::policy::{self, Level};
 use super::run::Run;
 use super::{Discipline, SpineMeta};
-use crate::Result;
+use crate::{Error, Result};
 
 /// A memtable that no longer changes.
 #[derive(Debug)]
@@ -59,6 +60,8 @@ struct Changing {
     version: Arc<Version>,
     /// Runs that are being merged.
     busy: Vec<Arc<Run>>,
+    /// How many of them at rest.
+    resting: usize,
     /// Somebody writes tables.
     flushing: bool,
     pins: Vec<Weak<Pin>>,
@@ -74,9 +77,25 @@ impl Changing {
         self.version = Arc::new(version);
     }
 
+    /// The runs that a policy names.
+    fn choose(&self, rest: bool, policy: impl FnOnce(&[Level]) -> Option<Range<usize>>) -> Option<Merging> {
+        let runs = &self.version.runs;
+        let level = |run: &Arc<Run>| Level { bytes: run.meta.raw_bytes, busy: is_in(&self.busy, run) };
+        let range = policy(&runs.iter().map(level).collect::<Vec<_>>()).filter(|_| !self.closed)?;
+        let oldest = range.end == runs.len();
+        Some(Merging { runs: runs.get(range).unwrap_or_default().to_vec(), oldest, rest })
+    }
+
     /// These runs are not being merged any more.
     fn let_go(&mut self, runs: &[Arc<Run>]) {
         self.busy.retain(|run| !is_in(runs, run));
+    }
+
+    fn end(&mut self, merging: &Merging) {
+        self.let_go(&merging.runs);
+        if merging.rest {
+            self.resting = 0;
+        }
     }
 
     fn merge_floor(&self) -> Option<Arc<Floor>> {
@@ -117,6 +136,8 @@ pub(super) struct Merging {
     pub(super) runs: Vec<Arc<Run>>,
     /// Nothing older is left: a tombstone hides nothing.
     pub(super) oldest: bool,
+    /// It is what is right at rest.
+    rest: bool,
 }
 
 impl Merging {
@@ -178,10 +199,10 @@ impl Shared {
         lock(&self.changing).merge_floor()
     }
 
-    /// Lets go of runs that are hidden whole.
-    pub(super) fn drop_hidden(&self) {
+    /// Lets go of runs that are hidden whole; whether there were any.
+    pub(super) fn drop_hidden(&self) -> bool {
         let mut now = lock(&self.changing);
-        let Some(floor) = now.merge_floor() else { return };
+        let Some(floor) = now.merge_floor() else { return false };
         let hidden = |run: &Arc<Run>| floor.hides_all(run.index.min_key(), run.index.max_key());
         let idle = now.version.runs.iter().filter(|run| !is_in(&now.busy, run));
         let gone: Vec<_> = idle.filter(|run| hidden(run)).cloned().collect();
@@ -190,6 +211,7 @@ impl Shared {
             drop(now);
             self.cool(&gone);
         }
+        !gone.is_empty()
     }
 
     /// The cache has no use for what runs that were replaced hold, and does not know that.
@@ -222,17 +244,32 @@ impl Shared {
     /// The next runs to merge, marked as busy.
     pub(super) fn next_merge(&self, small: u64) -> Option<Merging> {
         let mut now = lock(&self.changing);
-        if now.closed {
-            return None;
+        let chosen = now.choose(false, |levels| policy::next_merge(levels, small))?;
+        now.busy.extend(chosen.runs.iter().cloned());
+        Some(chosen)
+    }
+
+    /// The runs to merge at rest, marked as busy. Fails with [`Error::NoSpace`] where that would take more than half of the disk's `room`.
+    pub(super) fn next_at_rest(&self, small: u64, room: Option<u64>) -> Result<Option<Merging>> {
+        let mut now = lock(&self.changing);
+        let Some(chosen) = now.choose(true, |levels| policy::at_rest(levels, small)) else { return Ok(None) };
+        let bytes = chosen.runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.meta.len));
+        if let Some(room) = room.filter(|room| room / 2 < bytes) {
+            let path = self.context()?.dir().to_path_buf();
+            let detail = format!(
+                "merging the runs of spine {:?} takes up to {bytes} bytes and is to leave as many, and there are {room}",
+                self.name
+            );
+            return Err(Error::NoSpace { path, detail });
         }
-        let version = Arc::clone(&now.version);
-        let levels: Vec<Level> =
-            version.runs.iter().map(|run| Level { bytes: run.meta.raw_bytes, busy: is_in(&now.busy, run) }).collect();
-        let range = policy::next_merge(&levels, small)?;
-        let oldest = range.end == version.runs.len();
-        let runs = version.runs.get(range).unwrap_or_default().to_vec();
-        now.busy.extend(runs.iter().cloned());
-        Some(Merging { runs, oldest })
+        now.busy.extend(chosen.runs.iter().cloned());
+        now.resting = chosen.runs.len();
+        Ok(Some(chosen))
+    }
+
+    /// Runs of a merge at rest that is under way.
+    pub(super) fn resting(&self) -> usize {
+        lock(&self.changing).resting
     }
 
     /// Puts `merged` in the place of the runs that were merged; `None` puts nothing there.
@@ -244,14 +281,14 @@ impl Shared {
                 runs.splice(at..at + merging.runs.len(), merged);
             }
         });
-        now.let_go(&merging.runs);
+        now.end(merging);
         drop(now);
         self.cool(&merging.runs);
     }
 
     /// Gives up a merge.
     pub(super) fn give_up(&self, merging: &Merging) {
-        lock(&self.changing).let_go(&merging.runs);
+        lock(&self.changing).end(merging);
     }
 
     pub(super) fn close(&self) {
@@ -271,7 +308,7 @@ impl Shared {
         let name = &self.name;
         self.context
             .as_ref()
-            .ok_or_else(|| crate::Error::Invalid(format!("spine {name:?} is ephemeral: it cannot be flushed")))
+            .ok_or_else(|| Error::Invalid(format!("spine {name:?} is ephemeral: it cannot be flushed")))
     }
 }
 

@@ -48,6 +48,37 @@ impl Store {
         self.take(checkpoint, extras, &mut history).inspect_err(|e| self.fence.poison(e))
     }
 
+    /// Merges the runs of all spines as the store does by itself when it has been left alone for a quarter of a second, and also those that it
+    /// leaves to checkpoints because they are small: before a read-only phase, a copy, a measurement. Of each spine a run or a few are left then, each more than
+    /// four times as large as all newer ones together. Rows in memory are left where they are: a checkpoint before it writes them. What a checkpoint on another thread
+    /// is writing meanwhile may be left, too. The files that are replaced stay until no kept checkpoint names them.
+    ///
+    /// It returns when nothing is left to do: where nobody else inserts, after rewriting the state once at most.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] if a spine's runs are larger than half of what the disk has left, with nothing lost and nothing poisoned; those of reading
+    /// and writing runs, which poison the store.
+    ///
+    /// ```
+    /// # use backstay_storage::{Checkpoint, Store, StoreOptions, disk, spine::{Discipline, RowBatch}};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let store = Store::open(disk::system(), dir.path(), StoreOptions::default())?;
+    /// # let mut totals = store.spine("totals", Discipline::Latest, 1)?;
+    /// for day in [b"monday", b"sunday"] {
+    ///     let mut rows = RowBatch::new();
+    ///     rows.push(day, &[7; 100_000], 1);
+    ///     totals.insert_batch(&rows)?;
+    ///     store.checkpoint(Checkpoint { frozen: vec![totals.snapshot()], ..Checkpoint::default() })?;
+    /// }
+    /// store.compact()?;
+    /// assert_eq!(totals.stats().runs, 1);
+    /// # Ok::<(), backstay_storage::Error>(())
+    /// ```
+    pub fn compact(&self) -> Result<()> {
+        self.fence.check()?;
+        self.context.settle()
+    }
+
     /// Checks a request before anything is done for it, and looks up its extra files.
     fn admit(&self, checkpoint: &Checkpoint, history: &History) -> Result<Vec<ExtraMeta>> {
         let (first, next) = (self.log.first_seq(), self.log.next_seq());

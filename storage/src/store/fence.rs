@@ -120,6 +120,10 @@ impl Disk for FencedDisk {
         }
     }
 
+    fn room(&self, dir: &Path) -> Result<Option<u64>> {
+        self.inner.room(dir)
+    }
+
     fn threads(&self) -> bool {
         self.inner.threads()
     }

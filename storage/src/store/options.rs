@@ -72,6 +72,9 @@ pub struct StoreStats {
     pub checkpoint_bytes: u64,
     /// Files removed because no kept manifest names them.
     pub removed_files: u64,
+    /// Merges of runs that have ended. What they replaced stays on disk until no kept checkpoint names it: an embedder that has nothing
+    /// else to checkpoint may want to for that.
+    pub merges: u64,
     /// Bytes of the log on disk.
     pub log_bytes: u64,
     /// The disk's counters, from before the opening too if the disk is shared.

@@ -14,6 +14,7 @@ mod misdirect;
 mod model;
 mod open;
 mod reader;
+mod rest;
 mod sabotage;
 mod savepoint;
 mod savepoint_copy;

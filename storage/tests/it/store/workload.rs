@@ -215,13 +215,14 @@ impl Embedder {
 pub enum Action {
     Steps(u64),
     Checkpoint,
+    Compact,
     Reopen,
 }
 
-/// Appends and group commits, checkpoints with and without extras, more of them than are kept, and two re-openings, one
-/// after a checkpoint and one with records behind it.
+/// Appends and group commits, checkpoints with and without extras, more of them than are kept, two re-openings, one
+/// after a checkpoint and one with records behind it, and runs merged as at rest, of which one is lost and one is in a checkpoint.
 pub const SCRIPT: &[Action] = {
-    use Action::{Checkpoint, Reopen, Steps};
+    use Action::{Checkpoint, Compact, Reopen, Steps};
     &[
         Steps(1),
         Steps(2),
@@ -230,6 +231,7 @@ pub const SCRIPT: &[Action] = {
         Steps(3),
         Checkpoint,
         Steps(1),
+        Compact,
         Reopen,
         Steps(1),
         Checkpoint,
@@ -237,6 +239,7 @@ pub const SCRIPT: &[Action] = {
         Checkpoint,
         Reopen,
         Steps(2),
+        Compact,
         Checkpoint,
         Steps(1),
     ]
@@ -249,6 +252,10 @@ pub fn run(disk: &Arc<dyn Disk>, seed: u64, script: &[Action], promised: &mut Pr
         match action {
             Action::Steps(count) => embedder.steps(*count, promised)?,
             Action::Checkpoint => embedder.checkpoint(promised)?,
+            Action::Compact => {
+                embedder.store.compact()?;
+                embedder.check_state()?;
+            }
             Action::Reopen => {
                 drop(embedder);
                 embedder = Embedder::open(Arc::clone(disk), seed, promised)?;
