@@ -1,7 +1,8 @@
 //! The blocks of a run one after another, read ahead of whoever goes through them.
 //!
-//! The first block after a jump is read alone: who looks at a few rows pays for one block. With the second in order reading
-//! ahead begins, in pieces that double up to [`LARGEST`] bytes; from then on one piece is being used and [`AHEAD`] − 1 others are
+//! After a jump as many blocks are read at once as one of the two walks before took (one, if there were none): who looks at a few rows
+//! pays for one block, which is read together with those of other runs (`merge`); who reads range after range waits once for each. Whoever goes on beyond that has
+//! pieces read ahead, which double up to [`LARGEST`] bytes; in the end one piece is being used and [`AHEAD`] − 1 others are
 //! read or on their way, so that the device works while rows are unpacked and merged. Blocks that are in the cache are
 //! taken from there.
 //!
@@ -26,6 +27,8 @@ const SMALLEST: u64 = 32 << 10;
 const LARGEST: u64 = 256 << 10;
 /// Pieces that are held or on their way.
 const AHEAD: usize = 3;
+/// Blocks that a walk is expected to take at most.
+const EXPECTED: u32 = 16;
 
 /// Some blocks that are held or on their way.
 enum Group {
@@ -50,6 +53,8 @@ pub(super) struct Blocks {
     next: Option<usize>,
     /// How many were asked for in order.
     streak: u32,
+    /// How many the last two walks took.
+    walks: [u32; 2],
     groups: VecDeque<Group>,
     /// The next block to be read ahead.
     planned: Option<usize>,
@@ -66,6 +71,7 @@ impl Blocks {
             forward: true,
             next: None,
             streak: 0,
+            walks: [0; 2],
             groups: VecDeque::new(),
             planned: None,
             queue: None,
@@ -79,9 +85,52 @@ impl Blocks {
 
     /// The next block asked for is not one in order, wherever it is.
     pub(super) fn jump(&mut self) {
+        if self.streak > 0 {
+            self.walks = [self.streak, self.walks[0]];
+        }
         self.next = None;
         self.streak = 0;
         self.groups.clear();
+    }
+
+    /// How many blocks a walk is likely to take.
+    fn expected(&self) -> u32 {
+        self.walks[0].max(self.walks[1]).clamp(1, EXPECTED)
+    }
+
+    /// A walk begins at block `i`: asks for what it is likely to take, and does not wait for it. True if that is this one block, which has to be
+    /// read: then nothing is asked for, and somebody may [take](Blocks::took) it along.
+    pub(super) fn ask(&mut self, i: usize, forward: bool) -> Result<bool> {
+        self.jump();
+        if i >= self.run.index.len() || self.context.cache().has_block(&self.run.handle, self.run.place(i).0) {
+            return Ok(false);
+        }
+        if self.expected() == 1 {
+            return Ok(true);
+        }
+        self.forward = forward;
+        self.planned = Some(i);
+        let me = self.here();
+        let asked = self.fill(me, 1, self.expected(), LARGEST);
+        match asked {
+            Ok(()) => self.next = Some(i),
+            Err(_) => self.jump(),
+        }
+        asked.map(|()| false)
+    }
+
+    /// A walk begins at block `i`, which somebody has already.
+    pub(super) fn took(&mut self, i: usize, forward: bool) {
+        self.jump();
+        self.forward = forward;
+        self.next = self.after(i);
+        self.planned = self.next;
+        self.streak = 1;
+    }
+
+    /// Where blocks come from, and whether they are kept.
+    pub(super) fn origin(&self) -> (&Arc<SpineContext>, &Arc<Run>, Keep) {
+        (&self.context, &self.run, self.keep)
     }
 
     fn after(&self, i: usize) -> Option<usize> {
@@ -102,7 +151,9 @@ impl Blocks {
         }
         self.next = self.after(i);
         self.streak = self.streak.saturating_add(1);
-        if self.planned.is_none() && self.groups.is_empty() {
+        // A queue for each run, held for long, would be many.
+        let at_rest = |(_, queue): &(ThreadId, Box<dyn IoQueue>)| queue.in_flight() == 0;
+        if self.groups.is_empty() && (self.planned.is_none() || self.queue.as_ref().is_some_and(at_rest)) {
             self.give_back();
         }
         found
@@ -113,16 +164,29 @@ impl Blocks {
         load(&self.context, &[(&self.run, i)], self.keep)?.pop().ok_or_else(lost)
     }
 
-    fn read_ahead(&mut self, i: usize) -> Result<Arc<Block>> {
+    /// This thread. What was on its way for another is let go.
+    fn here(&mut self) -> ThreadId {
         let me = thread::current().id();
         if self.queue.as_ref().is_some_and(|(owner, _)| *owner != me) {
             self.queue = None;
             self.groups.clear();
         }
+        me
+    }
+
+    fn read_ahead(&mut self, i: usize) -> Result<Arc<Block>> {
+        let me = self.here();
         if self.groups.is_empty() {
             self.planned = Some(i);
         }
-        self.fill(me)?;
+        let expected = self.expected();
+        match self.streak.checked_sub(expected) {
+            None => self.fill(me, 1, expected - self.streak, LARGEST)?,
+            Some(beyond) => {
+                let bytes = LARGEST.min(SMALLEST << beyond.min(u64::BITS / 2));
+                self.fill(me, AHEAD.min(1 + beyond as usize), u32::MAX, bytes)?;
+            }
+        }
         self.arrive()?;
         let forward = self.forward;
         let Some(group) = self.groups.front_mut() else { return Err(lost()) };
@@ -151,11 +215,9 @@ impl Blocks {
         }
     }
 
-    /// Asks for what comes next, until enough is held or on its way.
-    fn fill(&mut self, me: ThreadId) -> Result<()> {
-        let largest =
-            SMALLEST.checked_shl(self.streak.saturating_sub(1)).map_or(LARGEST, |n| n.clamp(SMALLEST, LARGEST));
-        while self.groups.len() < AHEAD
+    /// Asks for what comes next, until so many pieces are held or on their way: each of at most so many blocks, or bytes, or one block.
+    fn fill(&mut self, me: ThreadId, pieces: usize, most: u32, largest: u64) -> Result<()> {
+        while self.groups.len() < pieces
             && let Some(i) = self.planned
         {
             if let Some(block) = self.context.cache().block(&self.run.handle, self.run.place(i).0) {
@@ -170,7 +232,10 @@ impl Blocks {
                 // Between two blocks there may be filter pages, which are read along.
                 let (at, bytes) = self.run.place(i);
                 let (start, end) = (offset.min(at), offset.saturating_add(len).max(at.saturating_add(bytes)));
-                if end - start > largest || self.context.cache().block(&self.run.handle, at).is_some() {
+                if end - start > largest
+                    || blocks.len() >= most as usize
+                    || self.context.cache().has_block(&self.run.handle, at)
+                {
                     break;
                 }
                 (offset, len) = (start, end - start);

@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use std::mem;
 use std::sync::Arc;
 
-use super::source::Source;
+use super::source::{Goal, Source};
 use crate::Result;
 use crate::spine::{Discipline, Floor};
 
@@ -63,19 +63,19 @@ impl Merge {
 
     /// Goes to the first row.
     pub(in crate::spine) fn rewind(&mut self) -> Result<()> {
-        self.place(false, Source::first)
+        self.place(false, Goal::First)
     }
 
     /// Goes to the last row.
     pub(in crate::spine) fn seek_last(&mut self) -> Result<()> {
-        self.place(true, Source::last)
+        self.place(true, Goal::Last)
     }
 
     /// Goes to the first row at or above `(key, value)`.
     pub(in crate::spine) fn seek(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         // In a latest spine a key has one row: its value plays no part in the order.
         let value = if self.discipline == Discipline::Latest { &[] } else { value };
-        self.place(false, |source| source.seek(key, value))
+        self.place(false, Goal::AtOrAbove(key, value))
     }
 
     /// Goes to the last row whose key is at most `key`.
@@ -84,7 +84,7 @@ impl Merge {
         next.clear();
         next.extend_from_slice(key);
         next.push(0);
-        let placed = self.place(true, |source| source.seek_below(&next, &[]));
+        let placed = self.place(true, Goal::Below(&next, &[]));
         self.turn.0 = next;
         placed
     }
@@ -132,17 +132,17 @@ impl Merge {
             } else {
                 key.push(0)
             }
-            self.place(false, |source| source.seek(&key, &value))
+            self.place(false, Goal::AtOrAbove(&key, &value))
         } else {
-            self.place(true, |source| source.seek_below(&key, &value))
+            self.place(true, Goal::Below(&key, &value))
         };
         self.turn = (key, value);
         placed
     }
 
     /// Puts all sources somewhere and goes on from there to a row that is not hidden.
-    fn place(&mut self, backward: bool, to: impl FnMut(&mut Source) -> Result<()>) -> Result<()> {
-        self.put(backward, to)?;
+    fn place(&mut self, backward: bool, goal: Goal<'_>) -> Result<()> {
+        self.put(backward, goal)?;
         self.pass_hidden()
     }
 
@@ -153,20 +153,21 @@ impl Merge {
             if self.backward {
                 // All before with the same front are hidden, too.
                 let front = self.key().get(..floor.skip).unwrap_or_default().to_vec();
-                self.put(true, |source| source.seek_below(&front, &[]))?;
+                self.put(true, Goal::Below(&front, &[]))?;
             } else {
                 let next = floor.first_after(self.key());
-                self.put(false, |source| source.seek(&next, &[]))?;
+                self.put(false, Goal::AtOrAbove(&next, &[]))?;
             }
         }
         Ok(())
     }
 
-    fn put(&mut self, backward: bool, mut to: impl FnMut(&mut Source) -> Result<()>) -> Result<()> {
+    fn put(&mut self, backward: bool, goal: Goal<'_>) -> Result<()> {
         (self.standing, self.backward) = (false, backward);
         self.heap.clear();
+        Source::ask(&mut self.sources, goal)?;
         for (number, source) in self.sources.iter_mut().enumerate() {
-            to(source)?;
+            source.go(goal)?;
             if source.valid() {
                 self.heap.push(Head { prefix: source.prefix(), source: number });
             }

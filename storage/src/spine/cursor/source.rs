@@ -11,8 +11,26 @@ use crate::spine::batch::prefix;
 use crate::spine::context::SpineContext;
 use crate::spine::format::block::Block;
 use crate::spine::format::entry::Entry;
-use crate::spine::run::{Keep, Run};
+use crate::spine::run::{Keep, Run, load};
 use crate::spine::{Discipline, RowBatch};
+
+/// Where a source is to go.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Goal<'a> {
+    First,
+    Last,
+    /// The first row at or above a key and value.
+    AtOrAbove(&'a [u8], &'a [u8]),
+    /// The last row below.
+    Below(&'a [u8], &'a [u8]),
+}
+
+impl Goal<'_> {
+    /// Which way a walk is likely to go on from there.
+    fn is_forward(self) -> bool {
+        matches!(self, Self::First | Self::AtOrAbove(..))
+    }
+}
 
 /// A place in a run.
 #[derive(Debug)]
@@ -21,6 +39,8 @@ struct Walk {
     block: Option<Arc<Block>>,
     /// The block's number.
     number: usize,
+    /// The block in which to look for the goal first.
+    start: usize,
     row: usize,
     entry: Entry,
     key: Vec<u8>,
@@ -80,10 +100,45 @@ impl Walk {
         Ok(self.go_to(&block, block.len().saturating_sub(1)))
     }
 
+    /// Finds the block in which to look for a goal first, and asks for it. True if it is to be [given](Walk::give).
+    fn ask(&mut self, goal: Goal<'_>) -> Result<bool> {
+        let index = &self.blocks.run().index;
+        self.start = match goal {
+            Goal::First => 0,
+            Goal::Last => index.len().saturating_sub(1),
+            Goal::AtOrAbove(key, value) | Goal::Below(key, value) => index.first_reaching_row(key, value),
+        };
+        let forward = goal.is_forward();
+        if self.block.is_some() && self.number == self.start {
+            self.blocks.took(self.start, forward);
+            return Ok(false);
+        }
+        self.blocks.ask(self.start, forward)
+    }
+
+    /// Takes the block that was to be given.
+    fn give(&mut self, block: Arc<Block>, forward: bool) {
+        (self.block, self.number) = (Some(block), self.start);
+        self.blocks.took(self.start, forward);
+    }
+
+    /// Goes to a goal that was asked for.
+    fn go(&mut self, goal: Goal<'_>) -> Result<bool> {
+        match goal {
+            Goal::First | Goal::Last if self.count() == 0 => Ok(false),
+            Goal::First => {
+                let block = self.hold(0, true)?;
+                Ok(self.go_to(&block, 0))
+            }
+            Goal::Last => self.last_of(self.start),
+            Goal::AtOrAbove(key, value) => self.seek(key, value),
+            Goal::Below(key, value) => self.seek_below(key, value),
+        }
+    }
+
     /// Goes to the first row at or above `(key, value)`.
     fn seek(&mut self, key: &[u8], value: &[u8]) -> Result<bool> {
-        self.blocks.jump();
-        let mut number = self.blocks.run().index.first_reaching_row(key, value);
+        let mut number = self.start;
         while number < self.count() {
             let block = self.hold(number, true)?;
             let spot = block.lower_bound(key, value);
@@ -97,13 +152,12 @@ impl Walk {
 
     /// Goes to the last row below `(key, value)`.
     fn seek_below(&mut self, key: &[u8], value: &[u8]) -> Result<bool> {
-        self.blocks.jump();
-        let mut number = self.blocks.run().index.first_reaching_row(key, value);
+        let mut number = self.start;
         if number >= self.count() {
             return self.count().checked_sub(1).map_or(Ok(false), |last| self.last_of(last));
         }
         loop {
-            let block = self.hold(number, true)?;
+            let block = self.hold(number, false)?;
             let spot = block.lower_bound(key, value);
             let goes_on = spot.row == block.len() && self.blocks.run().index.may_begin_below(number + 1, key, value);
             if !goes_on {
@@ -137,7 +191,7 @@ impl Source {
 
     pub(in crate::spine) fn run(context: Arc<SpineContext>, run: Arc<Run>, keep: Keep) -> Self {
         let blocks = Blocks::new(context, run, keep);
-        let walk = Walk { blocks, block: None, number: 0, row: 0, entry: Entry::default(), key: Vec::new() };
+        let walk = Walk { blocks, block: None, number: 0, start: 0, row: 0, entry: Entry::default(), key: Vec::new() };
         Self { rows: Rows::Run(Box::new(walk)), valid: false }
     }
 
@@ -200,40 +254,40 @@ impl Source {
         self.step(|_, at| at.checked_sub(1), Walk::prev)
     }
 
-    /// Goes to the first row.
-    pub(super) fn first(&mut self) -> Result<()> {
-        self.step(
-            |_, _| Some(0),
-            |walk| {
-                walk.blocks.jump();
-                if walk.count() == 0 {
-                    return Ok(false);
-                }
-                let block = walk.hold(0, true)?;
-                Ok(walk.go_to(&block, 0))
-            },
-        )
+    /// Asks for what is needed to go to `goal`, for all sources together, so that they wait for the device once. [`Source::go`] is to follow.
+    pub(super) fn ask(sources: &mut [Source], goal: Goal<'_>) -> Result<()> {
+        let mut single: Vec<&mut Walk> = Vec::new();
+        for source in sources {
+            source.valid = false;
+            if let Rows::Run(walk) = &mut source.rows
+                && walk.ask(goal)?
+            {
+                single.push(walk);
+            }
+        }
+        // One alone is read when it is looked at.
+        if single.len() < 2 {
+            return Ok(());
+        }
+        let origins: Vec<_> = single.iter().map(|walk| (walk.blocks.origin(), walk.start)).collect();
+        let wanted: Vec<(&Run, usize)> = origins.iter().map(|((_, run, _), start)| (run.as_ref(), *start)).collect();
+        let Some(((context, _, keep), _)) = origins.first() else { return Ok(()) };
+        let blocks = load(context, &wanted, *keep)?;
+        for (walk, block) in single.into_iter().zip(blocks) {
+            walk.give(block, goal.is_forward());
+        }
+        Ok(())
     }
 
-    /// Goes to the last row.
-    pub(super) fn last(&mut self) -> Result<()> {
-        self.step(
-            |rows, _| rows.len().checked_sub(1),
-            |walk| {
-                walk.blocks.jump();
-                walk.count().checked_sub(1).map_or(Ok(false), |last| walk.last_of(last))
-            },
-        )
-    }
-
-    /// Goes to the first row at or above `(key, value)`.
-    pub(super) fn seek(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.step(|rows, _| Some(rows.lower_bound_row(key, value)), |walk| walk.seek(key, value))
-    }
-
-    /// Goes to the last row below `(key, value)`.
-    pub(super) fn seek_below(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.step(|rows, _| rows.lower_bound_row(key, value).checked_sub(1), |walk| walk.seek_below(key, value))
+    /// Goes to a goal that was asked for.
+    pub(super) fn go(&mut self, goal: Goal<'_>) -> Result<()> {
+        let in_memory = |rows: &RowBatch, _| match goal {
+            Goal::First => Some(0),
+            Goal::Last => rows.len().checked_sub(1),
+            Goal::AtOrAbove(key, value) => Some(rows.lower_bound_row(key, value)),
+            Goal::Below(key, value) => rows.lower_bound_row(key, value).checked_sub(1),
+        };
+        self.step(in_memory, |walk| walk.go(goal))
     }
 
     /// The order of the rows that both stand on, if their abbreviated keys are the same.

@@ -171,6 +171,38 @@ fn a_short_range_reads_one_block_and_a_long_one_reads_ahead() {
     }
 }
 
+/// One wait for the device a range, whatever runs it is spread over, once the walk is known to take several blocks; and little is read that is not needed.
+#[test]
+fn ranges_of_a_length_are_read_at_once() {
+    let rows = many_rows(7);
+    for runs in [1u64, 3] {
+        let (disk, spine) = spread(&rows, runs, 0);
+        let mut cursor = spine.cursor().unwrap();
+        let mut rng = Rng::new(runs);
+        let mut range = |from: usize| {
+            let before = disk.stats();
+            cursor.seek_row(rows.key(from), rows.value(from)).unwrap();
+            for i in from..from + 4_000 {
+                assert_eq!(row(&cursor), (rows.key(i), rows.value(i), rows.weight(i)), "{runs} runs");
+                cursor.next().unwrap();
+            }
+            let after = disk.stats();
+            (after.reads - before.reads, after.read_bytes - before.read_bytes)
+        };
+        let first = range(10);
+        range(9_000);
+        let (mut reads, mut bytes) = (0, 0);
+        for _ in 0..20 {
+            let (more, read) = range(rng.below(rows.len() as u64 - 5_000) as usize);
+            (reads, bytes) = (reads + more, bytes + read);
+        }
+        assert!(first.0 > runs, "{first:?} for a range of several blocks, the first time");
+        // A range may take a block more than the two before it.
+        assert!(reads <= 20 * runs * 3 / 2, "{runs} runs: {reads} reads of 20 ranges, {first:?} of the first");
+        assert!(bytes / 20 <= first.1 * 5 / 4, "{runs} runs: {bytes} bytes of 20 ranges, {first:?} of the first");
+    }
+}
+
 /// What was on its way is read again: a queue is used on its own thread only.
 #[test]
 fn a_cursor_may_go_on_in_another_thread() {
