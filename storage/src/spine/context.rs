@@ -29,7 +29,7 @@ use crate::sabotage::{Check, checked};
 use crate::{Error, Result};
 
 /// Operations in flight in one queue.
-const DEPTH: usize = 32;
+const DEPTH: usize = 64;
 const MAX_QUEUES: usize = 64;
 /// The most that [`SpineContext::small`] is.
 const MOST_SMALL: u64 = 4 << 20;
@@ -320,23 +320,31 @@ impl SpineContext {
     }
 
     /// Reads byte ranges in one batch and hands over each as it arrives, with its number: what is done with one happens while the
-    /// others are on their way.
+    /// others are on their way. [`DEPTH`] are asked for at a time, so that buffers come round, and of a
+    /// large batch the last are on their way while the first are handed over.
     pub(super) fn read_each(&self, wants: &[Want<'_>], mut take: impl FnMut(usize, Piece) -> Result<()>) -> Result<()> {
         if wants.is_empty() {
             return Ok(());
         }
         let mut queue = self.take_queue()?;
-        let mut ops = Vec::with_capacity(wants.len());
-        for (token, want) in wants.iter().enumerate() {
-            ops.push((token as u64, want.op()?));
-        }
-        queue.submit(ops)?;
-        while queue.in_flight() > 0 {
-            for done in queue.wait(1)? {
+        let (mut asked, mut arrived): (usize, Vec<Completion>) = (0, Vec::new());
+        loop {
+            let some = wants.iter().enumerate().skip(asked).take(DEPTH - queue.in_flight().min(DEPTH));
+            let ops = some.map(|(token, want)| Ok((token as u64, want.op()?))).collect::<Result<Vec<_>>>()?;
+            if !ops.is_empty() {
+                asked += ops.len();
+                queue.submit(ops)?;
+            }
+            // Devices answer many at a time: the next ones are with it before these are looked at.
+            for done in arrived {
                 let number = usize::try_from(done.token).unwrap_or(usize::MAX);
                 let want = wants.get(number).ok_or_else(lost)?;
                 take(number, want.piece(done)?)?;
             }
+            if queue.in_flight() == 0 {
+                break;
+            }
+            arrived = queue.wait(1)?;
         }
         self.put_queue(queue);
         Ok(())
