@@ -9,6 +9,7 @@
 //! Known limit: the queues of threads that ended stay until [`MAX_QUEUES`] others were made.
 
 mod cache;
+mod pool;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 
 pub(super) use cache::FrameCache;
+pub(super) use pool::{Buffer, Pool};
 
 use super::format::header::{self, FileHeader};
 use super::format::{self, Malformed};
@@ -31,6 +33,8 @@ use crate::{Error, Result};
 /// Operations in flight in one queue.
 const DEPTH: usize = 64;
 const MAX_QUEUES: usize = 64;
+/// Bytes of blocks that are used and in no cache: those that merges and walks stand on.
+const IN_TRANSIT: u64 = 4 << 20;
 /// The most that [`SpineContext::small`] is.
 const MOST_SMALL: u64 = 4 << 20;
 
@@ -69,6 +73,8 @@ pub struct SpineContext {
     dir: PathBuf,
     store_id: u128,
     cache: FrameCache,
+    /// Of the blocks in the cache, and of others that are read.
+    pool: Arc<Pool>,
     files: Mutex<Files>,
     queues: Mutex<Vec<(ThreadId, Box<dyn IoQueue>)>>,
     memory: Arc<Memory>,
@@ -128,6 +134,7 @@ impl SpineContext {
             dir: dir.to_path_buf(),
             store_id,
             cache: FrameCache::new(cache_bytes),
+            pool: Pool::new(cache_bytes.saturating_add(IN_TRANSIT)),
             files: Mutex::new(Files { next: (options.epoch, 1), ..Files::default() }),
             queues: Mutex::default(),
             memory: Memory::new(options.memory_bytes - cache_bytes, &bell),
@@ -217,6 +224,10 @@ impl SpineContext {
 
     pub(super) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 
     pub(super) fn cache(&self) -> &FrameCache {

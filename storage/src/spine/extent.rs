@@ -159,7 +159,7 @@ impl Extent {
         let payload = block.finish();
         let len = self.frame(tape, Kind::Block, self.codec, rows, payload)?;
         if let Some((context, handle)) = &self.warm
-            && let Ok(block) = Block::split(payload.to_vec(), rows)
+            && let Ok(block) = Block::split(context.pool().copy(payload), rows)
         {
             context.cache().put_block(handle, at, &Arc::new(block));
         }

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::context::{RunHandle, SpineContext, Want, lost};
+use super::context::{Pool, RunHandle, SpineContext, Want, lost};
 use super::extent::Encoded;
 use super::filter;
 use super::format::Malformed;
@@ -70,14 +70,14 @@ impl Run {
     }
 
     /// Unpacks block `i` of the bytes of its frame.
-    fn block(&self, i: usize, bytes: &[u8]) -> Result<(Block, u64)> {
+    fn block(&self, context: &SpineContext, i: usize, bytes: &[u8]) -> Result<(Block, u64)> {
         let (at, _) = self.place(i);
-        self.block_at(i, bytes, at).map_err(|wrong| wrong.at(&self.handle.path, at, "run block"))
+        self.block_at(context.pool(), i, bytes, at).map_err(|wrong| wrong.at(&self.handle.path, at, "run block"))
     }
 
-    fn block_at(&self, i: usize, bytes: &[u8], at: u64) -> Result<(Block, u64), Malformed> {
-        let frame = frame::decode(bytes, Kind::Block, self.handle.ident, at)?;
-        let block = Block::read(frame.raw.into_owned(), frame.count, self.footer.discipline)?;
+    fn block_at(&self, pool: &Arc<Pool>, i: usize, bytes: &[u8], at: u64) -> Result<(Block, u64), Malformed> {
+        let frame = frame::decode_into(bytes, Kind::Block, self.handle.ident, at, |len| pool.take(len))?;
+        let block = Block::sound(frame.raw, frame.count, self.footer.discipline)?;
         let (first, last) = (self.index.first_key(i), self.index.last_key(i));
         let named = frame.count == self.index.rows(i) && block.first_key() == first && block.last_key() == last;
         if !named && checked(Check::RunBlockBounds) {
@@ -88,7 +88,7 @@ impl Run {
 
     /// Unpacks block `i`, which was read for somebody who goes through the run.
     pub(super) fn keep_block(&self, context: &SpineContext, i: usize, bytes: &[u8], keep: Keep) -> Result<Arc<Block>> {
-        let block = Arc::new(self.block(i, bytes)?.0);
+        let block = Arc::new(self.block(context, i, bytes)?.0);
         if keep == Keep::Cached {
             context.cache().put_block(&self.handle, self.place(i).0, &block);
         }

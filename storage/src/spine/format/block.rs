@@ -27,6 +27,7 @@ use super::Malformed;
 use super::entry::{self, Entry};
 use crate::sabotage::{Check, checked};
 use crate::spine::batch::{common, prefix};
+use crate::spine::context::Buffer;
 use crate::spine::{Discipline, RowBatch};
 
 /// Every how many entries the key stands whole.
@@ -108,9 +109,8 @@ impl BlockBuilder {
 }
 
 /// The unpacked bytes of a block, found sound. See the [module](self).
-#[derive(Clone, PartialEq, Eq)]
 pub struct Block {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     rows: usize,
     /// Where the entries end and the restarts begin.
     entries: usize,
@@ -137,13 +137,18 @@ impl Block {
     /// assert!(Block::read(bytes, 2, Discipline::Weighted).is_err());
     /// ```
     pub fn read(bytes: Vec<u8>, rows: u32, discipline: Discipline) -> Result<Self, Malformed> {
+        Self::sound(bytes.into(), rows, discipline)
+    }
+
+    /// The same of bytes that may go back to a pool.
+    pub(crate) fn sound(bytes: Buffer, rows: u32, discipline: Discipline) -> Result<Self, Malformed> {
         let block = Self::split(bytes, rows as usize)?;
         block.check(discipline)?;
         Ok(block)
     }
 
     /// A block that was just built: its parts are found, its rows not checked.
-    pub(crate) fn split(bytes: Vec<u8>, rows: usize) -> Result<Self, Malformed> {
+    pub(crate) fn split(bytes: Buffer, rows: usize) -> Result<Self, Malformed> {
         let trailer = || Malformed::cut("a block trailer");
         let (rest, tail) = bytes.split_last_chunk::<TRAILER>().ok_or_else(trailer)?;
         let [a, b, c, d, count @ ..] = *tail;
@@ -221,7 +226,7 @@ impl Block {
 
     /// Memory taken, in bytes.
     pub(crate) fn memory(&self) -> usize {
-        self.bytes.capacity()
+        self.bytes.bytes.capacity()
     }
 
     /// The rows, unpacked.

@@ -15,12 +15,14 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::Read;
+use std::ops::Deref;
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::scan::Scan;
 use super::{Malformed, checksum_is, to_u32};
 use crate::sabotage::{Check, checked};
+use crate::spine::context::Buffer;
 use crate::{Error, Result};
 
 /// Bytes of a frame's header.
@@ -62,9 +64,9 @@ pub enum Codec {
 
 /// A frame that was read and found sound.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame<'a> {
+pub struct Frame<T> {
     /// The decompressed bytes.
-    pub raw: Cow<'a, [u8]>,
+    pub raw: T,
     /// Rows, blocks or keys, by the kind.
     pub count: u32,
     /// The frame's checksum, which enters the footer's.
@@ -140,7 +142,67 @@ fn cannot(codec: &str, payload: &[u8], why: &dyn std::fmt::Display) -> Error {
 /// let wrong = decode(&[1; 30], Kind::Block, 7, 4096).unwrap_err();
 /// assert_eq!(wrong.got, "16843009"); // the stored length
 /// ```
-pub fn decode(bytes: &[u8], kind: Kind, ident: u64, offset: u64) -> Result<Frame<'_>, Malformed> {
+pub fn decode(bytes: &[u8], kind: Kind, ident: u64, offset: u64) -> Result<Frame<Cow<'_, [u8]>>, Malformed> {
+    let packed = open(bytes, kind, ident, offset)?;
+    let raw = match packed.codec {
+        0 => Cow::Borrowed(packed.stored),
+        _ => {
+            let mut raw = Vec::with_capacity(packed.trusted());
+            packed.unpack(&mut raw)?;
+            Cow::Owned(raw)
+        }
+    };
+    packed.frame(raw)
+}
+
+/// The same, into a buffer that `make` makes with room for so many bytes.
+pub(crate) fn decode_into(
+    bytes: &[u8],
+    kind: Kind,
+    ident: u64,
+    offset: u64,
+    make: impl FnOnce(usize) -> Buffer,
+) -> Result<Frame<Buffer>, Malformed> {
+    let packed = open(bytes, kind, ident, offset)?;
+    let mut raw = make(packed.trusted());
+    packed.unpack(&mut raw.bytes)?;
+    packed.frame(raw)
+}
+
+/// A frame whose checksum is right.
+struct Packed<'a> {
+    stored: &'a [u8],
+    codec: u8,
+    raw_len: usize,
+    count: u32,
+    checksum: u64,
+}
+
+impl Packed<'_> {
+    /// Bytes to be allocated before any is unpacked.
+    fn trusted(&self) -> usize {
+        if self.raw_len <= TRUSTED_RAW { self.raw_len } else { 0 }
+    }
+
+    fn unpack(&self, raw: &mut Vec<u8>) -> Result<(), Malformed> {
+        match self.codec {
+            0 => raw.extend_from_slice(self.stored),
+            1 => unzstd(self.stored, self.raw_len, raw)?,
+            2 => unlz4(self.stored, self.raw_len, raw)?,
+            other => return Err(Malformed::new("codec 0, 1 or 2", other.to_string())),
+        }
+        Ok(())
+    }
+
+    fn frame<T: Deref<Target = [u8]>>(&self, raw: T) -> Result<Frame<T>, Malformed> {
+        if raw.len() != self.raw_len {
+            return Err(Malformed::new(format!("{} raw bytes", self.raw_len), raw.len().to_string()));
+        }
+        Ok(Frame { raw, count: self.count, checksum: self.checksum })
+    }
+}
+
+fn open(bytes: &[u8], kind: Kind, ident: u64, offset: u64) -> Result<Packed<'_>, Malformed> {
     let mut scan = Scan(bytes);
     let header: [u8; HEADER - 8] = scan.array().ok_or_else(|| Malformed::cut("a frame header"))?;
     let want = scan.u64().ok_or_else(|| Malformed::cut("a frame checksum"))?;
@@ -161,16 +223,7 @@ pub fn decode(bytes: &[u8], kind: Kind, ident: u64, offset: u64) -> Result<Frame
     if (found_kind, zero_a, zero_b) != (kind as u8, 0, 0) {
         return Err(Malformed::new(format!("frame kind {}", kind as u8), format!("{found_kind}, {zero_a}, {zero_b}")));
     }
-    let raw = match codec {
-        0 => Cow::Borrowed(stored),
-        1 => Cow::Owned(unzstd(stored, raw_len)?),
-        2 => Cow::Owned(unlz4(stored, raw_len)?),
-        other => return Err(Malformed::new("codec 0, 1 or 2", other.to_string())),
-    };
-    if raw.len() != raw_len {
-        return Err(Malformed::new(format!("{raw_len} raw bytes"), raw.len().to_string()));
-    }
-    Ok(Frame { raw, count, checksum: want })
+    Ok(Packed { stored, codec, raw_len, count, checksum: want })
 }
 
 thread_local! {
@@ -178,8 +231,8 @@ thread_local! {
     static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// Decompresses at most `raw_len + 1` bytes.
-fn unzstd(stored: &[u8], raw_len: usize) -> Result<Vec<u8>, Malformed> {
+/// Decompresses at most `raw_len + 1` bytes, or as many as there is room for, into an empty vector.
+fn unzstd(stored: &[u8], raw_len: usize, raw: &mut Vec<u8>) -> Result<(), Malformed> {
     let failed = |e: std::io::Error| Malformed::new("zstd data", e.to_string());
     if raw_len <= TRUSTED_RAW {
         return ZSTD.with_borrow_mut(|kept| {
@@ -187,26 +240,24 @@ fn unzstd(stored: &[u8], raw_len: usize) -> Result<Vec<u8>, Malformed> {
                 Some(zstd) => zstd,
                 none => none.insert(zstd::bulk::Decompressor::new().map_err(failed)?),
             };
-            zstd.decompress(stored, raw_len).map_err(failed)
+            zstd.decompress_to_buffer(stored, raw).map_err(failed).map(drop)
         });
     }
-    let mut raw = Vec::new();
     let limit = (raw_len as u64).saturating_add(1);
     zstd::stream::read::Decoder::with_buffer(stored)
-        .and_then(|decoder| decoder.take(limit).read_to_end(&mut raw))
-        .map_err(failed)?;
-    Ok(raw)
+        .and_then(|decoder| decoder.take(limit).read_to_end(raw))
+        .map_err(failed)
+        .map(drop)
 }
 
-fn unlz4(stored: &[u8], raw_len: usize) -> Result<Vec<u8>, Malformed> {
+fn unlz4(stored: &[u8], raw_len: usize, raw: &mut Vec<u8>) -> Result<(), Malformed> {
     if raw_len / LZ4_RATIO > stored.len() {
         return Err(Malformed::new(format!("{raw_len} raw bytes"), format!("{} bytes of LZ4", stored.len())));
     }
-    let mut raw = vec![0; raw_len];
-    let len =
-        lz4_flex::block::decompress_into(stored, &mut raw).map_err(|e| Malformed::new("LZ4 data", e.to_string()))?;
+    raw.resize(raw_len, 0);
+    let len = lz4_flex::block::decompress_into(stored, raw).map_err(|e| Malformed::new("LZ4 data", e.to_string()))?;
     raw.truncate(len);
-    Ok(raw)
+    Ok(())
 }
 
 fn checksum(ident: u64, offset: u64, header: &[u8; HEADER - 8], stored: &[u8]) -> u64 {
@@ -257,7 +308,9 @@ mod tests {
 
     #[test]
     fn a_length_that_lz4_cannot_reach_allocates_nothing() {
-        let wrong = unlz4(&[0; 100], u32::MAX as usize).unwrap_err();
+        let mut raw = Vec::new();
+        let wrong = unlz4(&[0; 100], u32::MAX as usize, &mut raw).unwrap_err();
+        assert_eq!(raw.capacity(), 0);
         assert_eq!(wrong.got, "100 bytes of LZ4");
     }
 }

@@ -50,7 +50,7 @@ impl Run {
             let end = self.index.pages().get(page).map_or(0, |page| page.end);
             while block < end {
                 let piece = one(context, &self.handle, self.place(block))?;
-                let (rows, checksum) = self.block(block, piece.bytes())?;
+                let (rows, checksum) = self.block(context, block, piece.bytes())?;
                 tally.content.update(&checksum.to_le_bytes());
                 tally.rows(&rows.to_rows());
                 block += 1;
