@@ -12,6 +12,7 @@ use super::name::{FileName, MANIFEST, RUN, TEMPORARY, kind_is_valid};
 use super::recover::damaged_name;
 use crate::Result;
 use crate::disk::Disk;
+use crate::store::is_absent;
 
 /// Removes old manifests, puts damaged ones aside and removes what a crash left half-written, then makes all that
 /// durable. Returns how many files were removed.
@@ -35,29 +36,41 @@ pub(crate) fn manifests(disk: &dyn Disk, dir: &Path, old: &[String], damaged: &[
     Ok(doomed.len() as u64)
 }
 
-/// Removes the run files that are not `named`.
+/// The run files that are not `named`, and their lengths.
 pub(crate) fn runs(
     disk: &dyn Disk,
     dir: &Path,
     named: &HashSet<&str>,
     is_in_use: impl Fn(&str) -> bool,
-) -> Result<u64> {
+) -> Result<Vec<(String, u64)>> {
     let is_run = |name: &str| FileName::parse(name).is_some_and(|n| n.kind == RUN);
-    sweep(disk, dir, |name| is_run(name) && !named.contains(name) && !is_in_use(name))
+    list(disk, dir, |name| is_run(name) && !named.contains(name) && !is_in_use(name))
 }
 
 /// Removes the extra files that `is_named` does not know. It is asked after the folder was listed, so that a file
 /// which is created meanwhile is either not in the list or known.
 pub(crate) fn extras(disk: &dyn Disk, dir: &Path, is_named: impl Fn(&str) -> bool) -> Result<u64> {
-    sweep(disk, dir, |name| FileName::parse(name).is_some_and(|n| kind_is_valid(n.kind)) && !is_named(name))
+    let is_extra = |name: &str| FileName::parse(name).is_some_and(|n| kind_is_valid(n.kind));
+    let doomed = list(disk, dir, |name| is_extra(name) && !is_named(name))?;
+    remove(disk, dir, doomed.iter().map(|(name, _)| name))
 }
 
-fn sweep(disk: &dyn Disk, dir: &Path, is_garbage: impl Fn(&str) -> bool) -> Result<u64> {
-    let entries = disk.list(dir)?;
+fn list(disk: &dyn Disk, dir: &Path, is_garbage: impl Fn(&str) -> bool) -> Result<Vec<(String, u64)>> {
+    let files = disk.list(dir)?.into_iter().filter(|e| !e.metadata.is_dir && is_garbage(&e.name));
+    Ok(files.map(|e| (e.name, e.metadata.len)).collect())
+}
+
+/// Removes files, makes that durable, and returns how many went. One that is gone already was another thread's.
+pub(crate) fn remove(disk: &dyn Disk, dir: &Path, doomed: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<u64> {
     let mut removed = 0;
-    for entry in entries.iter().filter(|e| !e.metadata.is_dir && is_garbage(&e.name)) {
-        disk.remove(&dir.join(&entry.name))?;
-        removed += 1;
+    for name in doomed {
+        match disk.remove(&dir.join(name)) {
+            Err(e) if is_absent(&e) => {}
+            done => {
+                done?;
+                removed += 1;
+            }
+        }
     }
     if removed > 0 {
         disk.sync_dir(dir)?;

@@ -29,6 +29,7 @@ use super::memory::Pressure;
 use super::run::{Keep, Run};
 use super::version::{FlushGuard, Frozen, Merging, Shared};
 use super::writer::{Encoding, NewFile};
+use crate::checkpoint::garbage;
 use crate::{Error, Result};
 
 /// Bytes of rows of one slice.
@@ -434,6 +435,14 @@ impl Merger {
         }
     }
 
+    /// Removes run files that nothing names, but for those that are left when all work ends: the next opening does.
+    fn remove(&self, context: &Arc<SpineContext>, doomed: &[String]) {
+        let doomed = doomed.iter().take_while(|_| !lock(&self.state).stop);
+        if let Err(e) = garbage::remove(context.disk(), context.dir(), doomed) {
+            context.fail(&e);
+        }
+    }
+
     fn work(&self, context: &Arc<SpineContext>) {
         loop {
             let rung = self.bell.count();
@@ -481,15 +490,19 @@ pub(crate) struct Mergers {
 }
 
 impl Mergers {
-    /// Starts `threads` threads, if the disk allows any.
-    pub(crate) fn start(context: &Arc<SpineContext>, threads: usize) -> Result<Self> {
+    /// Starts `threads` threads, if the disk allows any. The first one begins with removing the run files `doomed`, which nothing names.
+    pub(crate) fn start(context: &Arc<SpineContext>, threads: usize, mut doomed: Vec<String>) -> Result<Self> {
         let mut mergers = Self { context: Arc::clone(context), threads: Vec::new() };
         let wanted = if context.disk().threads() { threads } else { 0 };
         for number in 0..wanted {
             let theirs = Arc::clone(context);
+            let doomed = std::mem::take(&mut doomed);
             let thread = std::thread::Builder::new()
                 .name(format!("backstay-merge-{number}"))
-                .spawn(move || theirs.merger().work(&theirs))
+                .spawn(move || {
+                    theirs.merger().remove(&theirs, &doomed);
+                    theirs.merger().work(&theirs);
+                })
                 .map_err(|e| Error::io("start a thread for", context.dir(), e))?;
             mergers.threads.push(thread);
             lock(&context.merger().state).threads += 1;

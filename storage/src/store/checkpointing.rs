@@ -136,7 +136,7 @@ impl Store {
         history.kept.push(manifest);
         // Their files stay up to here, where a manifest names them.
         drop(flushed);
-        let removed = self.clear_up(history)?;
+        let removed = self.clear_up(history, None)?;
         let bytes = run_bytes + manifest_bytes;
         self.counters.checkpoints.fetch_add(1, Relaxed);
         self.counters.checkpoint_bytes.fetch_add(bytes, Relaxed);
@@ -151,8 +151,9 @@ impl Store {
     }
 
     /// Brings the directory to what the kept checkpoints need, and returns how many files went. A crash anywhere in it
-    /// leaves files that the next opening or checkpoint removes.
-    pub(super) fn clear_up(&self, history: &mut History) -> Result<u64> {
+    /// leaves files that the next opening or checkpoint removes. With `later`, the names of run files that somebody may remove beside what comes next
+    /// are put there.
+    pub(super) fn clear_up(&self, history: &mut History, later: Option<&mut Vec<String>>) -> Result<u64> {
         let surplus = history.kept.len().saturating_sub(self.keep);
         let gone: Vec<_> = history.kept.drain(..surplus).map(|m| file_name(m.epoch, m.number, MANIFEST)).collect();
         // Durable before anything that only these manifests named goes: else one might come back and name what is gone.
@@ -160,7 +161,7 @@ impl Store {
         history.damaged.clear();
         self.counters.removed_files.fetch_add(removed, Relaxed);
         savepoint::clear_leftovers(&*self.disk, &self.layout.savepoints)?;
-        removed += self.collect(history)?;
+        removed += self.collect(history, later)?;
         if let Some(needed) = history.log_from() {
             self.log.trim_before(needed)?;
         }
@@ -169,12 +170,23 @@ impl Store {
     }
 
     /// Removes the runs and extra files that no kept checkpoint and no savepoint names, and returns how many went.
-    pub(super) fn collect(&self, history: &History) -> Result<u64> {
+    pub(super) fn collect(&self, history: &History, later: Option<&mut Vec<String>>) -> Result<u64> {
         let saved = self.saved_runs()?;
         let spines = history.kept.iter().flat_map(|m| &m.spines);
         let kept = spines.flat_map(|s| &s.runs).map(|run| run.file.as_str());
         let named = kept.chain(saved.iter().map(String::as_str)).collect();
-        let mut removed = garbage::runs(&*self.disk, &self.layout.runs, &named, |name| self.context.is_in_use(name))?;
+        let doomed = garbage::runs(&*self.disk, &self.layout.runs, &named, |name| self.context.is_in_use(name))?;
+        let bytes = doomed.iter().fold(0u64, |sum, (_, len)| sum.saturating_add(*len));
+        let doomed = doomed.into_iter().map(|(name, _)| name);
+        // Where little room is left, whoever comes next may need theirs.
+        let room = self.disk.room(&self.layout.runs)?;
+        let mut removed = match later {
+            Some(later) if room.is_some_and(|room| room > bytes) => {
+                later.extend(doomed);
+                later.len() as u64
+            }
+            _ => garbage::remove(&*self.disk, &self.layout.runs, doomed)?,
+        };
         self.index_extras(history);
         let spares_old = self.spares_old();
         let is_named = |name: &str| {

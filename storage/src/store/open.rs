@@ -119,16 +119,19 @@ impl Store {
             counters: Counters::default(),
         };
         let mut history = super::lock(&store.history);
+        let mut doomed = Vec::new();
         if fell_back {
             // Someone may want to look at the damaged checkpoint, or mend it: its files stay for now.
             store.index_extras(&history);
             store.count(&history);
         } else {
-            store.clear_up(&mut history)?;
+            // Freeing gigabytes takes a file system long; nobody has to wait for it.
+            let beside = store.disk.threads() && options.merge_threads > 0;
+            store.clear_up(&mut history, Some(&mut doomed).filter(|_| beside))?;
         }
         drop(history);
         // Last: until here nothing is written but what opening writes.
-        store._mergers = Some(Mergers::start(&store.context, options.merge_threads)?);
+        store._mergers = Some(Mergers::start(&store.context, options.merge_threads, doomed)?);
         Ok(store)
     }
 }

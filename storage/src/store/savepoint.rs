@@ -187,7 +187,7 @@ impl Store {
         }
         // While a damaged checkpoint has its name, its files stay too: the next checkpoint clears up.
         if history.damaged.is_empty() {
-            self.collect(history)?;
+            self.collect(history, None)?;
         }
         Ok(())
     }
