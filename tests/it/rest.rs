@@ -31,7 +31,7 @@ fn merged_runs_leave_the_disk_of_a_pipeline_at_rest() {
     };
     let files = || fs::read_dir(data.join("runs")).map_or(0, |runs| runs.count());
     append(0..60_000);
-    let mut running = Running::start(&sql, &data, &["--config", config.to_str().unwrap()]);
+    let mut running = Running::start(&sql, &data, &["--config", config.to_str().unwrap(), "--workers", "1"]);
     running.wait_until("the first checkpoint", PATIENCE, || files() == 1);
     append(60_000..90_000);
     running.wait_until("a second run", PATIENCE, || files() > 1);
