@@ -90,7 +90,7 @@ pub fn describe() -> String {
         Ok(limit) => {
             clear(pid);
             format!(
-                "each engine in a child under a cgroup's {limit} of what it is given and {} MiB beside",
+                "each engine in a child under a cgroup's {limit} of what it is given and a fifth of that beside, {} MiB at least",
                 BESIDE >> 20
             )
         }
@@ -98,8 +98,14 @@ pub fn describe() -> String {
     }
 }
 
-/// What a child gets beside what its engine is given: code, indexes and filters of open tables, buffers in flight, and the bench's own.
-pub const BESIDE: u64 = 256 << 20;
+/// What a child gets at least beside what its engine is given: code, indexes and filters of open tables, buffers in flight, what the
+/// allocator holds back, and the bench's own.
+const BESIDE: u64 = 256 << 20;
+
+/// The limit of a child whose engine is given so many bytes.
+pub fn of(given: u64) -> u64 {
+    given + (given / 5).max(BESIDE)
+}
 
 /// Starts the peak of the resident memory anew.
 pub fn reset_peak() {

@@ -54,6 +54,8 @@ struct Bench {
     seconds: u64,
     rounds: usize,
     only: Option<Vec<String>>,
+    /// Contenders that are left out.
+    without: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -62,8 +64,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let (mut full, mut check) = (false, false);
-    let (mut rows, mut memory, mut rounds, mut only) = (None, None, None, None);
-    let own = ["--full", "--check", "--rows=N", "--memory=MIB", "--rounds=N", "--only=NAME,…"];
+    let (mut rows, mut memory, mut rounds, mut only, mut without) = (None, None, None, None, Vec::new());
+    let own = ["--full", "--check", "--rows=N", "--memory=MIB", "--rounds=N", "--only=NAME,…", "--without=NAME,…"];
     let args = Args::parse(&own, |flag| {
         let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
         match name {
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
             "--rows" => rows = Some(number(value)),
             "--memory" => memory = Some(number(value)),
             "--rounds" => rounds = Some(number(value) as usize),
+            "--without" => without = value.split(',').map(str::to_owned).collect(),
             _ => only = Some(value.split(',').map(str::to_owned).collect()),
         }
     });
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         seconds: args.seconds.unwrap_or(if full { FULL_SECONDS } else { SECONDS }),
         rounds: rounds.unwrap_or(ROUNDS),
         only: only.or_else(|| args.filter.clone().map(|word| vec![word])),
+        without,
     };
     let parts: Vec<&str> = ALL.iter().flat_map(|workload| workload.parts).copied().collect();
     let none = |word: &&String| !parts.iter().any(|part| part.contains(word.as_str()));
@@ -163,6 +167,7 @@ impl Bench {
             contenders.extend(engine::SPINES.iter().filter(|_| workload.name == "join"));
             contenders.extend(workload.merge.then_some(engine::WEIGHTS));
             contenders.extend(workload.merge.then_some("rocksdb-merge").filter(|_| cfg!(feature = "rocksdb")));
+            contenders.retain(|who| !self.without.iter().any(|without| without == who));
         }
         let turns: Vec<Vec<String>> =
             if workload.apart { parts.into_iter().map(|part| vec![part]).collect() } else { vec![parts] };

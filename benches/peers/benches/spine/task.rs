@@ -57,7 +57,7 @@ impl Task {
     /// Begins a part in which the engine has so many bytes: the process gets those and what is beside them.
     pub fn begin(&self, engine_bytes: u64) {
         if let Some(limit) = &self.limit {
-            limit.set(engine_bytes + limits::BESIDE);
+            limit.set(limits::of(engine_bytes));
         }
         limits::reset_peak();
     }

@@ -56,7 +56,7 @@ impl Dbsp {
         );
         let config = CircuitConfig::with_workers(1)
             .with_storage(Some(storage.expect("open dbsp's storage")))
-            .with_max_rss_bytes(Some(given.total() + limits::BESIDE));
+            .with_max_rss_bytes(Some(limits::of(given.total())));
         let (requests, asked) = channel();
         let (answer, answers) = channel();
         // A runtime wants a closure that it could run in several workers.

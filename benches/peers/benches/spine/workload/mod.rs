@@ -22,6 +22,8 @@ const KEYS: usize = 1_000;
 pub fn child(task: &Task) {
     match task.workload.as_str() {
         "tables" => tables::child(task),
+        tables::SCANS => tables::scans(task),
+        tables::PROBES => tables::probes(task),
         "rmw" => rmw::child(task),
         "join" => join::child(task),
         "size" => size::child(task),
