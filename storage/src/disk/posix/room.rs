@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::{Error, Result};
 
 /// Bytes that a process without privileges may still write to the file system of `dir`.
+#[cfg_attr(target_os = "linux", expect(clippy::useless_conversion, reason = "the fields are smaller on other systems"))]
 pub(super) fn room(dir: &Path) -> Result<u64> {
     let failed = |e| Error::io("ask for the room of", dir, e);
     let path = CString::new(dir.as_os_str().as_bytes()).map_err(|e| failed(io::Error::other(e)))?;

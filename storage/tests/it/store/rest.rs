@@ -1,5 +1,10 @@
 //! A store that is left alone merges its runs until few are left; one that is asked to does so at once.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test waits for a thread of the store's, and looks at what is on the real disk"
+)]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
