@@ -154,6 +154,13 @@ mod tests {
         Level { bytes, busy: false }
     }
 
+    /// Puts one run in the place of some, and gives its bytes. So many `cancel` out on the way.
+    fn merge(runs: &mut Vec<Level>, range: Range<usize>, cancel: impl FnOnce(u64) -> u64) -> u64 {
+        let (start, merged) = (range.start, runs.drain(range).map(|run| run.bytes).sum());
+        runs.insert(start, idle(merged - cancel(merged)));
+        merged
+    }
+
     #[test]
     fn the_bound_holds_for_any_sizes() {
         for seed in 1..300u64 {
@@ -165,10 +172,7 @@ mod tests {
                 inserted += fresh;
                 runs.insert(0, idle(fresh));
                 while let Some(range) = next_merge(&runs, 0) {
-                    let (start, merged) = (range.start, runs.drain(range).map(|run| run.bytes).sum::<u64>());
-                    written += merged;
-                    // Rows may cancel out on the way.
-                    runs.insert(start, idle(merged - next(&mut state) % (merged / 4 + 1)));
+                    written += merge(&mut runs, range, |merged| next(&mut state) % (merged / 4 + 1));
                 }
                 check(&runs);
             }
@@ -189,9 +193,7 @@ mod tests {
                     runs.insert(0, idle(fresh));
                 }
                 while let Some(range) = at_rest(&runs, 0) {
-                    let (start, merged) = (range.start, runs.drain(range).map(|run| run.bytes).sum::<u64>());
-                    written += merged;
-                    runs.insert(start, idle(merged));
+                    written += merge(&mut runs, range, |_| 0);
                 }
                 let mut newer = 0;
                 for run in &runs {
@@ -249,8 +251,7 @@ mod tests {
         for _ in 0..10_000 {
             runs.insert(0, idle(1000));
             if let Some(range) = next_merge(&runs, 4 << 20) {
-                let (start, merged) = (range.start, runs.drain(range).map(|run| run.bytes).sum::<u64>());
-                runs.insert(start, idle(merged));
+                merge(&mut runs, range, |_| 0);
             }
             assert!(runs.len() < MOST + 2 * FANOUT, "{} runs", runs.len());
         }

@@ -178,10 +178,9 @@ impl Store {
         let doomed = garbage::runs(&*self.disk, &self.layout.runs, &named, |name| self.context.is_in_use(name))?;
         let bytes = doomed.iter().fold(0u64, |sum, (_, len)| sum.saturating_add(*len));
         let doomed = doomed.into_iter().map(|(name, _)| name);
-        // Where little room is left, whoever comes next may need theirs.
-        let room = self.disk.room(&self.layout.runs)?;
         let mut removed = match later {
-            Some(later) if room.is_some_and(|room| room > bytes) => {
+            // Where little room is left, whoever comes next may need theirs.
+            Some(later) if self.disk.room(&self.layout.runs)?.is_some_and(|room| room > bytes) => {
                 later.extend(doomed);
                 later.len() as u64
             }

@@ -129,8 +129,8 @@ impl Blocks {
     }
 
     /// Where blocks come from, and whether they are kept.
-    pub(super) fn origin(&self) -> (&Arc<SpineContext>, &Arc<Run>, Keep) {
-        (&self.context, &self.run, self.keep)
+    pub(super) fn origin(&self) -> (&SpineContext, Keep) {
+        (&self.context, self.keep)
     }
 
     fn after(&self, i: usize) -> Option<usize> {

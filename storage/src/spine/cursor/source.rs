@@ -266,13 +266,10 @@ impl Source {
             }
         }
         // One alone is read when it is looked at.
-        if single.len() < 2 {
-            return Ok(());
-        }
-        let origins: Vec<_> = single.iter().map(|walk| (walk.blocks.origin(), walk.start)).collect();
-        let wanted: Vec<(&Run, usize)> = origins.iter().map(|((_, run, _), start)| (run.as_ref(), *start)).collect();
-        let Some(((context, _, keep), _)) = origins.first() else { return Ok(()) };
-        let blocks = load(context, &wanted, *keep)?;
+        let [first, _, ..] = single.as_slice() else { return Ok(()) };
+        let (context, keep) = first.blocks.origin();
+        let wanted: Vec<_> = single.iter().map(|walk| (walk.blocks.run(), walk.start)).collect();
+        let blocks = load(context, &wanted, keep)?;
         for (walk, block) in single.into_iter().zip(blocks) {
             walk.give(block, goal.is_forward());
         }
