@@ -523,12 +523,10 @@ impl Pipeline {
             }
             // Runs that were merged since stay on disk as long as the two newest checkpoints name them. Where no step was made, nothing is to change: a
             // finished pipeline may run again, or an older checkpoint was opened and somebody wants to look at the newer one.
-            let merges = store.stats().merges;
-            if due && self.last_step_at.is_some() && self.checkpoint_merges.iter().any(|&before| before != merges) {
-                let next = self.next_log_record();
-                self.begin_checkpoint(next)?;
+            let stepped = due && self.last_step_at.is_some();
+            if !stepped || self.checkpoint_merges == [store.stats().merges; 2] {
+                return Ok(());
             }
-            return Ok(());
         }
         let storage = self.config.storage.clone().unwrap_or_default();
         // Pushed rows are logged at any level.
